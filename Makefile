@@ -1,0 +1,58 @@
+# Each target finds a Python that has what it needs, makes one in .venv if there is none (see
+# tools/environment.py), builds the native library in place, and runs.
+#   PYTHON=/path/to/python   the Python to use
+#   ARGS="-k dense"          more arguments for pytest
+
+.PHONY: help demo test lint check format ulp build venv clean
+.DEFAULT_GOAL := help
+
+# $(call with,EXTRA): sets $$python to one that has this list of pyproject.toml.
+with = python=$$(python3 tools/environment.py $(1))
+build = $$python setup.py --quiet build_ext --inplace
+clang_format = $$(dirname $$python)/clang-format
+cxx_files = $$(find csrc -name '*.cpp' -o -name '*.h')
+
+help:
+	@echo "make demo    train on handwritten digits, zeros against ones, and draw digits.png"
+	@echo "make test    build and run all the tests"
+	@echo "make lint    ruff, clang-format and mypy"
+	@echo "make check   what CI runs: lint and test"
+	@echo "make format  let ruff and clang-format rewrite the files"
+	@echo "make ulp     the fused sigmoid against the exact one, over all 2^32 floats"
+	@echo "make build   build the native library in place"
+	@echo "make venv    make .venv, with everything a developer needs"
+	@echo "make clean   remove what was built; .venv stays"
+
+demo:
+	@$(call with,examples) && $(build) && $$python -m examples.digits
+
+test:
+	@$(call with,test) && $(build) && $$python -m pytest $(ARGS)
+
+lint:
+	@$(call with,lint) && set -x \
+	&& $$python -m ruff check . \
+	&& $$python -m ruff format --check . \
+	&& $(clang_format) --dry-run -Werror $(cxx_files) \
+	&& $$python -m mypy
+
+check: lint test
+
+format:
+	@$(call with,lint) && set -x \
+	&& $$python -m ruff check --fix . \
+	&& $$python -m ruff format . \
+	&& $(clang_format) -i $(cxx_files)
+
+ulp:
+	@$(call with,test) && $(build) && $$python -m benchmarks.ulp
+
+build:
+	@$(call with,test) && $(build)
+
+venv:
+	@python3 tools/environment.py --new dev
+
+clean:
+	rm -rf build dist *.egg-info torchnn/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -print | xargs rm -rf

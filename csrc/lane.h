@@ -1,0 +1,151 @@
+// A Lane is what one activation, loss or update rule computes on at a time: a SIMD register on the
+// CPU (16, 8 or 4 floats), one float or double in a CUDA thread. The maths is written once for both.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#if defined(__CUDACC__)
+#define TORCHNN_FN __host__ __device__ __forceinline__
+#else
+// always_inline, so that one source serves every instruction set: the code is compiled inside the
+// entry point that carries the target attribute.
+#define TORCHNN_FN __attribute__((always_inline)) inline
+#endif
+
+namespace torchnn {
+
+// ---- scalars: the lane of a CUDA thread, and of the tails ----
+
+TORCHNN_FN float exp(float x) { return ::expf(x); }
+TORCHNN_FN double exp(double x) { return ::exp(x); }
+TORCHNN_FN float expm1(float x) { return ::expm1f(x); }
+TORCHNN_FN double expm1(double x) { return ::expm1(x); }
+TORCHNN_FN float abs(float x) { return ::fabsf(x); }
+TORCHNN_FN double abs(double x) { return ::fabs(x); }
+
+#if !defined(__CUDACC__)
+
+// ---- SIMD registers: GCC and Clang vector extensions, which any target can lower ----
+
+template <class T, int bytes>
+struct VectorType {
+  typedef T type __attribute__((vector_size(bytes)));
+};
+template <class T, int bytes>
+using Vector = typename VectorType<T, bytes>::type;
+
+template <class V>
+using Element = std::remove_cvref_t<decltype(V{}[0])>;
+template <class V>
+inline constexpr int lanes = sizeof(V) / sizeof(Element<V>);
+template <class V>
+concept Simd = sizeof(V) > sizeof(double) && requires(V v) { v[0]; };
+
+// The address need not be aligned: tensors may be slices.
+template <Simd V>
+TORCHNN_FN V load(const Element<V>* p) {
+  typedef V Unaligned __attribute__((aligned(alignof(Element<V>)), may_alias));
+  return *reinterpret_cast<const Unaligned*>(p);
+}
+
+template <Simd V>
+TORCHNN_FN void store(Element<V>* p, V v) {
+  typedef V Unaligned __attribute__((aligned(alignof(Element<V>)), may_alias));
+  *reinterpret_cast<Unaligned*>(p) = v;
+}
+
+template <Simd V>
+TORCHNN_FN Element<V> sum(V v) {
+  if constexpr (lanes<V> == 2) {
+    return v[0] + v[1];
+  } else {
+    using Half = Vector<Element<V>, sizeof(V) / 2>;
+    Half halves[2];
+    __builtin_memcpy(halves, &v, sizeof(V));
+    if constexpr (sizeof(Half) > sizeof(double)) {
+      return sum(Half(halves[0] + halves[1]));
+    } else {  // two floats left
+      Half pair = halves[0] + halves[1];
+      return pair[0] + pair[1];
+    }
+  }
+}
+
+template <Simd V>
+TORCHNN_FN V abs(V x) {
+  return x < 0 ? -x : x;
+}
+
+// What exp needs to know of a floating type. ln2 is split so that n * ln2_high is exact.
+template <class T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+  using Integer = int32_t;
+  static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
+  static constexpr float round = 0x1.8p23f;  // x + round - round rounds x to an integer
+  static constexpr float lowest = -104, highest = 89;  // e^x is 0 below, infinite above
+  static constexpr int mantissa_bits = 23, exponent_bias = 127, degree = 7;
+};
+template <>
+struct ExpConstants<double> {
+  using Integer = int64_t;
+  static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double round = 0x1.8p52;
+  static constexpr double lowest = -746, highest = 710;
+  static constexpr int mantissa_bits = 52, exponent_bias = 1023, degree = 13;
+};
+
+// e^x - 1 = (1 + m) 2^n - 1, with n the nearest integer to x / ln 2 and m = e^r - 1 on the rest r,
+// |r| <= ln(2) / 2, by the Taylor series: the first term left out is below a tenth of an ulp.
+template <Simd V>
+struct ExpParts {
+  using T = Element<V>;
+  using C = ExpConstants<T>;
+  using I = decltype(V{} < V{});  // signed integers of the same width
+  V m;
+  I n;
+
+  TORCHNN_FN explicit ExpParts(V x) {
+    constexpr T log2_e = T(1.4426950408889634074);
+    x = x < C::lowest ? V{} + C::lowest : x;  // comparisons, not min and max: NaN stays NaN
+    x = x > C::highest ? V{} + C::highest : x;
+    V rounded = x * log2_e + C::round;
+    n = (I)rounded - (I)(V{} + C::round);
+    rounded -= C::round;
+    V r = (x - rounded * C::ln2_high) - rounded * C::ln2_low;
+    V series = V{} + T(1) / factorial(C::degree);
+#pragma GCC unroll 16
+    for (int k = C::degree - 1; k >= 2; --k) series = series * r + T(1) / factorial(k);
+    m = series * r * r + r;
+  }
+
+  static constexpr T factorial(int k) { return k <= 1 ? T(1) : k * factorial(k - 1); }
+
+  static TORCHNN_FN V power_of_two(I n) { return (V)((n + C::exponent_bias) << C::mantissa_bits); }
+};
+
+template <Simd V>
+TORCHNN_FN V exp(V x) {
+  ExpParts<V> e(x);
+  auto half = e.n >> 1;  // two factors, since 2^n alone over- or underflows at the ends
+  return (1 + e.m) * e.power_of_two(half) * e.power_of_two(e.n - half);
+}
+
+// For x <= 0, where 2^n neither overflows nor matters once it is below the last bit of 1.
+template <Simd V>
+TORCHNN_FN V expm1_nonpositive(V x) {
+  x = x < -40 ? V{} - 40 : x;
+  ExpParts<V> e(x);
+  V scale = e.power_of_two(e.n);
+  return scale * e.m + (scale - 1);
+}
+
+#endif  // !__CUDACC__
+
+TORCHNN_FN float expm1_nonpositive(float x) { return ::expm1f(x); }
+TORCHNN_FN double expm1_nonpositive(double x) { return ::expm1(x); }
+
+}  // namespace torchnn
