@@ -1,6 +1,7 @@
 // One dense layer on the CPU. cuda/dense.cu is its twin: the same functions, order and steps.
 #include "../dense.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "../activation.h"
@@ -58,6 +59,7 @@ struct ActivateBackward {  // grad_z[i] = grad_out[i] * da/dz(out[i]) for count 
 // The activation is called through a pointer, so that the matrix product is compiled once for all.
 template <class T>
 struct ActivationCalls {
+  // Null for the identity.
   void (*forward)(T* a, int64_t rows, int64_t columns, int64_t stride);
   void (*backward)(const T* grad_out, const T* out, T* grad_z, int64_t count);
 };
@@ -67,10 +69,10 @@ ActivationCalls<T> activation_calls(int64_t place) {
   ActivationCalls<T> calls{};
   Activations::with(place, [&](auto activation) {
     using A = decltype(activation);
-    calls.forward = [](T* a, int64_t rows, int64_t columns, int64_t stride) {
-      if constexpr (!std::is_same_v<A, Identity>)
+    if constexpr (!std::is_same_v<A, Identity>)
+      calls.forward = [](T* a, int64_t rows, int64_t columns, int64_t stride) {
         run<Activate<A, T>>(a, rows, columns, stride);
-    };
+      };
     calls.backward = [](const T* grad_out, const T* out, T* grad_z, int64_t count) {
       run<ActivateBackward<A, T>>(grad_out, out, grad_z, count);
     };
@@ -155,70 +157,68 @@ struct Dot {
   }
 };
 
-// The crossover between the two forwards, the one place (measured: docs/log.md). Packing is repaid
-// by many rows and units; reading rows of weight where they lie needs rows long enough to bear the sum over a
-// register at their end, and a weight that fits half of a second-level cache of 512 KB.
-template <class Isa, class T>
-TORCHNN_FN bool read_in_place(const DenseForward<T>& layer) {
-  constexpr int64_t width = lanes<Vector<T, Isa::vector_bytes>>;
-  if (layer.in_features < width) return false;
-  if (layer.rows <= Isa::tile_rows || layer.units <= Isa::dot_units) return true;
-  return layer.in_features >= 8 * width &&
-         layer.units * layer.in_features * int64_t(sizeof(T)) <= 256 * 1024;
+// What may stay in half of a second-level cache of 512 KB.
+template <class T>
+bool is_small(int64_t rows, int64_t columns) {
+  return rows * columns * int64_t(sizeof(T)) <= 256 * 1024;
 }
 
 template <class T>
-struct ForwardKernel {
+struct ForwardInPlace {
+  // All rows against each few units if x is the one to stay in the cache; else the other way round.
   template <class Isa>
   static TORCHNN_FN void run(const DenseForward<T>& layer, Range rows, Range units) {
-    const auto activate = activation_calls<T>(layer.activation).forward;
-    if (!read_in_place<Isa>(layer)) {
-      matmul<Isa, T>(
-          rows.size(), units.size(), layer.in_features,
-          {layer.x + rows.begin * layer.x_stride, layer.x_stride, 1},
-          {layer.weight + units.begin * layer.in_features, 1, layer.in_features},
-          layer.bias ? layer.bias + units.begin : nullptr,
-          layer.out + rows.begin * layer.units + units.begin, layer.units, activate);
-      return;
-    }
+    const int64_t step = is_small<T>(layer.rows, layer.in_features) ? Isa::dot_units : units.size();
+    for (int64_t unit = units.begin; unit < units.end; unit += step)
+      all_rows<Isa>(layer, rows, {unit, std::min(unit + step, units.end)});
+  }
+
+  template <class Isa>
+  static TORCHNN_FN void all_rows(const DenseForward<T>& layer, Range rows, Range units) {
+    using Dot = cpu::Dot<Isa, T>;
     int64_t row = rows.begin;
     for (; row + Isa::dot_rows <= rows.end; row += Isa::dot_rows)
-      Dot<Isa, T>::template row_tile<Isa::dot_rows>(layer, row, units);
-    Dot<Isa, T>::template last_rows<Isa::dot_rows - 1>(layer, {row, rows.end}, units);
-    activate(layer.out + rows.begin * layer.units + units.begin, rows.size(), units.size(),
-             layer.units);
+      Dot::template row_tile<Isa::dot_rows>(layer, row, units);
+    Dot::template last_rows<Isa::dot_rows - 1>(layer, {row, rows.end}, units);
   }
 };
 
+// The crossover between the two forwards, the one place (measured: docs/log.md). Packing is repaid
+// by many rows and units; reading rows of weight where they lie needs rows long enough to bear the
+// sum over a register at their end, and one operand that stays in the cache.
 template <class T>
-struct BackwardXKernel {
-  template <class Isa>
-  static TORCHNN_FN void run(const DenseBackward<T>& layer, Range rows, Range features) {
-    matmul<Isa, T>(rows.size(), features.size(), layer.units,
-                   {layer.grad_z + rows.begin * layer.units, layer.units, 1},
-                   {layer.weight + features.begin, layer.in_features, 1}, nullptr,
-                   layer.grad_x + rows.begin * layer.in_features + features.begin,
-                   layer.in_features);
-  }
-};
-
-template <class T>
-struct BackwardWeightKernel {
-  template <class Isa>
-  static TORCHNN_FN void run(const DenseBackward<T>& layer, Range units, Range features) {
-    matmul<Isa, T>(units.size(), features.size(), layer.rows,
-                   {layer.grad_z + units.begin, 1, layer.units},
-                   {layer.x + features.begin, layer.x_stride, 1}, nullptr,
-                   layer.grad_weight + units.begin * layer.in_features + features.begin,
-                   layer.in_features);
-  }
-};
+bool read_in_place(const DenseForward<T>& layer) {
+  const int64_t lanes = vector_bytes() / sizeof(T);
+  if (layer.in_features < lanes) return false;
+  if (layer.rows <= 6 || layer.units <= 3) return true;
+  return layer.in_features >= 8 * lanes && (is_small<T>(layer.rows, layer.in_features) ||
+                                            is_small<T>(layer.units, layer.in_features));
+}
 
 }  // namespace
 
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
-  run<ForwardKernel<T>>(layer, rows, units);
+  const auto activate = activation_calls<T>(layer.activation).forward;
+  T* out = layer.out + rows.begin * layer.units + units.begin;
+  if (read_in_place(layer)) {
+    // 1. to 2. start from the bias, accumulate x @ weight.T
+    run<ForwardInPlace<T>>(layer, rows, units);
+    // 3. activate and store
+    if (activate) activate(out, rows.size(), units.size(), layer.units);
+    return;
+  }
+  multiply(Product<T>{
+      .rows = rows.size(),
+      .columns = units.size(),
+      .depth = layer.in_features,
+      .a = {layer.x + rows.begin * layer.x_stride, layer.x_stride, 1},
+      .b = {layer.weight + units.begin * layer.in_features, 1, layer.in_features},
+      .bias = layer.bias ? layer.bias + units.begin : nullptr,
+      .c = out,
+      .c_stride = layer.units,
+      .finish = activate,
+  });
 }
 
 template <class T>
@@ -248,12 +248,32 @@ void dense_backward_bias(const DenseBackward<T>& layer, Range units) {
 
 template <class T>
 void dense_backward_x(const DenseBackward<T>& layer, Range rows, Range features) {
-  run<BackwardXKernel<T>>(layer, rows, features);
+  multiply(Product<T>{
+      .rows = rows.size(),
+      .columns = features.size(),
+      .depth = layer.units,
+      .a = {layer.grad_z + rows.begin * layer.units, layer.units, 1},
+      .b = {layer.weight + features.begin, layer.in_features, 1},
+      .bias = nullptr,
+      .c = layer.grad_x + rows.begin * layer.in_features + features.begin,
+      .c_stride = layer.in_features,
+      .finish = nullptr,
+  });
 }
 
 template <class T>
 void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range features) {
-  run<BackwardWeightKernel<T>>(layer, units, features);
+  multiply(Product<T>{
+      .rows = units.size(),
+      .columns = features.size(),
+      .depth = layer.rows,
+      .a = {layer.grad_z + units.begin, 1, layer.units},
+      .b = {layer.x + features.begin, layer.x_stride, 1},
+      .bias = nullptr,
+      .c = layer.grad_weight + units.begin * layer.in_features + features.begin,
+      .c_stride = layer.in_features,
+      .finish = nullptr,
+  });
 }
 
 #define TORCHNN_INSTANTIATE(T)                                                \

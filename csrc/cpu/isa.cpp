@@ -42,6 +42,15 @@ const char* name(Capability c) {
   return Baseline::name;
 }
 
+int64_t vector_bytes() {
+  switch (capability_in_use()) {
+    case Capability::avx512: return Avx512::vector_bytes;
+    case Capability::avx2: return Avx2::vector_bytes;
+    case Capability::baseline: break;
+  }
+  return Baseline::vector_bytes;
+}
+
 Capability capability_in_use() {
   static const Capability chosen = choose();
   return chosen;

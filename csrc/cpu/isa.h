@@ -28,6 +28,7 @@ const char* name(Capability);
 
 // What the machine has, or what TORCHNN_CPU_CAPABILITY asks for; throws if it asks for more.
 Capability capability_in_use();
+int64_t vector_bytes();  // of the capability in use
 
 #if defined(__x86_64__)
 #define TORCHNN_TARGET(features) __attribute__((target(features)))

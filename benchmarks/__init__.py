@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.dense`. Each checks its answers before it times anything."""

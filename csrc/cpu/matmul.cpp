@@ -1,0 +1,204 @@
+// Blocks of a and b are packed so that the innermost loop reads both in the order it needs them, from
+// the first-level cache and without a gap; what is used too seldom to repay that is read in place.
+//
+// Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
+#include "matmul.h"
+
+#include <algorithm>
+
+#include "isa.h"
+
+namespace torchnn::cpu {
+namespace {
+
+// The registers that accumulate hold a tile of c: `height` rows, `registers` registers wide.
+template <class Isa, class T, int height, int registers>
+struct Tile {
+  using V = Vector<T, Isa::vector_bytes>;
+  static constexpr int64_t rows = height, columns = registers * lanes<V>;
+  // A panel of b, block_depth x columns, fills half of a first-level cache of 32 KB; a block of a,
+  // block_rows x block_depth, some 70 KB of the second; a block of b about 1 MB of the third.
+  static constexpr int64_t block_depth = 16 * 1024 / (columns * sizeof(T));
+  static constexpr int64_t block_rows = 72, block_columns = 1024;
+
+  // c = start + a @ b for one tile. The element a[i][k] is at a[i * a_stride + k * a_step], and the
+  // rows of b lie b_stride apart.
+  static TORCHNN_FN void multiply(int64_t depth, const T* a, int64_t a_stride, int64_t a_step,
+                                  const T* b, int64_t b_stride, const T* start,
+                                  int64_t start_stride, T* c, int64_t c_stride) {
+    V sum[height][registers] = {};
+    for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_stride) {
+      V b_row[registers];
+#pragma GCC unroll 32
+      for (int j = 0; j < registers; ++j) b_row[j] = load<V>(b + j * lanes<V>);
+#pragma GCC unroll 16
+      for (int i = 0; i < height; ++i)
+#pragma GCC unroll 32
+        for (int j = 0; j < registers; ++j) sum[i][j] += a[i * a_stride] * b_row[j];
+    }
+    // start is added last, so that a rounding error grows with the block and not with the depth
+#pragma GCC unroll 16
+    for (int i = 0; i < height; ++i)
+#pragma GCC unroll 32
+      for (int j = 0; j < registers; ++j)
+        store(c + i * c_stride + j * lanes<V>,
+              load<V>(start + i * start_stride + j * lanes<V>) + sum[i][j]);
+  }
+};
+
+// to[k * to_stride + i] = from[i * from_stride + k] for a square as wide as a 16-byte register.
+TORCHNN_FN void transpose_square(const float* from, int64_t from_stride, float* to,
+                                 int64_t to_stride) {
+  using V = Vector<float, 16>;
+  const V a = load<V>(from), b = load<V>(from + from_stride);
+  const V c = load<V>(from + 2 * from_stride), d = load<V>(from + 3 * from_stride);
+  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  const V ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const V cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store<V>(to, __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5));
+  store<V>(to + to_stride, __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7));
+  store<V>(to + 2 * to_stride, __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5));
+  store<V>(to + 3 * to_stride, __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7));
+}
+
+TORCHNN_FN void transpose_square(const double* from, int64_t from_stride, double* to,
+                                 int64_t to_stride) {
+  using V = Vector<double, 16>;
+  const V a = load<V>(from), b = load<V>(from + from_stride);
+  store<V>(to, __builtin_shufflevector(a, b, 0, 2));
+  store<V>(to + to_stride, __builtin_shufflevector(a, b, 1, 3));
+}
+
+// Packs `count` vectors of `depth` elements, `width` at a time, as (count / width, depth, width);
+// what is missing from the last group becomes zero.
+template <int64_t width, class T>
+TORCHNN_FN void pack(const T* from, int64_t vector_stride, int64_t depth_stride, int64_t count,
+                     int64_t depth, T* to) {
+  constexpr int64_t square = 16 / sizeof(T), in_squares = width / square * square;
+  for (int64_t first = 0; first < count; first += width, to += width * depth) {
+    const T* source = from + first * vector_stride;
+    const int64_t vectors = std::min(width, count - first);
+    if (vectors < width) std::fill(to, to + width * depth, T(0));
+    if (vector_stride == 1 && vectors == width) {
+      for (int64_t k = 0; k < depth; ++k)
+        for (int64_t i = 0; i < width; ++i) to[k * width + i] = source[k * depth_stride + i];
+      continue;
+    }
+    int64_t transposed = 0;
+    if (depth_stride == 1 && vectors == width)
+      for (; transposed + square <= depth; transposed += square)
+        for (int64_t i = 0; i < in_squares; i += square)
+          transpose_square(source + i * vector_stride + transposed, vector_stride,
+                           to + transposed * width + i, width);
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t i = k < transposed ? in_squares : 0; i < vectors; ++i)
+        to[k * width + i] = source[i * vector_stride + k * depth_stride];
+  }
+}
+
+template <class T, class Tile>
+struct Blocks {
+  const Product<T>& p;
+  T *a_block, *b_block;
+
+  static TORCHNN_FN void run(const Product<T>& p) {
+    static thread_local Scratch<T> a_memory, b_memory;
+    Blocks blocks{p, a_memory.get(Tile::block_rows * Tile::block_depth),
+                  b_memory.get((Tile::block_columns + Tile::columns) * Tile::block_depth)};
+    for (int64_t column = 0; column < p.columns; column += Tile::block_columns) {
+      const int64_t width = std::min(Tile::block_columns, p.columns - column);
+      int64_t k = 0;
+      do {  // at least once: with no depth, c is the bias
+        const int64_t depth = std::min(Tile::block_depth, p.depth - k);
+        blocks.multiply(column, width, k, depth);
+        k += depth;
+      } while (k < p.depth);
+    }
+  }
+
+  // c[:, column...] += a[:, k...] @ b[k..., column...]
+  TORCHNN_FN void multiply(int64_t column, int64_t width, int64_t k, int64_t depth) const {
+    const bool b_in_place = p.b.column_stride == 1 && p.rows <= 4 * Tile::rows;
+    const bool a_in_place = p.a.column_stride == 1 && p.columns <= 32 * Tile::columns;
+    // 1. pack b: all of it, or only what is narrower than a tile
+    const int64_t b_packed = b_in_place ? width / Tile::columns * Tile::columns : 0;
+    pack<Tile::columns>(p.b.at(k, column + b_packed), p.b.column_stride, p.b.row_stride,
+                        width - b_packed, depth, b_block);
+    for (int64_t row = 0; row < p.rows; row += Tile::block_rows) {
+      const int64_t height = std::min(Tile::block_rows, p.rows - row);
+      // 2. pack a likewise
+      const int64_t a_packed = a_in_place ? height / Tile::rows * Tile::rows : 0;
+      pack<Tile::rows>(p.a.at(row + a_packed, k), p.a.row_stride, p.a.column_stride,
+                       height - a_packed, depth, a_block);
+      // 3. multiply, tile by tile
+      for (int64_t j = 0; j < width; j += Tile::columns) {
+        const T* b = j < b_packed ? p.b.at(k, column + j) : b_block + (j - b_packed) * depth;
+        const int64_t b_stride = j < b_packed ? p.b.row_stride : Tile::columns;
+        const int64_t columns = std::min(Tile::columns, width - j);
+        T start[Tile::columns] = {};
+        if (p.bias) std::copy(p.bias + column + j, p.bias + column + j + columns, start);
+        for (int64_t i = 0; i < height; i += Tile::rows) {
+          const T* a = i < a_packed ? p.a.at(row + i, k) : a_block + (i - a_packed) * depth;
+          const int64_t a_stride = i < a_packed ? p.a.row_stride : 1;
+          const int64_t a_step = i < a_packed ? 1 : Tile::rows;
+          tile(depth, a, a_stride, a_step, b, b_stride, k == 0 ? start : nullptr,
+               p.c + (row + i) * p.c_stride + column + j, std::min(Tile::rows, height - i),
+               columns);
+        }
+      }
+      // 4. finish the block
+      if (p.finish && k + depth == p.depth)
+        p.finish(p.c + row * p.c_stride + column, height, width, p.c_stride);
+    }
+  }
+
+  // A tile over the edge of c is computed aside. Without a row to start from, c is added to.
+  TORCHNN_FN void tile(int64_t depth, const T* a, int64_t a_stride, int64_t a_step, const T* b,
+                       int64_t b_stride, const T* start, T* c, int64_t rows,
+                       int64_t columns) const {
+    T aside[Tile::rows * Tile::columns];
+    const bool whole = rows == Tile::rows && columns == Tile::columns;
+    T* to = whole ? c : aside;
+    const int64_t stride = whole ? p.c_stride : Tile::columns;
+    if (!whole && !start)
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy(c + r * p.c_stride, c + r * p.c_stride + columns, aside + r * stride);
+    Tile::multiply(depth, a, a_stride, a_step, b, b_stride, start ? start : to, start ? 0 : stride,
+                   to, stride);
+    if (!whole)
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy(aside + r * stride, aside + r * stride + columns, c + r * p.c_stride);
+  }
+};
+
+template <class T>
+struct Multiply {
+  template <class Isa>
+  static TORCHNN_FN void run(const Product<T>& p) {
+    Blocks<T, Tile<Isa, T, Isa::tile_rows, 2>>::run(p);
+  }
+};
+
+// A batch of one sample uses nothing twice: one row at a time, as far as the registers reach.
+template <class T>
+struct MultiplyRow {
+  template <class Isa>
+  static TORCHNN_FN void run(const Product<T>& p) {
+    Blocks<T, Tile<Isa, T, 1, 2 * Isa::tile_rows>>::run(p);
+  }
+};
+
+}  // namespace
+
+template <class T>
+void multiply(const Product<T>& product) {
+  if (product.rows == 1 || product.depth == 1)
+    run<MultiplyRow<T>>(product);
+  else
+    run<Multiply<T>>(product);
+}
+template void multiply(const Product<float>&);
+template void multiply(const Product<double>&);
+
+}  // namespace torchnn::cpu
