@@ -110,10 +110,11 @@ def run(*command: str | Path) -> None:
 def create() -> None:
     """Makes an empty .venv from the first Python that is new enough."""
     too_old = f"import sys; sys.exit(sys.version_info < {PYTHON_MINIMUM})"
-    for name in ["python3", *(f"python3.{minor}" for minor in range(14, 9, -1))]:
-        if succeeds(name, "-c", too_old):
-            return run(name, "-m", "venv", ROOT / ".venv")
-    sys.exit("torchnn needs Python {}.{} or newer".format(*PYTHON_MINIMUM))
+    names = ["python3", *(f"python3.{minor}" for minor in range(14, 9, -1))]
+    base = next((name for name in names if succeeds(name, "-c", too_old)), None)
+    if base is None:
+        sys.exit("torchnn needs Python {}.{} or newer".format(*PYTHON_MINIMUM))
+    run(base, "-m", "venv", ROOT / ".venv")
 
 
 def install(extra: str) -> None:
@@ -139,11 +140,12 @@ def find(extra: str) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("extra")
-    parser.add_argument("--new", action="store_true", help="use .venv, made anew if need be")
+    parser.add_argument("--new", action="store_true", help="use .venv, made if need be")
     parser.add_argument("--check", action="store_true", help="judge the Python that runs this")
     arguments = parser.parse_args()
     if arguments.check:
-        return check(arguments.extra)
+        check(arguments.extra)
+        return
     python = None if arguments.new else find(arguments.extra)
     if python is None:
         if not VENV_PYTHON.exists():

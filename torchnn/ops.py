@@ -125,9 +125,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | Non
         if tensor.device != x.device:
             raise ValueError(f"{name} must be on the device of x, {x.device}, got {tensor.device}")
     if weight.dim() != 2:
-        raise ValueError(
-            f"weight must have shape (units, in_features), got {tuple(weight.shape)}"
-        )
+        raise ValueError(f"weight must have shape (units, in_features), got {tuple(weight.shape)}")
     if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"x must have shape (..., {weight.shape[1]}) to go with a weight of shape "

@@ -1,0 +1,140 @@
+"""The order of an epoch, and its cutting into batches and runs."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from torchnn import batches
+from torchnn.batches import ArrayFeed, LoaderFeed, Run, permutation
+from torchnn.data import Form, Samples
+
+FORM = Form(torch.device("cpu"), torch.float32)
+
+
+def numbered(count, device="cpu"):
+    numbers = torch.arange(count, dtype=torch.float32, device=device)
+    return Samples(numbers.reshape(count, 1), 10 * numbers, 100 * numbers)
+
+
+def ys(runs):
+    return [y.tolist() for run in runs for _, y, _ in run]
+
+
+def test_a_run_yields_batches_and_a_short_last_one(device):
+    run = Run(numbered(7, device), batch_size=3, start=0, stop=7)
+    assert len(run) == 3
+    assert run.sizes == [3, 3, 1]
+    assert [x.flatten().tolist() for x, _, _ in run] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [weight.tolist() for _, _, weight in run] == [[0, 100, 200], [300, 400, 500], [600]]
+
+
+def test_a_run_follows_the_order(device):
+    order = torch.tensor([4, 2, 0, 3, 1], device=device)
+    run = Run(numbered(5, device), batch_size=2, start=2, stop=5, order=order)
+    assert [y.tolist() for _, y, _ in run] == [[0, 30], [10]]
+    assert run.gather(run.samples.x).flatten().tolist() == [0, 3, 1]
+
+
+def test_a_run_without_targets_yields_none():
+    (batch,) = Run(Samples(torch.ones(2, 1)), batch_size=2, start=0, stop=2)
+    assert batch[1:] == (None, None)
+
+
+def test_an_epoch_visits_every_sample_once(device):
+    feed = ArrayFeed(numbered(10, device), batch_size=3, seed=5)
+    seen = sum(ys(feed.runs(epoch=0)), [])
+    assert sorted(seen) == [10.0 * i for i in range(10)]
+    assert seen != sorted(seen)
+
+
+def test_without_a_seed_rows_stay_in_order():
+    assert ys(ArrayFeed(numbered(3), batch_size=2).runs()) == [[0, 10], [20]]
+
+
+def test_runs_of_one_batch_are_the_same_batches():
+    feed = ArrayFeed(numbered(100), batch_size=3, seed=5)
+    one_by_one = list(feed.runs(4, one_by_one=True))
+    assert [len(run) for run in one_by_one] == [1] * feed.steps
+    assert ys(one_by_one) == ys(feed.runs(4))
+
+
+def test_runs_grow_when_batches_are_quick(monkeypatch):
+    monkeypatch.setattr(batches, "perf_counter", lambda: 0.0)
+    feed = ArrayFeed(numbered(1000), batch_size=1)
+    assert [len(run) for run in feed.runs()] == [batches.FIRST_PACE, 1000 - batches.FIRST_PACE]
+    assert [len(run) for run in feed.runs()] == [1000]  # the pace is remembered
+
+
+def test_runs_shrink_when_batches_are_slow(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(batches, "perf_counter", lambda: float(next(clock)))
+    feed = ArrayFeed(numbered(10), batch_size=1)
+    assert [len(run) for run in feed.runs()] == [8, 1, 1]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    orders = {
+        (seed, epoch): permutation(50, seed, epoch).tolist()
+        for seed in (0, 1, 2**32)
+        for epoch in (0, 1, 2)
+    }
+    assert orders[1, 2] == permutation(50, 1, 2).tolist()
+    different = {tuple(orders[seed, epoch]) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert len(different) == 6
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    list(ArrayFeed(numbered(10), batch_size=3, seed=5).runs())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Stream(IterableDataset):
+    """Three samples, of unknown number."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def __iter__(self):
+        for i in range(3):
+            self.reads += 1
+            yield torch.tensor([float(i)]), torch.tensor(10.0 * i)
+
+
+def loader_feed(loader, check=lambda y: None):
+    return LoaderFeed(loader, FORM, 32, check)
+
+
+def test_a_loader_gives_its_own_batches():
+    loader = DataLoader(TensorDataset(numbered(5).x.double(), numbered(5).y), batch_size=2)
+    feed = loader_feed(loader)
+    assert feed.steps == 3
+    assert ys(feed.runs(0)) == ys(feed.runs(1)) == [[0, 10], [20, 30], [40]]
+    assert feed.first.x.dtype == torch.float32
+
+
+def test_a_loader_may_give_weights_and_lists():
+    feed = loader_feed([([[1.0]], [0.0], [2.0])])
+    ((_, _, weight),) = next(feed.runs())
+    assert weight.tolist() == [2.0]
+
+
+def test_the_batch_that_showed_the_shapes_is_not_read_twice():
+    stream = Stream()
+    feed = loader_feed(DataLoader(stream, batch_size=2))
+    assert feed.steps is None
+    assert ys(feed.runs()) == [[0, 10], [20]]
+    assert stream.reads == 3
+    assert ys(feed.runs()) == [[0, 10], [20]]
+
+
+def test_every_batch_of_a_loader_is_checked():
+    loader = [([[1.0]], [0.5]), ([[float("nan")]], [0.5])]
+    feed = loader_feed(loader)
+    with pytest.raises(ValueError, match="x from the DataLoader must be finite"):
+        ys(feed.runs())
+
+
+def test_predicting_from_a_loader_ignores_its_targets():
+    feed = LoaderFeed([([[1.0]], ["a", "b", "c"])], FORM, 32)
+    assert [batch[1] for run in feed.runs() for batch in run] == [None]

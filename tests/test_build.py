@@ -1,0 +1,210 @@
+"""The build: what setup.py does, what it says when something is missing, what comes out."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import util
+from pathlib import Path
+
+import pytest
+import setuptools
+import torch
+from setuptools.errors import SetupError
+
+from torchnn import ops
+
+ROOT = Path(__file__).resolve().parent.parent
+AUDIT = shutil.which("torch-abi-audit", path=Path(sys.executable).parent)
+
+
+@pytest.fixture
+def setup_script(monkeypatch):
+    """The functions of setup.py, without running setup."""
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)
+    spec = util.spec_from_file_location("setup_script", ROOT / "setup.py")
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with everything built; what was built before is not built again."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("csrc", "torchnn", "build/native"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, copy / name)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, copy)
+    run_setup(copy, "build_ext", "--inplace")
+    return copy
+
+
+def run(directory, *command):
+    """Runs Python in a directory and returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, *command], cwd=directory, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def run_setup(directory, *arguments):
+    """Runs setup.py, then prints whether it imported torch."""
+    code = (
+        f"import runpy, sys; sys.argv = {['setup.py', *arguments]}; "
+        "runpy.run_path('setup.py', run_name='__main__'); "
+        "print('imported torch' if 'torch' in sys.modules else 'left torch alone')"
+    )
+    return run(directory, "-c", code)
+
+
+def import_error(directory):
+    """Imports the package in a directory, without site-packages' copy, and returns the error."""
+    code = "import torch\ntry: import torchnn\nexcept ImportError as error: print(error)"
+    return run(directory, "-c", code)
+
+
+def test_building_does_not_import_torch(checkout):
+    assert "left torch alone" in run_setup(checkout, "build_ext", "--inplace")
+
+
+def test_building_again_does_nothing(checkout):
+    before = {path: path.stat().st_mtime_ns for path in checkout.rglob("*.o")}
+    library = next((checkout / "torchnn").glob("_C.*"))
+    before[library] = library.stat().st_mtime_ns
+    assert "no work to do" in run_setup(checkout, "build_ext", "--inplace")
+    assert len(before) > 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "rebuilt"),
+    [("csrc/dense.h", "csrc/cpu/dense.cpp"), ("csrc/ops.cpp", "csrc/ops.cpp")],
+)
+def test_changed_source_rebuilds_what_includes_it(checkout, changed, rebuilt):
+    path = checkout / changed
+    status = path.stat()
+    path.touch()
+    plan = run(checkout, "-m", "ninja", "-n", "-f", "build/native/build.ninja")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert f"compile {rebuilt}\n" in plan
+    assert "link build/native/torchnn._C\n" in plan
+
+
+def test_wheel_serves_every_python_and_holds_the_package_alone(checkout):
+    run_setup(checkout, "--quiet", "bdist_wheel")
+    [wheel] = (checkout / "dist").glob("*.whl")
+    assert re.fullmatch(r"torchnn-[\d.]+-cp310-abi3-\w+\.whl", wheel.name)
+    names = zipfile.ZipFile(wheel).namelist()
+    folders = {name.split("/")[0] for name in names}
+    assert {"torchnn/__init__.py", "torchnn/py.typed", "torchnn/_C.abi3.so"} <= set(names)
+    assert all(re.fullmatch(r"torchnn(-[\d.]+\.dist-info)?", folder) for folder in folders)
+
+
+@pytest.mark.skipif(AUDIT is None, reason="torch-abi-audit comes with torchnn[dev]")
+def test_library_uses_only_the_stable_abi_of_torch_and_python():
+    from torchnn import _C
+
+    command = [AUDIT, "--check", "both", _C.__file__]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"Torch ABI: +STABLE", report)
+    assert re.search(r"Min torch: +2\.11\.0", report)
+    assert re.search(r"CPython ABI: +abi3", report)
+
+
+def test_library_is_named_for_every_python():
+    from torchnn import _C
+
+    assert Path(_C.__file__).name == "_C.abi3.so"
+
+
+@pytest.mark.parametrize("name", ["dense_forward", "dense_backward"])
+def test_kernels_are_registered_for_the_cpu(name):
+    # PyTorch 2.11 does not report a registration that failed.
+    assert ops.activations()
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"torchnn::{name}", "CPU")
+
+
+def test_missing_library_is_an_error_with_the_command_that_builds_it(tmp_path):
+    ignore = shutil.ignore_patterns("_C.*")
+    shutil.copytree(ROOT / "torchnn", tmp_path / "torchnn", ignore=ignore)
+    message = import_error(tmp_path)
+    assert "No module named 'torchnn._C'" in message  # and not "circular import"
+    assert "python setup.py build_ext --inplace" in message
+    assert "pip install" in message
+
+
+def test_broken_library_is_an_error_with_its_cause(tmp_path):
+    ignore = shutil.ignore_patterns("_C.*")
+    shutil.copytree(ROOT / "torchnn", tmp_path / "torchnn", ignore=ignore)
+    (tmp_path / "torchnn" / "_C.abi3.so").write_bytes(b"not a library")
+    message = import_error(tmp_path)
+    assert "_C.abi3.so" in message
+    assert "python setup.py build_ext --inplace" in message
+
+
+def test_missing_torch_is_one_line_that_says_what_to_do(setup_script, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup_script, "site_directories", lambda: [str(tmp_path)])
+    with pytest.raises(SetupError, match=r"has none: pip install 'torch>=2\.11'") as caught:
+        setup_script.find_torch()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["2.9.1+cpu", "1.13.1"])
+def test_old_torch_is_one_line_that_says_what_to_do(setup_script, monkeypatch, tmp_path, version):
+    make_torch(tmp_path, version)
+    monkeypatch.setattr(setup_script, "site_directories", lambda: [str(tmp_path)])
+    release = ".".join(version.split(".")[:2])
+    with pytest.raises(SetupError, match=rf"is version {release}, .* 2\.11 or newer: pip install"):
+        setup_script.find_torch()
+
+
+@pytest.mark.parametrize("version", ["2.11.0+cu130", "2.13.0", "3.0.0a0+git1234567"])
+def test_new_torch_is_found_as_files(setup_script, monkeypatch, tmp_path, version):
+    make_torch(tmp_path, version)
+    monkeypatch.setattr(setup_script, "site_directories", lambda: [str(tmp_path)])
+    assert setup_script.find_torch() == tmp_path / "torch"
+
+
+def make_torch(directory, version):
+    (directory / "torch").mkdir()
+    (directory / "torch" / "__init__.py").touch()
+    (directory / "torch" / "version.py").write_text(f"__version__ = '{version}'\n")
+
+
+def test_missing_compiler_is_one_line_that_says_what_to_do(setup_script, monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = r"no C\+\+ compiler \(looked for c\+\+, g\+\+, clang\+\+\): install one"
+    with pytest.raises(SetupError, match=message):
+        setup_script.find_compiler()
+
+
+def test_compiler_is_the_one_that_cxx_names(setup_script, monkeypatch):
+    monkeypatch.setenv("CXX", f"{sys.executable} -m ziglang")
+    assert setup_script.find_compiler() == [sys.executable, "-m", "ziglang"]
+
+
+def test_missing_python_headers_are_one_line_that_says_what_to_do(
+    setup_script, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(setup_script.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(SetupError, match=r"has no Python\.h: install .* python3-dev"):
+        setup_script.find_python_headers()
+
+
+def test_missing_ninja_is_one_line_that_says_what_to_do(setup_script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    with pytest.raises(SetupError, match="the build needs ninja: pip install ninja"):
+        setup_script.write_ninja(None, [])
+
+
+def test_minimum_versions_agree(setup_script):
+    project = (ROOT / "pyproject.toml").read_text()
+    assert '"torch>={}.{}"'.format(*setup_script.TORCH_MINIMUM) in project
+    assert 'requires-python = ">={}.{}"'.format(*setup_script.PYTHON_MINIMUM) in project

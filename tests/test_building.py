@@ -1,0 +1,107 @@
+"""Rehearsal and building."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchnn import building, losses, metrics, optimizers
+from torchnn.data import Samples
+from torchnn.engine import Recipe
+from torchnn.layers import Dense, Flatten
+
+RECIPE = Recipe(optimizers.get("sgd"), losses.get("mse"), [metrics.get("mae")])
+
+
+def samples(*y_shape):
+    return Samples(torch.ones(5, 3), torch.ones(5, *y_shape))
+
+
+def unbuilt(*layers):
+    return nn.Sequential(Dense(4), nn.LazyLinear(2), *layers)
+
+
+def test_built_means_that_all_shapes_are_known():
+    model = unbuilt()
+    assert not building.is_built(model)
+    model(torch.ones(1, 3))
+    assert building.is_built(model)
+    assert building.is_built(nn.Sequential())
+
+
+def test_form_is_that_of_the_first_layer():
+    assert building.form(nn.Sequential(nn.Sequential(nn.Linear(3, 2)))).shape == (3,)
+    assert building.form(unbuilt()).shape == ()
+    assert building.form(nn.Sequential(Flatten(), nn.Linear(3, 2))).shape == ()
+    assert building.form(unbuilt().double()).dtype == torch.float64
+    assert building.form(nn.Sequential()).device.type == "cpu"
+    exact = building.form(unbuilt(), (7, 3))
+    assert (exact.shape, exact.exact) == ((7, 3), True)
+
+
+def test_prepare_builds_for_the_first_samples():
+    model = unbuilt()
+    building.prepare(model, RECIPE, samples(2), samples(2))
+    assert (model[0].in_features, model[1].in_features) == (3, 4)
+
+
+def test_prepare_leaves_statistics_dropout_and_mode_alone():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before = torch.get_rng_state()
+    building.prepare(model, RECIPE, samples(2))
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class Joined(nn.Module):
+    def forward(self, x):
+        return x.sum()
+
+
+@pytest.mark.parametrize(
+    ("layers", "y_shape", "error", "message"),
+    [
+        ([], (), ValueError, r"y of shape \(N\) does not fit the model's output of shape \(N, 2\)"),
+        ([], (3,), ValueError, r"y of shape \(N, 3\) does not fit .* shape \(N, 2\)"),
+        ([nn.Linear(5, 1)], (1,), RuntimeError, "cannot be multiplied"),
+        ([Dense(1, in_features=5)], (1,), ValueError, "expects 5 features, got 2"),
+        ([Pair()], (1,), TypeError, "the model must return a tensor, got tuple"),
+        ([Joined()], (1,), ValueError, r"one row a sample, got shape \(\) for x of shape \(1, 3\)"),
+    ],
+)
+def test_what_fails_the_rehearsal_leaves_the_model_unbuilt(layers, y_shape, error, message):
+    model = unbuilt(*layers)
+    before = torch.get_rng_state()
+    with pytest.raises(error, match=message):
+        building.prepare(model, RECIPE, samples(*y_shape))
+    assert model[0].in_features is None
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_samples_to_validate_on_are_rehearsed_before_anything_is_built():
+    model = unbuilt()
+    with pytest.raises(ValueError, match="does not fit the model's output"):
+        building.prepare(model, RECIPE, samples(2), samples(1))
+    assert not building.is_built(model)
+
+
+def test_a_loss_of_another_shape_is_its_own_affair():
+    class ByLabel(losses.Loss):
+        def per_sample(self, y_true, y_pred):
+            return nn.functional.cross_entropy(y_pred, y_true.long(), reduction="none")
+
+    building.prepare(unbuilt(), Recipe(optimizers.get("sgd"), ByLabel()), samples())
+
+
+def test_a_loss_that_raises_for_reasons_of_its_own_is_heard():
+    def moody(y_true, y_pred):
+        raise ValueError("not today")
+
+    with pytest.raises(ValueError, match=r"^not today$"):
+        building.prepare(unbuilt(), Recipe(optimizers.get("sgd"), losses.get(moody)), samples(2))

@@ -1,0 +1,174 @@
+"""Callbacks that stop fit, steer it and keep its history."""
+
+import math
+
+import pytest
+import torch
+
+from torchnn import optimizers
+from torchnn.callbacks import (
+    Callback,
+    EarlyStopping,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    TerminateOnNaN,
+)
+from torchnn.hooks import CallbackList
+
+
+class FakeModel(torch.nn.Linear):
+    """A model that counts its epochs in its weight."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+        self.stop_training = False
+        self.optimizer = optimizers.SGD(0.5)
+
+
+def stopped_after(callback, values, name="val_loss"):
+    """The number of epochs that a fit with these values has, and its model."""
+    model = FakeModel()
+    callback.set_model(model)
+    callback.on_train_begin()
+    epochs = 0
+    for epoch, value in enumerate(values):
+        epochs += 1
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        callback.on_epoch_end(epoch, {name: value})
+        if model.stop_training:
+            break
+    callback.on_train_end()
+    return epochs, model
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "epochs"),
+    [
+        ([3, 2, 1, 0], {}, 4),
+        ([3, 2, 2, 1], {}, 3),
+        ([3, 2, 2, 1], {"patience": 1}, 3),
+        ([3, 2, 2, 1, 1, 1, 0], {"patience": 2}, 6),
+        ([3, 2.6, 2.2, 1.8], {"min_delta": 0.5}, 2),
+        ([3, 2.6, 2.2, 1.8], {"min_delta": 0.5, "patience": 2}, 4),
+        ([3, 2.6, 2.2, 1.8], {"min_delta": -0.5}, 2),
+        ([1, 2, 3], {"mode": "max"}, 3),
+        ([3, 2, 1], {"mode": "max"}, 2),
+        ([5, 5, 5, 4, 3], {"start_from_epoch": 2}, 5),
+        ([5, 5, 5, 5, 4], {"start_from_epoch": 2}, 4),
+        ([9, 8, 7, 6, 5, 5], {"baseline": 1, "patience": 3}, 6),
+        ([9, 8, 7, 7, 5], {"baseline": 1, "patience": 3}, 4),
+        ([9, 0.5, 7, 7, 7, 5], {"baseline": 1, "patience": 3}, 5),
+        ([math.nan] * 4, {"patience": 3}, 3),
+        ([2, math.nan, 1, math.nan, math.nan, 0], {"patience": 2}, 5),
+    ],
+)
+def test_early_stopping_stops_after(values, options, epochs):
+    assert stopped_after(EarlyStopping(**options), values)[0] == epochs
+
+
+@pytest.mark.parametrize("name", ["accuracy", "val_accuracy", "val_acc", "val_auc"])
+def test_early_stopping_knows_what_should_rise(name):
+    assert stopped_after(EarlyStopping(name), [0.5, 0.6, 0.7, 0.6], name)[0] == 4
+    assert stopped_after(EarlyStopping(name), [0.5, 0.4, 0.3, 0.2], name)[0] == 2
+
+
+def test_early_stopping_restores_the_best_weights():
+    values = [3, 1, 2, 2, 0]
+    callback = EarlyStopping(patience=2, restore_best_weights=True)
+    epochs, model = stopped_after(callback, values)
+    assert (epochs, callback.best_epoch, callback.stopped_epoch) == (4, 1, 3)
+    assert model.weight.item() == 1
+    _, model = stopped_after(EarlyStopping(patience=2), values)
+    assert model.weight.item() == 3
+
+
+def test_early_stopping_restores_also_after_the_last_epoch():
+    _, model = stopped_after(EarlyStopping(patience=9, restore_best_weights=True), [3, 1, 2])
+    assert model.weight.item() == 1
+
+
+def test_early_stopping_restores_the_first_weights_if_all_is_nan():
+    callback = EarlyStopping(patience=2, restore_best_weights=True)
+    _, model = stopped_after(callback, [math.nan] * 3)
+    assert model.weight.item() == 0
+
+
+def test_early_stopping_keeps_the_parameters_where_they_are():
+    callback = EarlyStopping(restore_best_weights=True)
+    model = FakeModel()
+    weight = model.weight
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {"val_loss": 1})
+    callback.on_train_end()
+    assert model.weight is weight
+
+
+def test_early_stopping_forgets_between_fits():
+    callback = EarlyStopping()
+    assert stopped_after(callback, [1, 2])[0] == 2
+    assert stopped_after(callback, [9, 8, 7])[0] == 3
+
+
+def test_early_stopping_says_when_it_stopped(capsys):
+    stopped_after(EarlyStopping(verbose=1, restore_best_weights=True), [1, 2])
+    assert capsys.readouterr().out == (
+        "Epoch 2: early stopping\nRestoring the weights of the best epoch: 1\n"
+    )
+
+
+def test_early_stopping_warns_once_of_a_value_that_is_not_there():
+    with pytest.warns(UserWarning, match="cannot see 'val_loss'.*validation_data") as caught:
+        epochs, _ = stopped_after(EarlyStopping(), [3, 3, 3], name="loss")
+    assert epochs == 3
+    assert len(caught) == 1
+    assert str(caught[0].message).endswith("Available: loss")
+
+
+def test_history_keeps_python_floats():
+    history = History()
+    history.on_epoch_end(4, {"loss": torch.tensor(0.5), "note": "x"})
+    history.on_epoch_end(5, {"loss": 1, "note": "y"})
+    assert history.epoch == [4, 5]
+    assert history.history == {"loss": [0.5, 1.0], "note": ["x", "y"]}
+    assert all(type(value) is float for value in history.history["loss"])
+    assert repr(history) == "History(2 epochs of loss, note)"
+
+
+def test_lambda_callback_calls_its_functions():
+    seen = []
+    callbacks = CallbackList(
+        LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: seen.append(epoch),
+            on_train_batch_end=lambda batch, logs: seen.append(logs),
+            on_train_end=None,
+        )
+    )
+    callbacks("on_epoch_begin", 1, {})
+    callbacks("on_train_batch_end", 0, {"loss": 2.0})
+    assert seen == [1, {"loss": 2.0}]
+    assert not callbacks.listens("on_train_end")
+
+
+def test_terminate_on_nan_stops():
+    callback = TerminateOnNaN()
+    callback.set_model(FakeModel())
+    CallbackList(callback)("on_invalid_loss", 0, 3, {"loss": math.nan})
+    assert callback.model.stop_training
+
+
+def test_learning_rate_scheduler_sets_every_epochs_rate(capsys):
+    callback = LearningRateScheduler(lambda epoch, rate: rate / (epoch + 1), verbose=1)
+    callback.set_model(FakeModel())
+    logs = {}
+    for epoch in range(3):
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, logs)
+    assert logs == {"learning_rate": pytest.approx(0.5 / 6)}
+    assert capsys.readouterr().out.splitlines()[1] == "Epoch 2: learning rate 0.25"
+
+
+def test_callback_can_be_imported_from_here():
+    assert issubclass(History, Callback)

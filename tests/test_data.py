@@ -1,0 +1,116 @@
+"""What fit, evaluate and predict take for x, y and weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from torchnn import data
+from torchnn.data import Form, Samples
+
+ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+
+
+@pytest.fixture
+def form(device):
+    return Form(torch.device(device), torch.float32)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ROWS,
+        tuple(map(tuple, ROWS)),
+        np.array(ROWS),
+        np.array(ROWS, dtype=np.float16),
+        np.array(ROWS, dtype=np.longdouble),
+        np.array(ROWS, dtype=np.int8),
+        np.array(ROWS, dtype=np.uint8),
+        np.array(ROWS, dtype=np.uint16),
+        np.array(ROWS, dtype=np.uint64),
+        np.array(ROWS, dtype=">f8"),
+        np.asfortranarray(ROWS),
+        np.array(ROWS)[::-1][::-1],
+        read_only(np.array(ROWS, dtype=np.float32)),
+        torch.tensor(ROWS),
+        torch.tensor(ROWS, dtype=torch.float64),
+        torch.tensor(ROWS, dtype=torch.int64),
+        torch.tensor(ROWS, requires_grad=True),
+        torch.tensor(ROWS).t().contiguous().t(),
+        torch.nn.Parameter(torch.tensor(ROWS)),
+        [torch.tensor(row) for row in ROWS],
+    ],
+    ids=lambda value: f"{type(value).__name__}-{getattr(value, 'dtype', '')}",
+)
+def test_anything_made_of_numbers_becomes_the_models_dtype(value, form):
+    x = data.features("x", value, form)
+    assert type(x) is torch.Tensor
+    assert (x.dtype, x.device.type) == (torch.float32, form.device.type)
+    assert not x.requires_grad
+    assert x.is_contiguous()
+    assert x.tolist() == ROWS
+
+
+def test_data_frames_and_series_are_read(form):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, 3, 5], "b": [2.0, 4.0, 6.0], "y": [True, False, True]})
+    samples = data.samples(form, frame[["a", "b"]], frame["y"])
+    assert samples.x.tolist() == ROWS
+    assert samples.y.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_inference_tensors_can_be_trained_on(form):
+    with torch.inference_mode():
+        value = torch.tensor(ROWS)
+    x = data.features("x", value, form)
+    assert not x.is_inference()
+
+
+def test_data_of_the_right_kind_is_not_copied():
+    array = np.array(ROWS, dtype=np.float32)
+    x = data.features("x", array, Form(torch.device("cpu"), torch.float32))
+    assert x.data_ptr() == array.ctypes.data
+
+
+def test_n_numbers_are_n_samples_for_a_model_of_one_feature(form):
+    one_feature = Form(form.device, form.dtype, (1,))
+    assert data.features("x", [1, 2, 3], one_feature).tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_targets_keep_their_shape(form):
+    assert data.samples(form, ROWS, [0, 1, 0]).y.shape == (3,)
+    assert data.samples(form, ROWS, [[0], [1], [0]]).y.shape == (3, 1)
+
+
+def test_sample_weights_may_come_as_a_column(form):
+    weight = data.samples(form, ROWS, [0, 1, 0], sample_weight=[[1], [2], [0]]).weight
+    assert weight.tolist() == [1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("y", [[0, 2, 1], [[0], [2], [1]], [[1, 0, 0], [0, 0, 1], [0, 1, 0]]])
+def test_class_weights_go_by_the_label_and_are_1_by_default(y, form):
+    weight = data.samples(form, ROWS, y, class_weight={0: 3.0, 2: 0.5}).weight
+    assert weight.tolist() == [3.0, 0.5, 1.0]
+
+
+def test_split_takes_the_last_rows():
+    samples = Samples(torch.arange(10.0).reshape(10, 1), torch.arange(10.0), torch.ones(10))
+    train, validation = samples.split(0.25)
+    assert train.y.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert validation.y.tolist() == [7, 8, 9]
+    assert (len(train.weight), len(validation.weight)) == (7, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_models_dtype_rules(dtype):
+    form = Form(torch.device("cpu"), dtype)
+    assert data.features("x", np.float32(ROWS), form).dtype == dtype
+
+
+def test_a_sum_that_overflows_is_no_infinity(form):
+    x = torch.full((4, 1), 2e38)
+    assert data.features("x", x, form).tolist() == x.tolist()

@@ -1,0 +1,50 @@
+"""The examples run and are as good as they say."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+# What the examples import beside torchnn; nothing else in the package needs it.
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def run(name, *arguments):
+    return importlib.import_module(f"examples.{name}").main(*arguments)
+
+
+def test_digits_reads_99_percent_of_the_test_images_and_draws_them(tmp_path, capsys):
+    from matplotlib.image import imread
+
+    picture = tmp_path / "digits.png"
+    accuracy = run("digits", picture)
+    assert accuracy >= 0.99
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape == (780, 1800, 3)
+    # Both halves hold something: not all of their pixels are white.
+    assert (pixels[:, :700].min(), pixels[:, 700:].min()) < (0.5, 0.5)
+    printed = capsys.readouterr().out
+    assert "Total parameters: 2,301" in printed  # 64 * 25 + 25 + 25 * 25 + 25 + 25 + 1
+    assert "Epoch 30/30" in printed
+    assert printed.count("probability of a one") == 3
+    assert f"test accuracy {accuracy:.1%} on 144 images" in printed
+
+
+def test_logistic_regression_tells_95_percent_of_the_tumours_apart(capsys):
+    assert run("logistic_regression") >= 0.95
+    assert "worst radius" in capsys.readouterr().out
+
+
+def test_regression_comes_within_two_percent_of_exact_least_squares(capsys):
+    errors = run("regression")
+    exact = errors["least squares, solved exactly"]
+    assert errors["gradient descent"] == pytest.approx(exact, rel=0.02)
+    assert exact < 0.85 * errors["the mean of all patients"]
+    assert np.isfinite(list(errors.values())).all()
+    assert f"{exact:.1f}" in capsys.readouterr().out
+
+
+def test_layers_in_pytorch_tell_the_moons_apart(capsys):
+    assert run("layers_in_pytorch") >= 0.93
+    assert "epoch 30: loss" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""The CPU kernels in every instruction set: those this machine has, and the tiles of the others."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchnn import ops
+
+ROOT = Path(__file__).parent.parent
+CAPABILITIES = ["baseline", "avx2", "avx512"]
+COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+
+
+def run_python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_instruction_set_of_this_machine_passes(capability):
+    best = ops.cpu_capability()
+    if CAPABILITIES.index(capability) > CAPABILITIES.index(best):
+        pytest.skip(f"this machine has {best} at best")
+    if capability == best:
+        pytest.skip("the whole suite runs in this one")
+    tests = ["tests/test_ops.py", "-k", "reference or shape or ulp or saturate or infinity"]
+    result = run_python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, TORCHNN_CPU_CAPABILITY=capability
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    asked = run_python(
+        "-c",
+        "from torchnn import ops; print(ops.cpu_capability())",
+        TORCHNN_CPU_CAPABILITY=capability,
+    )
+    assert asked.stdout.strip() == capability
+
+
+def test_an_unknown_instruction_set_is_refused():
+    result = run_python(
+        "-c", "from torchnn import ops; ops.cpu_capability()", TORCHNN_CPU_CAPABILITY="mmx"
+    )
+    assert "TORCHNN_CPU_CAPABILITY must be baseline, avx2 or avx512, got mmx" in result.stderr
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_the_register_tiles_of_every_instruction_set_under_sanitizers(tmp_path):
+    program = tmp_path / "check_dense"
+    flags = "-std=gnu++20 -O0 -g1 -ffp-contract=fast -Wno-psabi -fno-sanitize-recover=all"
+    sources = ["tests/kernels/check_dense.cpp", "csrc/cpu/isa.cpp"]
+    command = [COMPILER, *flags.split(), "-fsanitize=address,undefined", *sources, "-o", program]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-3000:]
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    assert result.stdout.endswith("0 failures\n")

@@ -1,0 +1,38 @@
+"""torchnn.layer: the name and the repr that all layers share."""
+
+import pytest
+
+from torchnn.layer import Layer
+
+
+class Scale(Layer):
+    def __init__(self, factor, offset=None, name=None):
+        super().__init__(name)
+        self.factor, self.offset = factor, offset
+
+    def extra_repr(self):
+        return self._repr(self.factor, offset=self.offset)
+
+
+@pytest.mark.parametrize(
+    ("layer", "wanted"),
+    [
+        (Layer(), "Layer()"),
+        (Layer("a"), "Layer()"),
+        (Scale(2), "Scale(2)"),
+        (Scale(None, offset="b", name="a"), "Scale(None, offset='b', name='a')"),
+    ],
+)
+def test_repr_reads_like_the_call(layer, wanted):
+    assert repr(layer) == wanted
+
+
+@pytest.mark.parametrize("name", ["", 3, ["a"]])
+def test_a_name_is_a_string(name):
+    with pytest.raises(TypeError, match=r"^name must be a string with something in it, got "):
+        Layer(name)
+
+
+def test_messages_call_a_layer_by_its_name_or_its_kind():
+    assert Scale(2, name="first")._called() == "layer 'first'"
+    assert Scale(2)._called() == "this Scale layer"

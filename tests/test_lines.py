@@ -1,0 +1,96 @@
+"""How a line of progress looks."""
+
+import pytest
+
+from torchnn.lines import CYAN, DIM, GREEN, RESET, Look, decimal, duration, speed
+
+BAR = ("━", "╸")
+LOGS = {"loss": 0.4321, "accuracy": 0.9}
+MANY = {"loss": 0.4321, "accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.43214, "0.4321"),
+        (12.5, "12.5000"),
+        (0.001, "0.0010"),
+        (0.000999, "9.9900e-04"),
+        (-0.000123456, "-1.2346e-04"),
+        (0.0, "0.0000"),
+        (1, "1.0000"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        ("words", "words"),
+    ],
+)
+def test_values_have_four_decimals_or_are_scientific(number, text):
+    assert decimal(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0004, "0.4 ms"),
+        (0.0123, "12 ms"),
+        (0.9996, "1.0 s"),
+        (3.14, "3.1 s"),
+        (59.96, "1:00"),
+        (125, "2:05"),
+        (3725, "1:02:05"),
+    ],
+)
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_speeds_line_up():
+    assert [speed(4321.9), speed(9.876)] == ["  4,322 steps/s", "   9.88 steps/s"]
+
+
+def test_a_plain_line_has_no_bar():
+    line = Look().finished("Epoch 1/5", 4321, "12 ms", LOGS)
+    assert line == "Epoch 1/5    4,321 steps/s   12 ms  loss: 0.4321  accuracy: 0.9000"
+
+
+def test_a_finished_line_has_a_full_bar():
+    line = Look(BAR, columns=100).finished("Epoch 1/5", 4321, "12 ms", LOGS)
+    assert line == "Epoch 1/5 ━━━━━━━━━   4,321 steps/s   12 ms  loss: 0.4321  accuracy: 0.9000"
+
+
+def test_a_live_line_shows_how_far_it_is():
+    line = Look(BAR, columns=100).live("Epoch 1/5", 25, 100, 50, "1.5 s left", LOGS)
+    assert line == (
+        "Epoch 1/5 ━━         25/100       50 steps/s  1.5 s left  loss: 0.4321  accuracy: 0.9000"
+    )
+    line = Look(BAR, columns=100).live("Epoch 1/5", 17, 100, 50, "1.5 s left", {})
+    assert line == "Epoch 1/5 ━╸         17/100       50 steps/s  1.5 s left"
+
+
+def test_without_a_number_of_steps_the_steps_are_counted():
+    line = Look(BAR, columns=100).live("Epoch 1/5", 25, None, 50, "1.5 s", {})
+    assert line == "Epoch 1/5           25       50 steps/s  1.5 s"
+
+
+def test_colours_do_not_count_for_the_width():
+    plain, coloured = Look(BAR, columns=80), Look(BAR, True, columns=80)
+    live = coloured.live("Epoch 1/5", 25, 100, 50, "1.5 s left", LOGS)
+    assert f" {CYAN}━━{RESET}{DIM}━━━━━━{RESET} " in live
+    finished = coloured.finished("Epoch 1/5", 50, "1.5 s", LOGS)
+    bare = finished.replace(GREEN, "").replace(RESET, "").replace(DIM, "")
+    assert bare == plain.finished("Epoch 1/5", 50, "1.5 s", LOGS)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 120, 200])
+def test_a_live_line_never_wraps(columns):
+    line = Look(BAR, columns=columns).live("Epoch 1/5", 25, 100, 50, "1.5 s left", MANY)
+    assert len(line) < columns
+
+
+def test_a_narrow_screen_drops_the_speed_and_then_the_bar():
+    fits = {}
+    for columns in range(60, 130):
+        line = Look(BAR, columns=columns).finished("Epoch 1/5", 4321, "12 ms", MANY)
+        assert line.endswith("val_accuracy: 0.8000")
+        fits.setdefault(("━" in line, "steps/s" in line), columns)
+    assert list(fits) == [(False, False), (True, False), (True, True)]

@@ -1,0 +1,227 @@
+"""torchnn.losses: Keras's numbers, worked out by hand, and its arguments."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from torchnn import losses
+from torchnn.losses import BinaryCrossentropy, MeanSquaredError
+
+# The example of Keras's documentation.
+TARGETS = [[0.0, 1.0], [0.0, 0.0]]
+PROBABILITIES = [[0.6, 0.4], [0.4, 0.6]]
+FIRST = -math.log(0.4)
+SECOND = -(math.log(0.6) + math.log(0.4)) / 2
+
+
+def close(actual, wanted, rtol=1e-6, atol=1e-12):
+    torch.testing.assert_close(actual.item(), float(wanted), rtol=rtol, atol=atol)
+
+
+@pytest.fixture
+def batch(device):
+    return torch.tensor(TARGETS, device=device), torch.tensor(PROBABILITIES, device=device)
+
+
+def test_bce_is_the_mean_of_minus_log_likelihoods(batch):
+    close(BinaryCrossentropy()(*batch), (FIRST + SECOND) / 2)
+
+
+def test_bce_gives_one_value_per_sample(batch):
+    values = BinaryCrossentropy().per_sample(*batch)
+    torch.testing.assert_close(values.cpu(), torch.tensor([FIRST, SECOND]))
+
+
+def test_weights_divide_by_the_samples_not_by_the_weights(batch):
+    close(BinaryCrossentropy()(*batch, sample_weight=[3, 1]), (3 * FIRST + SECOND) / 2)
+
+
+def test_sum_and_none_reduce_as_they_say(batch):
+    weight = torch.tensor([[3.0], [1.0]])
+    close(BinaryCrossentropy(reduction="sum")(*batch, weight), 3 * FIRST + SECOND)
+    values = BinaryCrossentropy(reduction="none")(*batch, weight)
+    torch.testing.assert_close(values.cpu(), torch.tensor([3 * FIRST, SECOND]))
+    assert BinaryCrossentropy(reduction=None).reduction == "none"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bce_clips_probabilities_at_1e_minus_7(device, dtype):
+    y_true = torch.tensor([1.0, 0.0], device=device)
+    y_pred = torch.tensor([0.0, 1.0], device=device, dtype=dtype)
+    values = BinaryCrossentropy().per_sample(y_true, y_pred).tolist()
+    assert values[0] == pytest.approx(-math.log(1e-7), rel=1e-6)
+    # 1 - 1e-7 is rounded to the nearest float32, which is 1 - 2^-23.
+    assert values[1] == pytest.approx(23 * math.log(2), rel=1e-6)
+
+
+def test_label_smoothing_pulls_targets_to_a_half():
+    wanted = -(0.9 * math.log(0.8) + 0.1 * math.log(0.2))  # 1 becomes 1 * 0.8 + 0.1
+    close(BinaryCrossentropy(label_smoothing=0.2)([[1.0]], [[0.8]]), wanted)
+    logit = math.log(0.8 / 0.2)
+    close(BinaryCrossentropy(from_logits=True, label_smoothing=0.2)([[1.0]], [[logit]]), wanted)
+
+
+@pytest.mark.parametrize("z", [-100.0, -18.6, -1.0, 0.0, 0.51, 40.0, 100.0])
+@pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
+def test_bce_from_logits_matches_its_formula(z, y, device):
+    logit = torch.tensor([[z]], device=device, requires_grad=True)
+    loss = BinaryCrossentropy(from_logits=True)(torch.tensor([[y]], device=device), logit)
+    loss.backward()
+    close(loss, max(z, 0) - z * y + math.log1p(math.exp(-abs(z))), atol=1e-7)
+    close(logit.grad, 1 / (1 + math.exp(-z)) - y, atol=1e-7)
+
+
+def test_bce_from_logits_matches_keras_documentation():
+    y_pred = [[-18.6, 0.51], [2.94, -12.8]]
+    loss = BinaryCrossentropy(from_logits=True)
+    assert loss(TARGETS, y_pred).item() == pytest.approx(0.865, abs=1e-3)
+    assert loss(TARGETS, y_pred, [0.8, 0.2]).item() == pytest.approx(0.243, abs=1e-3)
+
+
+def test_on_logits_is_the_same_loss_from_logits():
+    loss = BinaryCrossentropy(label_smoothing=0.1, reduction="sum", name="mine")
+    on_logits = loss.on_logits()
+    assert (loss.from_logits, on_logits.from_logits) == (False, True)
+    assert (on_logits.label_smoothing, on_logits.reduction, on_logits.name) == (0.1, "sum", "mine")
+
+
+def test_only_the_logits_keep_the_gradient_of_a_saturated_sigmoid():
+    z = torch.full((1, 1), 20.0, dtype=torch.float64, requires_grad=True)
+    (clipped,) = torch.autograd.grad(BinaryCrossentropy()([[0.0]], torch.sigmoid(z)), z)
+    (exact,) = torch.autograd.grad(BinaryCrossentropy().on_logits()([[0.0]], z), z)
+    assert clipped.item() == 0
+    close(exact, 1.0)
+
+
+def test_bce_knows_its_targets():
+    loss = BinaryCrossentropy()
+    loss.check_targets(torch.tensor([[0.0], [0.5], [1.0]]))
+    with pytest.raises(ValueError, match=r"y in \[0, 1\], got values from -1 to 3"):
+        loss.check_targets(torch.tensor([[-1.0], [3.0]]))
+    MeanSquaredError().check_targets(torch.tensor([[-1.0], [3.0]]))
+
+
+def test_mse_is_the_mean_of_squares(device):
+    y_true = torch.tensor([[1.0, 2.0], [3.0, 4.0]], device=device)
+    y_pred = torch.tensor([[1.0, 4.0], [0.0, 3.0]], device=device)
+    close(MeanSquaredError()(y_true, y_pred), (2 + 5) / 2)
+    close(MeanSquaredError()(y_true, y_pred, [1, 0]), 1)
+    assert MeanSquaredError().per_sample(y_true, y_pred).tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossentropy()])
+def test_the_mean_goes_over_the_last_axis(loss):
+    y_true, y_pred = torch.rand(4, 3, 2), torch.rand(4, 3, 2)
+    values = loss.per_sample(y_true, y_pred)
+    assert values.shape == (4, 3)
+    close(loss(y_true, y_pred), values.mean())
+    close(loss(y_true, y_pred, [0, 1, 0, 0]), values[1].sum() / 12)
+
+
+def test_flat_predictions_are_one_per_sample():
+    assert MeanSquaredError().per_sample(torch.zeros(3), torch.ones(3)).tolist() == [1, 1, 1]
+
+
+def test_column_predictions_take_flat_targets():
+    y_true = np.array([1, 0, 1])
+    assert MeanSquaredError(reduction="none")(y_true, torch.zeros(3, 1)).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse", lambda y_true, y_pred: y_true - y_pred])
+def test_other_shapes_are_never_broadcast(loss):
+    with pytest.raises(ValueError, match="does not fit"):
+        losses.get(loss)(torch.zeros(3), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("weight", [[1.0, 1.0, 1.0], [[1.0, 1.0], [1.0, 1.0]], 2.0])
+def test_weights_are_one_per_sample(weight):
+    with pytest.raises(ValueError, match=r"^sample_weight of shape .* does not fit"):
+        MeanSquaredError()(torch.zeros(2, 1), torch.zeros(2, 1), weight)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("bce", BinaryCrossentropy),
+        ("binary_crossentropy", BinaryCrossentropy),
+        ("BinaryCrossentropy", BinaryCrossentropy),
+        ("mse", MeanSquaredError),
+        ("MeanSquaredError", MeanSquaredError),
+    ],
+)
+def test_names_are_resolved(value, kind):
+    assert type(losses.get(value)) is kind
+
+
+def test_a_loss_is_returned_as_it_is():
+    loss = MeanSquaredError()
+    assert losses.get(loss) is loss
+
+
+def absolute_error(y_true, y_pred):
+    return (y_true - y_pred).abs()
+
+
+def test_a_function_becomes_a_loss():
+    loss = losses.get(absolute_error)
+    y_true, y_pred = torch.tensor([1, 2]), torch.zeros(2, 1)
+    assert loss.name == "absolute_error"
+    close(loss(y_true, y_pred), 1.5)
+    close(loss(y_true, y_pred, [0, 3]), 3)
+
+
+def test_a_function_that_reduces_by_itself_takes_no_weights():
+    loss = losses.get(lambda y_true, y_pred: (y_true - y_pred).abs().mean())
+    close(loss([1.0, 2.0], [0.0, 0.0]), 1.5)
+    with pytest.raises(ValueError, match="one loss per sample"):
+        loss([1.0, 2.0], [0.0, 0.0], [1.0, 1.0])
+
+
+def test_a_torch_loss_gets_its_arguments_in_its_own_order():
+    loss = losses.get(nn.BCELoss())
+    y_true, y_pred = torch.tensor([[1.0]]), torch.tensor([[0.25]])
+    close(loss(y_true, y_pred), math.log(4))
+    assert loss.name == "BCELoss"
+
+
+@pytest.mark.parametrize("value", ["mean_square_error", "crossentropy", "mes"])
+def test_an_unknown_name_is_an_error_with_the_list(value):
+    with pytest.raises(ValueError, match=f"^unknown loss '{value}'.* Known: binary_crossentropy, "):
+        losses.get(value)
+
+
+@pytest.mark.parametrize("value", [None, 3, BinaryCrossentropy])
+def test_what_is_no_loss_is_a_type_error(value):
+    with pytest.raises(TypeError, match=r"^loss must be "):
+        losses.get(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"reduction": "mean"}, ValueError),
+        ({"label_smoothing": 1.1}, ValueError),
+        ({"label_smoothing": -0.1}, ValueError),
+        ({"label_smoothing": "0.1"}, TypeError),
+    ],
+)
+def test_bad_arguments_are_errors(arguments, error):
+    with pytest.raises(error, match=f"^{next(iter(arguments))} must "):
+        BinaryCrossentropy(**arguments)
+
+
+@pytest.mark.parametrize("value", ["bce", "mse", absolute_error, nn.HuberLoss()])
+def test_losses_pickle(value):
+    loss = losses.get(value)
+    batch = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.3], [0.4]])
+    assert pickle.loads(pickle.dumps(loss))(*batch) == loss(*batch)
+
+
+def test_repr_reads_like_a_call():
+    assert repr(MeanSquaredError(name="error")) == (
+        "MeanSquaredError(reduction='sum_over_batch_size', name='error')"
+    )

@@ -1,0 +1,171 @@
+"""compile and what it settles; fit's arguments."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from torchnn import losses, metrics, optimizers
+from torchnn.callbacks import EarlyStopping, History
+from torchnn.layers import Activation, Dense
+from torchnn.losses import BinaryCrossentropy
+from torchnn.sequential import Sequential
+
+X = np.random.default_rng(0).normal(size=(20, 3))
+Y = (X.sum(axis=1) > 0).astype(int)
+
+
+@pytest.fixture
+def model():
+    return Sequential([Dense(4, "relu"), Dense(1, "sigmoid")])
+
+
+def test_compile_settles_optimizer_loss_and_metrics(model):
+    assert (model.optimizer, model.loss, model.metrics) == (None, None, [])
+    model.compile("adam", "mse", ["accuracy", metrics.MeanAbsoluteError()])
+    assert isinstance(model.optimizer, optimizers.Adam)
+    assert isinstance(model.loss, losses.MeanSquaredError)
+    assert [metric.name for metric in model.metrics] == ["accuracy", "mean_absolute_error"]
+
+
+def test_the_default_is_gradient_descent_with_a_rate_of_a_hundredth(model):
+    model.compile(loss="bce")
+    assert isinstance(model.optimizer, optimizers.SGD)
+    assert (model.optimizer.learning_rate, model.optimizer.momentum) == (0.01, 0.0)
+
+
+def test_objects_are_taken_as_they_are(model):
+    optimizer, loss = optimizers.SGD(1), BinaryCrossentropy()
+    model.compile(optimizer, loss, "accuracy")
+    assert (model.optimizer, model.loss) == (optimizer, loss)
+    assert model.metrics[0].name == "accuracy"
+
+
+def test_functions_are_losses_and_metrics(model):
+    def distance(y_true, y_pred):
+        return (y_true - y_pred).abs()
+
+    model.compile(loss=distance, metrics=[distance])
+    history = model.fit(X, Y, verbose=0).history
+    assert history["loss"] == pytest.approx(history["distance"])
+
+
+def test_losses_of_torch_are_losses(model):
+    model.compile(loss=nn.BCELoss())
+    ours = Sequential([model[0], model[1]])
+    ours.compile(loss="bce")
+    found = model.evaluate(X, Y, verbose=0)
+    assert found == pytest.approx(ours.evaluate(X, Y, verbose=0))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"backend": "inductor"},
+        {"mode": "max-autotune"},
+        {"fullgraph": True},
+        {"dynamic": True},
+        {"loss": "bce", "options": {}},
+    ],
+)
+def test_arguments_of_torch_compile_are_shown_the_way(model, arguments):
+    with pytest.raises(TypeError, match=r"compile got .*torch\.compile\(model, \.\.\.\)"):
+        model.compile(**arguments)
+    assert model.loss is None
+
+
+def test_other_arguments_are_named(model):
+    with pytest.raises(TypeError, match="compile got unknown run_eagerly; it takes optimizer"):
+        model.compile(loss="bce", run_eagerly=True)
+
+
+def test_torch_compile_takes_the_model(model):
+    model(torch.ones(1, 3))
+    compiled = torch.compile(model, backend="eager")
+    x = torch.tensor(X, dtype=torch.float32)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_compiling_again_starts_afresh(model):
+    model.compile(loss="bce", metrics=["accuracy"])
+    model.fit(X, Y, verbose=0)
+    model.compile(loss="mse")
+    assert model.optimizer.iterations == 0
+    assert list(model.fit(X, Y, verbose=0).history) == ["loss"]
+
+
+def test_a_compile_that_fails_leaves_the_one_before(model):
+    model.compile(loss="bce")
+    before = model.optimizer
+    with pytest.raises(ValueError, match="unknown metric"):
+        model.compile("adam", "mse", ["acuracy"])
+    assert model.optimizer is before
+    assert isinstance(model.loss, BinaryCrossentropy)
+
+
+@pytest.mark.parametrize("end", [[Dense(1, "sigmoid")], [Dense(1), Activation("sigmoid")]])
+def test_a_sigmoid_before_from_logits_is_a_warning(end):
+    with pytest.warns(UserWarning, match="from_logits=True.*ends in a sigmoid") as caught:
+        Sequential(end).compile(loss=BinaryCrossentropy(from_logits=True))
+    assert caught[0].filename == __file__
+
+
+def test_logits_and_no_sigmoid_are_as_good_as_a_sigmoid(model):
+    linear = Sequential([Dense(4, "relu"), Dense(1)])
+    model.build((None, 3))
+    linear.load_state_dict(model.state_dict())
+    model.compile(loss="bce")
+    linear.compile(loss=BinaryCrossentropy(from_logits=True))
+    expected = model.fit(X, Y, epochs=3, verbose=0).history["loss"]
+    assert linear.fit(X, Y, epochs=3, verbose=0).history["loss"] == pytest.approx(expected)
+
+
+def test_fit_returns_and_keeps_the_history(model):
+    model.compile(loss="bce", metrics=["accuracy"])
+    history = model.fit(X, Y, epochs=3, validation_split=0.25, verbose=0)
+    assert isinstance(history, History)
+    assert model.history is history
+    assert history.epoch == [0, 1, 2]
+    assert list(history.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert all(type(value) is float for values in history.history.values() for value in values)
+
+
+def test_numpy_integers_are_integers(model):
+    model.compile(loss="bce")
+    five = np.int64(5)
+    history = model.fit(X, Y, five, five, initial_epoch=np.int32(3), verbose=0)
+    assert history.epoch == [3, 4]
+    assert model.predict(X, five).shape == (20, 1)
+
+
+def test_targets_may_be_a_row_or_a_column(model):
+    model.compile(loss="bce", metrics=["accuracy"])
+    row = model.evaluate(X, Y, verbose=0)
+    assert model.evaluate(X, Y.reshape(20, 1), verbose=0) == row
+    assert model.evaluate(X.tolist(), Y.tolist(), verbose=0) == pytest.approx(row)
+
+
+def test_one_feature_may_be_a_row_of_numbers():
+    model = Sequential([Dense(1, in_features=1)])
+    model.compile(loss="mse")
+    model.fit([1.0, 2.0, 3.0], [2.0, 4.0, 6.0], verbose=0)
+    assert model.predict([10.0]).shape == (1, 1)
+
+
+def test_early_stopping_ends_with_the_best_weights(model):
+    model.compile(loss="bce", optimizer=optimizers.SGD(50.0))
+    stopping = EarlyStopping(patience=2, restore_best_weights=True)
+    history = model.fit(
+        X, Y, 4, epochs=50, validation_data=(X, Y), callbacks=[stopping], verbose=0
+    ).history
+    assert model.evaluate(X, Y, 4, verbose=0) == pytest.approx(min(history["val_loss"]))
+
+
+def test_a_model_learns_on_the_device(device):
+    torch.manual_seed(1)
+    model = Sequential([Dense(8, "relu"), Dense(1, "sigmoid")]).to(device)
+    model.compile("adam", "bce", ["accuracy"])
+    model.optimizer.learning_rate = 0.05
+    model.fit(X, Y, 4, epochs=30, verbose=0)
+    assert model[0].weight.device.type == device
+    assert model.evaluate(X, Y, verbose=0)[1] == 1.0

@@ -1,0 +1,256 @@
+"""torchnn.optimizers: Keras's update rules, step by step by hand, and their state."""
+
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from torchnn import optimizers
+from torchnn.optimizers import SGD, Adam, TorchOptimizer
+
+OURS = {
+    "sgd": SGD,
+    "momentum": lambda: SGD(momentum=0.9),
+    "adam": Adam,
+}
+
+
+def walk(optimizer, grads, start=1.0, device="cpu", dtype=torch.float64):
+    """Where one parameter stands after each step along these gradients."""
+    w = nn.Parameter(torch.tensor([start], device=device, dtype=dtype))
+    optimizer.build([w])
+    return [step(optimizer, w, grad) for grad in grads]
+
+
+def step(optimizer, w, grad):
+    """Where w stands after one step."""
+    w.grad = torch.full_like(w, grad)
+    optimizer.step()
+    return w.item()
+
+
+def test_sgd_steps_against_the_gradient(device):
+    assert walk(SGD(0.1), [0.5, -1.0], device=device) == pytest.approx([0.95, 1.05])
+
+
+def test_momentum_keeps_the_learning_rate_in_the_velocity(device):
+    # velocity: -0.05, -0.045 - 0.05, and with a tenth of the rate -0.0855 - 0.005
+    optimizer = SGD(lambda step: 0.1 if step < 2 else 0.01, momentum=0.9)
+    places = walk(optimizer, [0.5, 0.5, 0.5], device=device)
+    assert places == pytest.approx([0.95, 0.855, 0.7645])
+
+
+def test_nesterov_looks_ahead(device):
+    # velocity: -0.05, -0.095; moves by 0.9 * velocity - 0.05
+    optimizer = SGD(0.1, momentum=0.9, nesterov=True)
+    assert walk(optimizer, [0.5, 0.5], device=device) == pytest.approx([0.905, 0.7695])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_weight_decay_is_decoupled(momentum):
+    # w - w * 0.2 * 0.1 - 0.1 * 0.5, whatever the velocity
+    places = walk(SGD(0.1, momentum=momentum, weight_decay=0.2), [0.5], start=2.0)
+    assert places == pytest.approx([2.0 - 0.04 - 0.05])
+    assert walk(Adam(0.1, weight_decay=0.2), [0.0], start=2.0) == pytest.approx([1.96])
+
+
+def adam_by_hand(grads, learning_rate, b1, b2, epsilon, w=1.0):
+    m = v = 0.0
+    for t, grad in enumerate(grads, start=1):
+        m += (grad - m) * (1 - b1)
+        v += (grad * grad - v) * (1 - b2)
+        alpha = learning_rate * math.sqrt(1 - b2**t) / (1 - b1**t)
+        w -= m * alpha / (math.sqrt(v) + epsilon)
+        yield w
+
+
+@pytest.mark.parametrize("arguments", [(0.001, 0.9, 0.999, 1e-7), (0.1, 0.5, 0.9, 0.01)])
+def test_adam_follows_its_formula(arguments, device):
+    grads = [0.5, -1.0, 2.0, 1e-6]
+    wanted = list(adam_by_hand(grads, *arguments))
+    assert walk(Adam(*arguments), grads, device=device) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_first_step_of_adam_is_the_learning_rate():
+    assert walk(Adam(), [0.5]) == pytest.approx([1 - 0.001], rel=1e-8)
+
+
+@pytest.mark.parametrize("make", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_shapes_move_like_one_number(make, dtype, device):
+    parameters = [nn.Parameter(torch.ones(s, dtype=dtype, device=device)) for s in [(3, 2), (3,)]]
+    optimizer = make()
+    optimizer.build(parameters)
+    for grad in (0.5, -1.0):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, grad)
+        optimizer.step()
+    wanted = walk(make(), [0.5, -1.0])[-1]
+    for parameter in parameters:
+        assert parameter.dtype == dtype
+        torch.testing.assert_close(parameter, torch.full_like(parameter, wanted))
+    assert all(t.dtype == dtype for slot in optimizer.slots.values() for t in slot)
+
+
+def test_slots_are_one_tensor_per_parameter():
+    parameters = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3))]
+    sgd, adam = SGD(momentum=0.5), Adam()
+    sgd.build(parameters)
+    adam.build(parameters)
+    for slot in (sgd.velocities, adam.momentums, adam.variances):
+        assert [tuple(t.shape) for t in slot] == [(3, 2), (3,)]
+        assert not any(t.requires_grad for t in slot)
+    assert SGD().velocities == []
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: SGD(momentum=0.9), lambda: TorchOptimizer(torch.optim.SGD)]
+)
+def test_an_optimizer_trains_one_model(make):
+    optimizer = make()
+    optimizer.build([nn.Parameter(torch.ones(2))])
+    (place,) = walk(optimizer, [0.5])  # another model, but before the first step
+    assert place != 1
+    with pytest.raises(ValueError, match=r"has already trained other parameters: make a new one"):
+        optimizer.build([nn.Parameter(torch.ones(1))])
+
+
+@pytest.mark.parametrize("make", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("loads_first", [True, False])
+def test_a_state_dict_goes_on_where_it_was(make, loads_first):
+    grads = [0.5, -1.0, 2.0, 0.1]
+    first = make()
+    places = walk(first, grads[:2])
+    state = pickle.loads(pickle.dumps(first.state_dict()))
+    w = nn.Parameter(torch.tensor([places[-1]], dtype=torch.float64))
+    second = make()
+    if loads_first:
+        second.load_state_dict(state)
+    second.build([w])
+    if not loads_first:
+        second.load_state_dict(state)
+    assert [step(second, w, grad) for grad in grads[2:]] == walk(make(), grads)[2:]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("sgd", SGD), ("SGD", SGD), ("adam", Adam), ("Adam", Adam)]
+)
+def test_names_are_resolved(value, kind):
+    assert type(optimizers.get(value)) is kind
+
+
+def test_an_optimizer_is_returned_as_it_is():
+    optimizer = SGD(0.25)
+    assert optimizers.get(optimizer) is optimizer
+    assert repr(optimizer) == "SGD(learning_rate=0.25)"
+
+
+def test_the_defaults_are_keras_s():
+    sgd, adam = SGD(), Adam()
+    assert (sgd.learning_rate, sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.01, 0, False, 0)
+    assert (adam.learning_rate, adam.beta_1, adam.beta_2) == (0.001, 0.9, 0.999)
+    assert (adam.epsilon, adam.weight_decay) == (1e-7, 0)
+
+
+@pytest.mark.parametrize(
+    "factory", [torch.optim.SGD, lambda parameters: torch.optim.SGD(parameters, lr=1e-3)]
+)
+def test_a_torch_optimizer_is_made_on_build(factory):
+    optimizer = optimizers.get(factory)
+    assert walk(optimizer, [1.0, 1.0]) == pytest.approx([0.999, 0.998])
+    assert optimizer.iterations == 2
+    assert optimizer.current_learning_rate() == 1e-3
+
+
+def test_a_torch_optimizer_may_hold_the_parameters_already():
+    w = nn.Parameter(torch.ones(1))
+    optimizer = optimizers.get(torch.optim.SGD([w], lr=0.5))
+    optimizer.build([w])
+    assert step(optimizer, w, 1.0) == 0.5
+    with pytest.raises(ValueError, match="has already trained other parameters"):
+        optimizer.build([nn.Parameter(torch.ones(1))])
+
+
+def test_there_is_no_torch_optimizer_before_build():
+    with pytest.raises(RuntimeError, match=r"is made when training begins: call build first"):
+        TorchOptimizer(torch.optim.SGD).step()
+
+
+def test_a_torch_optimizer_of_another_model_is_an_error():
+    optimizer = optimizers.get(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.5))
+    with pytest.raises(ValueError, match="holds none of this model's parameters"):
+        optimizer.build([nn.Parameter(torch.ones(1))])
+
+
+def test_the_learning_rate_of_a_torch_optimizer_can_be_assigned():
+    optimizer = optimizers.get(torch.optim.SGD)
+    walk(optimizer, [1.0])
+    optimizer.learning_rate = 0.25
+    assert optimizer.optimizer.param_groups[0]["lr"] == 0.25
+    assert optimizer.current_learning_rate() == 0.25
+
+
+def test_building_a_torch_optimizer_again_keeps_it():
+    optimizer = optimizers.get(torch.optim.Adam)
+    walk(optimizer, [1.0])
+    inner = optimizer.optimizer
+    optimizer.build(optimizer.parameters)
+    assert optimizer.optimizer is inner
+
+
+def test_a_torch_state_dict_goes_on_where_it_was():
+    first, second = optimizers.get(torch.optim.Adam), optimizers.get(torch.optim.Adam)
+    (place,) = walk(first, [0.5])
+    parameter = nn.Parameter(torch.tensor([place], dtype=torch.float64))
+    second.build([parameter])
+    second.load_state_dict(first.state_dict())
+    assert step(second, parameter, -1.0) == walk(optimizers.get(torch.optim.Adam), [0.5, -1.0])[1]
+    assert second.iterations == 2
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda parameters: None, "^optimizer must make a torch optimizer, got None"),
+        (torch.optim.LBFGS, "^optimizer must need one gradient per step, got LBFGS"),
+    ],
+)
+def test_a_factory_must_make_an_optimizer_of_use(factory, message):
+    optimizer = optimizers.get(factory)
+    with pytest.raises(TypeError, match=message):
+        optimizer.build([nn.Parameter(torch.ones(1))])
+
+
+def test_an_unknown_name_is_an_error_with_the_list():
+    with pytest.raises(ValueError, match=r"^unknown optimizer 'adma': .*'adam'\? Known: sgd, adam"):
+        optimizers.get("adma")
+
+
+@pytest.mark.parametrize("value", [None, 0.01])
+def test_what_is_no_optimizer_is_a_type_error(value):
+    with pytest.raises(TypeError, match=r"^optimizer must be an object or one of sgd, adam; got"):
+        optimizers.get(value)
+
+
+def test_a_class_is_told_to_be_instantiated():
+    message = r"^optimizer must be an instance, got the class SGD: write SGD\(\)$"
+    with pytest.raises(TypeError, match=message):
+        optimizers.get(SGD)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(momentum=1.0), "^momentum must be "),
+        (lambda: SGD(momentum=-0.1), "^momentum must be "),
+        (lambda: SGD(weight_decay=-1), "^weight_decay must be "),
+        (lambda: Adam(beta_1=1.0), "^beta_1 must be "),
+        (lambda: Adam(beta_2=-0.5), "^beta_2 must be "),
+        (lambda: Adam(epsilon=0.0), "^epsilon must be "),
+    ],
+)
+def test_bad_arguments_are_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

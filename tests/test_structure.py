@@ -1,0 +1,106 @@
+"""The shape of the project: who may include, import and name what."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "torchnn"
+KERNELS = [p for p in sorted(CSRC.rglob("*.*")) if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
+BINDINGS = {"ops.cpp", "ops_cuda.cpp"}
+
+# Lower layers first; a module imports only from lines above its own, or from its own.
+LAYERS = [
+    ["_C", "reference"],
+    ["ops"],
+    ["checks", "registry", "initializers"],
+    ["layers", "losses", "metrics", "optimizers"],
+    ["data", "callbacks"],
+    ["engine"],
+    ["training", "progress"],
+    ["sequential", "utils"],
+    ["__init__"],
+]
+
+
+def includes(path):
+    return re.findall(r'^\s*#include\s+[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda p: str(p.relative_to(CSRC)))
+def test_only_the_bindings_include_pytorch_and_python(path):
+    foreign = [i for i in includes(path) if re.match(r"torch/|ATen|c10/|Python\.h", i)]
+    assert bool(foreign) == (path.name in BINDINGS)
+
+
+def test_the_lists_of_maths_depend_on_the_lane_alone():
+    for name in ("activation.h", "loss.h", "update.h"):
+        path = CSRC / name
+        if path.exists():
+            own = [i for i in includes(path) if i.endswith(".h")]
+            assert set(own) <= {"lane.h", "list.h"}, name
+    assert [i for i in includes(CSRC / "lane.h") if i.endswith(".h")] == []
+
+
+def exported_functions(path):
+    """The functions that csrc/dense.h and csrc/train.h declare, in the order they are defined."""
+    declared = re.findall(r"^(?:void|bool) (\w+)\(", (CSRC / "dense.h").read_text(), re.MULTILINE)
+    defined = re.findall(r"^(?:void|bool) (\w+)\(", path.read_text(), re.MULTILINE)
+    return declared, [name for name in defined if name in declared]
+
+
+def steps(path):
+    return re.findall(r"^\s*// (\d+)\. ", path.read_text(), re.MULTILINE)
+
+
+def test_the_cpu_defines_the_contract_in_its_order():
+    declared, defined = exported_functions(CSRC / "cpu" / "dense.cpp")
+    assert defined == declared
+    assert declared
+
+
+@pytest.mark.parametrize("name", ["dense", "train"])
+def test_cuda_files_are_twins_of_the_cpu_files(name):
+    cpu, cuda = CSRC / "cpu" / f"{name}.cpp", CSRC / "cuda" / f"{name}.cu"
+    if not cuda.exists():
+        pytest.skip(f"there is no csrc/cuda/{name}.cu yet")
+    assert exported_functions(cpu) == exported_functions(cuda)
+    assert steps(cpu) == steps(cuda)
+
+
+def imports(path):
+    """The modules of torchnn that a file imports at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "torchnn":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchnn."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("torchnn.")}
+    return found
+
+
+def test_every_module_has_its_layer():
+    known = {name for layer in LAYERS for name in layer}
+    assert {p.stem for p in PACKAGE.glob("*.py")} <= known
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_go_down_only(path):
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    too_high = {name for name in imports(path) if level[name] > level[path.stem]}
+    assert not too_high
+
+
+def test_reference_and_training_keep_to_themselves():
+    assert imports(PACKAGE / "reference.py") == set()
+    assert "layers" not in imports(PACKAGE / "training.py")
+
+
+def test_every_module_has_its_tests():
+    tested = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
+    assert {p.stem for p in PACKAGE.glob("[a-z]*.py")} <= tested

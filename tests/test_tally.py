@@ -1,0 +1,51 @@
+"""Means over the samples of an epoch."""
+
+import pytest
+import torch
+
+from torchnn import metrics
+from torchnn.batches import Run
+from torchnn.data import Samples
+from torchnn.tally import Tally
+
+SAMPLES = Samples(torch.zeros(5, 1), torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0]))
+
+
+def test_a_short_batch_counts_by_its_size():
+    tally = Tally([])
+    tally.add(Run(SAMPLES, 2, 0, 5), [1.0, 2.0, 6.0], None)
+    assert tally.logs() == {"loss": (2 * 1.0 + 2 * 2.0 + 1 * 6.0) / 5}
+    assert tally.steps == 3
+
+
+def test_metrics_are_means_over_samples_of_all_runs():
+    tally = Tally([metrics.get("accuracy"), metrics.get("mae")])
+    tally.add(Run(SAMPLES, 2, 0, 4), [0.0, 0.0], torch.tensor([[0.9], [0.8], [0.7], [0.6]]))
+    assert tally.logs()["accuracy"] == 3 / 4
+    tally.add(Run(SAMPLES, 2, 4, 5), [0.0], torch.tensor([[0.9]]))
+    assert tally.logs()["accuracy"] == 3 / 5
+    assert tally.logs()["mae"] == pytest.approx((0.1 + 0.8 + 0.3 + 0.4 + 0.9) / 5)
+
+
+def test_how_an_epoch_is_cut_into_runs_changes_nothing():
+    losses = torch.rand(50).tolist()
+    samples = Samples(torch.zeros(99, 1), torch.rand(99))
+    predictions = torch.rand(99, 1)
+    whole, parts = Tally([metrics.get("mse")]), Tally([metrics.get("mse")])
+    whole.add(Run(samples, 2, 0, 99), losses, predictions)
+    parts.add(Run(samples, 2, 0, 62), losses[:31], predictions[:62])
+    parts.add(Run(samples, 2, 62, 99), losses[31:], predictions[62:])
+    assert whole.logs() == parts.logs()
+
+
+def test_targets_without_a_column_do_not_broadcast():
+    tally = Tally([metrics.get(lambda y_true, y_pred: (y_true == y_pred).float())])
+    tally.add(Run(SAMPLES, 5, 0, 5), [0.0], SAMPLES.y.unsqueeze(1))
+    assert tally.logs()["<lambda>"] == 1.0
+
+
+def test_reset_begins_anew():
+    tally = Tally([])
+    tally.add(Run(SAMPLES, 5, 0, 5), [3.0], None)
+    tally.reset()
+    assert (tally.logs(), tally.steps, tally.seconds) == ({}, 0, 0.0)

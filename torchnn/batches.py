@@ -1,0 +1,225 @@
+"""The order of an epoch: which rows make which batch, in runs for an engine to train."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from torchnn import data
+from torchnn.data import Form, Samples
+
+PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
+FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
+
+CheckTargets = Callable[[Any], None]
+Batch = tuple[Tensor, Tensor | None, Tensor | None]  # x, y, weight
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive batches of an epoch: what an engine trains in one call.
+
+    Attributes:
+        samples: Where the rows are.
+        batch_size: Rows a batch; the last one may be shorter.
+        start, stop: The run's part of the order.
+        order: Row numbers, shape (N,), on the samples' device; None for rows as they lie.
+    """
+
+    samples: Samples
+    batch_size: int
+    start: int
+    stop: int
+    order: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-(self.stop - self.start) // self.batch_size)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of rows in each batch."""
+        full, rest = divmod(self.stop - self.start, self.batch_size)
+        return [self.batch_size] * full + [rest] * (rest > 0)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the tensor's rows in the run's order."""
+        return _rows(tensor, self.order, self.start, self.stop)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields (x, y, weight) batch by batch."""
+        x, y, weight = self.samples.x, self.samples.y, self.samples.weight
+        for start in range(self.start, self.stop, self.batch_size):
+            rows = self.order, start, min(start + self.batch_size, self.stop)
+            yield (
+                _rows(x, *rows),
+                None if y is None else _rows(y, *rows),
+                None if weight is None else _rows(weight, *rows),
+            )
+
+
+class ArrayFeed:
+    """Batches of samples that lie in memory, shuffled if there is a seed.
+
+    Attributes:
+        first: Samples that are like all others.
+        steps: Batches an epoch.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int, seed: int | None = None) -> None:
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.first = samples[:1]
+        self.count = len(samples)
+        self.steps: int | None = -(-self.count // batch_size)
+        self._pace = FIRST_PACE
+
+    def runs(self, epoch: int = 0, one_by_one: bool = False) -> Iterator[Run]:
+        """Yields an epoch in runs of about PAUSE seconds, or of one batch."""
+        order = None
+        if self.seed is not None:
+            order = permutation(self.count, self.seed, epoch).to(self.samples.x.device)
+        start = 0
+        while start < self.count:
+            batches = 1 if one_by_one else self._pace
+            stop = min(start + batches * self.batch_size, self.count)
+            run = Run(self.samples, self.batch_size, start, stop, order)
+            began = perf_counter()
+            yield run
+            seconds = max(perf_counter() - began, 1e-6)
+            self._pace = max(1, int(len(run) * PAUSE / seconds))
+            start = stop
+
+    def split(self, validation_split: float) -> "tuple[ArrayFeed, ArrayFeed]":
+        """Returns the first samples, to train on, and the last ones, in their order."""
+        train, validation = self.samples.split(validation_split)
+        return (
+            ArrayFeed(train, self.batch_size, self.seed),
+            ArrayFeed(validation, self.batch_size),
+        )
+
+
+class LoaderFeed:
+    """Batches as a DataLoader makes them: (x, y) or (x, y, sample_weight).
+
+    Attributes:
+        batch_size: Not the loader's, which is its own affair; for validation_data in memory.
+        first: The first batch.
+        steps: Batches an epoch, or None if unknown.
+    """
+
+    def __init__(
+        self,
+        loader: "DataLoader[Any]",
+        form: Form,
+        batch_size: int,
+        check_targets: CheckTargets | None = None,
+        origin: str = "",
+    ) -> None:
+        self.loader, self.form, self.batch_size = loader, form, batch_size
+        self.check_targets = check_targets
+        self.origin = origin or " from the DataLoader"
+        self.steps = _length(loader)
+        self.started: Iterator[Any] | None = iter(loader)
+        first = next(self.started, None)
+        if first is None:
+            raise ValueError(f"x{self.origin} must hold at least one batch, got none")
+        self.first = self._samples(first)
+        # The first epoch goes on from the batch that showed the shapes: it is not read twice.
+        self.started = chain([first], self.started)
+
+    def runs(self, epoch: int = 0, one_by_one: bool = True) -> Iterator[Run]:
+        """Yields an epoch batch by batch, in the loader's own order."""
+        batches, self.started = self.started or self.loader, None
+        for batch in batches:
+            samples = self._samples(batch)
+            yield Run(samples, len(samples), 0, len(samples))
+
+    def split(self, validation_split: float) -> "tuple[LoaderFeed, LoaderFeed]":
+        """Raises ValueError: a loader cannot be split."""
+        raise ValueError(
+            f"validation_split must be 0 when x is a DataLoader, got {validation_split}: "
+            "pass validation_data"
+        )
+
+    def _samples(self, batch: Any) -> Samples:
+        """Returns one batch, checked."""
+        parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+        needed = 1 if self.check_targets is None else 2
+        if isinstance(batch, dict) or not needed <= len(parts) <= 3:
+            got = type(batch).__name__ if len(parts) == 1 else f"{len(parts)} values"
+            raise ValueError(
+                f"a batch{self.origin} must be (x, y) or (x, y, sample_weight), got {got}"
+            )
+        x, y, weight = (*parts, None, None)[:3]
+        if self.check_targets is None:
+            return data.samples(self.form, x, origin=self.origin)
+        samples = data.samples(self.form, x, y, weight, origin=self.origin)
+        self.check_targets(samples.y)
+        return samples
+
+
+Feed = ArrayFeed | LoaderFeed
+
+
+def feed(
+    form: Form,
+    batch_size: int,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    check_targets: CheckTargets | None = None,
+    origin: str = "",
+) -> Feed:
+    """Returns x, y and the weights, checked, as something that gives batches.
+
+    Args:
+        form: What the model eats.
+        batch_size: Samples a batch, unless x is a DataLoader, which knows its own.
+        x: Features, or a DataLoader of (x, y) or (x, y, sample_weight); then the rest is None.
+        y: Targets.
+        sample_weight: A weight for each sample.
+        class_weight: A weight for each label in y.
+        check_targets: Raises for targets that the loss does not take; None if none are needed.
+        origin: Where the values came from, for the messages: " of validation_data".
+    """
+    if not isinstance(x, DataLoader):
+        if check_targets is not None and y is None:
+            raise ValueError(f"y{origin} must be given, unless x is a DataLoader; got None")
+        samples = data.samples(form, x, y, sample_weight, class_weight, origin)
+        if check_targets is not None:
+            check_targets(samples.y)
+        return ArrayFeed(samples, batch_size)
+    given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} must be None when x is a DataLoader, which yields (x, y)")
+    return LoaderFeed(x, form, batch_size, check_targets, origin)
+
+
+def permutation(count: int, seed: int, epoch: int) -> Tensor:
+    """Returns the rows' order in an epoch, a function of the seed and the epoch alone.
+
+    A generator of its own leaves torch's global one as it was.
+    """
+    # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+
+
+def _rows(tensor: Tensor, order: Tensor | None, start: int, stop: int) -> Tensor:
+    """The tensor's rows at the positions start to stop of the order."""
+    return tensor[start:stop] if order is None else tensor.index_select(0, order[start:stop])
+
+
+def _length(loader: "DataLoader[Any]") -> int | None:
+    """The number of batches, or None where only reading them tells."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

@@ -1,0 +1,147 @@
+"""What fit, evaluate and predict tell while they run, and to whom."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Logs = dict[str, Any] | None
+
+
+class Callback:
+    """Keras's hooks; override those of interest.
+
+    A hook for batches costs time only if a callback overrides it. The `on_..._end` of a whole run
+    is called when the run has finished, not when an error or Ctrl-C ended it.
+
+    Attributes:
+        model: The model at work, from set_model.
+        params: "epochs", "steps" (None if unknown) and "verbose", from set_params.
+    """
+
+    model: Any = None
+    params: dict[str, Any] | None = None
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """fit starts."""
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """fit has finished; logs are those of the last epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """An epoch starts; the first is 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """An epoch has ended; what is put into logs goes into the History."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """A training step starts; the first of an epoch is 0."""
+        self.on_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """A training step has ended; logs are means over the epoch so far."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Another name of on_train_batch_begin."""
+
+    def on_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Another name of on_train_batch_end."""
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """An evaluation starts, fit's validation included."""
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        """An evaluation has finished."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """A batch of an evaluation starts."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """A batch of an evaluation has ended; logs are means so far."""
+
+    def on_predict_begin(self, logs: Logs = None) -> None:
+        """predict starts."""
+
+    def on_predict_end(self, logs: Logs = None) -> None:
+        """predict has finished."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """A batch of predict starts."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """A batch of predict has ended; logs hold its "outputs"."""
+
+    def on_invalid_loss(self, epoch: int, batch: int, logs: Logs = None) -> None:
+        """The first loss of a fit that is NaN or infinite; more steps may have followed it.
+
+        Not one of Keras's hooks: it tells the batch without asking to see every batch.
+        """
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+
+
+class CallbackList:
+    """Several callbacks called as one: `callbacks("on_epoch_end", epoch, logs)`.
+
+    Args:
+        callbacks: A callback, several, or None.
+
+    Raises:
+        TypeError: Something that is no callback.
+    """
+
+    def __init__(self, callbacks: Callback | Iterable[Callback] | None = None):
+        self.callbacks = _listed(callbacks)
+        self._listeners = {
+            hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]
+            for hook in HOOKS
+        }
+
+    def __call__(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of every callback that overrides it, in order."""
+        for listener in self._listeners[hook]:
+            listener(*arguments)
+
+    def listens(self, *hooks: str) -> bool:
+        """Whether any callback overrides any of the hooks."""
+        return any(self._listeners[hook] for hook in hooks)
+
+    def introduce(self, model: Any, **params: Any) -> None:
+        """Tells every callback the model and the parameters of the run."""
+        for callback in self.callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+
+
+def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
+    """Returns the callbacks as a list, checked."""
+    if callbacks is None or isinstance(callbacks, Callback):
+        return [callbacks] if callbacks else []
+    if isinstance(callbacks, CallbackList):
+        return list(callbacks.callbacks)
+    if not isinstance(callbacks, Iterable):
+        callbacks = [callbacks]
+    listed = list(callbacks)
+    for callback in listed:
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            name = callback.__name__
+            raise TypeError(f"callbacks must hold instances, got the class {name}: write {name}()")
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must hold torchnn.callbacks.Callback, got {callback!r}")
+    return listed
+
+
+def _overrides(callback: Callback, hook: str) -> bool:
+    """Whether the callback, its class or an alias replaces the empty hook."""
+    names = [hook, ALIASES[hook]] if hook in ALIASES else [hook]
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
+        for name in names
+    )

@@ -1,0 +1,220 @@
+"""Losses of (y_true, y_pred): Keras's arguments and numbers.
+
+A loss has one value per sample, the mean over the last axis, and a reduction that makes one
+number of a batch:
+
+    "sum_over_batch_size"   sum(w * l) / N, with N samples, not the sum of the weights
+    "sum"                   sum(w * l)
+    "none"                  w * l
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchnn import checks, registry
+
+REDUCTIONS = ("sum_over_batch_size", "sum", "none")
+
+# Probabilities are kept this far from 0 and 1, so that their logarithms stay finite.
+EPSILON = 1e-7
+
+
+class Loss(ABC):
+    """A value per sample, and a reduction of a batch to one number.
+
+    Args:
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        self.reduction = checks.choice("reduction", reduction or "none", REDUCTIONS)
+        self.name = name or type(self).__name__
+
+    @abstractmethod
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Returns one value per sample.
+
+        Args:
+            y_true: Targets, shaped like y_pred, or (N,) against (N, 1).
+            y_pred: Predictions, shape (N, ..., units) or (N,).
+
+        Returns:
+            Shape (N, ...).
+        """
+
+    def check_targets(self, y_true: Tensor) -> None:  # noqa: B027 (most losses take any target)
+        """Raises ValueError if y_true holds values that the loss is not defined for."""
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        """Returns the reduced loss of a batch.
+
+        Args:
+            y_true: Targets, shaped like y_pred, or (N,) against (N, 1). A tensor or an array.
+            y_pred: Predictions, shape (N, ..., units) or (N,). A tensor or an array.
+            sample_weight: Shape (N,), or None for weights of 1.
+
+        Returns:
+            A scalar, or shape (N, ...) if the reduction is "none".
+
+        Raises:
+            ValueError: The shapes do not fit; nothing is broadcast.
+        """
+        losses = self.per_sample(checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred))
+        if sample_weight is not None:
+            losses = losses * _as_factor(checks.tensor("sample_weight", sample_weight), losses)
+        if self.reduction == "none":
+            return losses
+        return losses.sum() if self.reduction == "sum" else losses.mean()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(reduction={self.reduction!r}, name={self.name!r})"
+
+
+class BinaryCrossentropy(Loss):
+    """-y log(p) - (1 - y) log(1 - p), for targets y and predicted probabilities p in [0, 1].
+
+    p is clipped to [1e-7, 1 - 1e-7]. Given logits z instead, with p = sigmoid(z), the same is
+    computed as max(z, 0) - z y + log(1 + e^-|z|), which needs no clipping and keeps its gradient,
+    sigmoid(z) - y, however large z is.
+
+    Args:
+        from_logits: y_pred holds z rather than p.
+        label_smoothing: s in [0, 1]: targets become y (1 - s) + s / 2.
+        axis: The axis to take the mean over.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = bool(from_logits)
+        self.label_smoothing = checks.number("label_smoothing", label_smoothing)
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing!r}")
+        self.axis = axis
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, y_pred = _aligned(y_true, y_pred)
+        if self.label_smoothing:
+            y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.from_logits:
+            losses = nn.functional.binary_cross_entropy_with_logits(
+                y_pred, y_true, reduction="none"
+            )
+        else:
+            # Not PyTorch's binary_cross_entropy: on CUDA a NaN prediction would end the process.
+            p = y_pred.clamp(EPSILON, 1 - EPSILON)
+            losses = -(y_true * p.log() + (1 - y_true) * (1 - p).log())
+        return losses.mean(self.axis)
+
+    def check_targets(self, y_true: Tensor) -> None:
+        if bool(((y_true < 0) | (y_true > 1)).any()):
+            low, high = y_true.min().item(), y_true.max().item()
+            raise ValueError(f"{self.name} needs y in [0, 1], got values from {low:g} to {high:g}")
+
+    def on_logits(self) -> "BinaryCrossentropy":
+        """Returns the same loss for predictions that are still logits."""
+        loss = copy.copy(self)
+        loss.from_logits = True
+        return loss
+
+
+class MeanSquaredError(Loss):
+    """(y_true - y_pred)^2, averaged over the last axis."""
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_error",
+    ):
+        super().__init__(reduction, name)
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, y_pred = _aligned(y_true, y_pred)
+        return (y_true - y_pred).square().mean(-1)
+
+
+class FunctionLoss(Loss):
+    """A plain function of (y_true, y_pred) as a loss.
+
+    Args:
+        function: Returns one value per sample, or one per prediction, or, where no sample weights
+            are needed, a scalar.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(reduction, name or getattr(function, "__name__", type(function).__name__))
+        self.function = function
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return self.function(checks.matched(y_true, y_pred), y_pred)
+
+
+class TorchLoss(FunctionLoss):
+    """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true)."""
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return self.function(y_pred, checks.matched(y_true, y_pred))
+
+
+NAMES: dict[str, Callable[[], Loss]] = {
+    "binary_crossentropy": BinaryCrossentropy,
+    "bce": BinaryCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+}
+
+
+def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Returns the loss of this name, the loss itself, or a function of (y_true, y_pred) as a loss.
+
+    An `nn.Module` is called PyTorch's way round, with (y_pred, y_true).
+
+    Raises:
+        ValueError: Unknown name.
+        TypeError: No loss, or a class that was not instantiated.
+    """
+    loss = registry.resolve("loss", value, NAMES, accept=callable)
+    if isinstance(loss, Loss):
+        return loss
+    return TorchLoss(loss) if isinstance(loss, nn.Module) else FunctionLoss(loss)
+
+
+def _aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one shape (N, ..., units) and one dtype in which logarithms make sense."""
+    if not y_pred.is_floating_point():
+        y_pred = y_pred.to(torch.get_default_dtype())
+    elif y_pred.dtype.itemsize < 4:  # half types cannot tell 1 - 1e-7 from 1
+        y_pred = y_pred.float()
+    y_true = checks.matched(y_true, y_pred)
+    return (y_true.unsqueeze(-1), y_pred.unsqueeze(-1)) if y_pred.ndim == 1 else (y_true, y_pred)
+
+
+def _as_factor(sample_weight: Tensor, losses: Tensor) -> Tensor:
+    """Weights of shape (N,) as a factor of losses of shape (N, ...)."""
+    if losses.ndim == 0 or sample_weight.shape not in (losses.shape[:1], (len(losses), 1)):
+        raise ValueError(
+            f"sample_weight of shape {tuple(sample_weight.shape)} does not fit "
+            f"losses of shape {tuple(losses.shape)}: one weight per sample and one loss per sample"
+        )
+    return sample_weight.to(losses).reshape(-1, *[1] * (losses.ndim - 1))

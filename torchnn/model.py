@@ -1,0 +1,349 @@
+"""Model: a module that can be compiled, fitted, evaluated and asked."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from torchnn import batches, building, checks, data, engine, losses, metrics, optimizers, training
+from torchnn.batches import ArrayFeed, Feed
+from torchnn.callbacks import History
+from torchnn.data import Form, Samples
+from torchnn.engine import Recipe
+from torchnn.hooks import Callback, CallbackList
+from torchnn.losses import BinaryCrossentropy, Loss
+from torchnn.metrics import Metric
+from torchnn.optimizer import Optimizer
+from torchnn.progress import check_verbose
+
+TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options", "disable"}
+
+Callbacks = Callback | Iterable[Callback] | None
+Array = np.ndarray[Any, Any]
+
+
+class Model(nn.Module):
+    """A module with Keras's compile, fit, evaluate and predict.
+
+    Attributes:
+        stop_training: A callback sets it to True to stop fit.
+        history: The History of the latest fit, or None.
+        epochs_trained: Epochs that all fits took together. The order of the samples in the next
+            one follows from this number and torch's seed.
+    """
+
+    stop_training = False
+    history: History | None = None
+    epochs_trained = 0
+    _recipe: Recipe | None = None
+
+    def compile(
+        self,
+        optimizer: Any = "sgd",
+        loss: Any = None,
+        metrics: Any = None,
+        **unknown: Any,
+    ) -> None:
+        """Settles how the model is trained. All names are looked up now, so typos fail here.
+
+        It takes the place of `nn.Module.compile`; PyTorch's compiler is `torch.compile(model)`.
+
+        Args:
+            optimizer: A name, an object of torchnn.optimizers, or a torch optimizer or a function
+                that makes one of parameters. The default is gradient descent with a learning rate
+                of 0.01, where Keras takes RMSprop.
+            loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred).
+            metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss.
+
+        Raises:
+            ValueError: An unknown name, or no loss.
+            TypeError: Something else than these, such as arguments of torch.compile.
+        """
+        _refuse(unknown)
+        self._check_layers()
+        recipe = Recipe(optimizers.get(optimizer), _loss(loss), _metrics(metrics))
+        _warn_of_two_sigmoids(self, recipe.loss)
+        self._recipe = recipe
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Callbacks = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+    ) -> History:
+        """Trains the model, and goes on from where an earlier fit stopped.
+
+        The loss of an epoch is the mean over its samples, measured while the weights change.
+
+        Args:
+            x: Features, shape (N, ...): an array, a tensor, a data frame or lists; or a DataLoader
+                of (x, y) or (x, y, sample_weight), which also rules batch_size and shuffle.
+            y: Targets, shape (N,) or (N, ...).
+            batch_size: Samples a step; the last batch of an epoch may be shorter.
+            epochs: The number of the last epoch; it counts from initial_epoch.
+            verbose: 1 or "auto" shows a line an epoch, live in a terminal; 2 plain lines; 0 none.
+            callbacks: One or several.
+            validation_split: This part of the samples, the last ones before any shuffling, is not
+                trained on but measured after each epoch.
+            validation_data: What to measure instead: (x, y), (x, y, sample_weight) or a DataLoader.
+            shuffle: Whether each epoch has an order of its own, which follows from torch's seed.
+            class_weight: From labels in y to weights; 1 for a label that is not in it.
+            sample_weight: A factor of each sample's loss, shape (N,).
+            initial_epoch: The number of the first epoch, to go on with an earlier run.
+
+        Returns:
+            The History, with a list of one float an epoch for "loss", each metric, and their
+            "val_" twins.
+
+        Raises:
+            ValueError, TypeError: An argument is wrong; nothing has been trained then.
+            KeyboardInterrupt: On Ctrl-C, between two steps. fit can be called again to go on.
+        """
+        recipe = self._compiled("fit")
+        batch_size = checks.positive_int("batch_size", batch_size)
+        epochs = checks.non_negative_int("epochs", epochs)
+        initial_epoch = checks.non_negative_int("initial_epoch", initial_epoch)
+        verbose = check_verbose(verbose)
+        listeners = CallbackList(callbacks)
+        if not isinstance(shuffle, bool):
+            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+        feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
+        if isinstance(feed, ArrayFeed):
+            feed.seed = torch.initial_seed() if shuffle else None
+        feed, validation = self._validation(recipe, feed, validation_split, validation_data)
+        building.prepare(self, recipe, feed.first, *([validation.first] if validation else []))
+        span = range(initial_epoch, epochs)
+        return training.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        callbacks: Callbacks = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Returns the loss, or [loss, *metrics] if there are metrics.
+
+        Args:
+            x: As in fit.
+            y: As in fit.
+            batch_size: Samples to measure at once.
+            verbose: 1, "auto" or 2 shows a line; 0 nothing.
+            sample_weight: A factor of each sample's loss, shape (N,).
+            callbacks: One or several.
+            return_dict: Return them by their names instead.
+        """
+        recipe = self._compiled("evaluate")
+        batch_size = checks.positive_int("batch_size", batch_size)
+        listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
+        feed = self._feed(recipe, batch_size, x, y, sample_weight)
+        building.prepare(self, recipe, feed.first)
+        logs = training.evaluate(self, recipe, feed, listeners, verbose)
+        return _reported(logs, return_dict)
+
+    def predict(
+        self, x: Any, batch_size: int = 32, verbose: Any = "auto", callbacks: Callbacks = None
+    ) -> Array:
+        """Returns the model's output as a numpy array, shape (N, units).
+
+        Args:
+            x: Features, shape (N, ...), or a DataLoader, whose targets are ignored.
+            batch_size: Samples to compute at once.
+            verbose: 1 or "auto" shows a line while it takes long, in a terminal; 0 nothing.
+            callbacks: One or several.
+        """
+        self._check_layers()
+        batch_size = checks.positive_int("batch_size", batch_size)
+        listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
+        feed = batches.feed(self._form(), batch_size, x)
+        building.prepare(self, None, feed.first)
+        output = training.predict(self, self._recipe, feed, listeners, verbose)
+        return _array(output)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Takes one step on all of x; returns what evaluate returns, measured before the step."""
+        return self._on_batch(
+            training.train_on_batch, x, y, sample_weight, class_weight, return_dict
+        )
+
+    def test_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Returns what evaluate returns, with all of x as one batch."""
+        return self._on_batch(training.test_on_batch, x, y, sample_weight, None, return_dict)
+
+    def predict_on_batch(self, x: Any) -> Array:
+        """Returns what predict returns, with all of x as one batch."""
+        self._check_layers()
+        x = data.features("x", x, self._form())
+        building.prepare(self, None, Samples(x))
+        return _array(building.run_once(self, x))
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer that compile was given or made, or None before."""
+        return None if self._recipe is None else self._recipe.optimizer
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss that compile was given or made, or None before."""
+        return None if self._recipe is None else self._recipe.loss
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that compile was given or made."""
+        return self._recipe.metrics if self._recipe else []
+
+    def _form(self) -> Form:
+        """What the model eats."""
+        return building.form(self)
+
+    def _check_layers(self) -> None:
+        """Raises ValueError if there is nothing to run."""
+
+    def _compiled(self, action: str) -> Recipe:
+        """The recipe, or a ValueError if there is none yet."""
+        self._check_layers()
+        if self._recipe is None:
+            raise ValueError(f"{action} needs a compiled model: call compile(loss=...) first")
+        return self._recipe
+
+    def _feed(
+        self,
+        recipe: Recipe,
+        batch_size: int,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        origin: str = "",
+    ) -> Feed:
+        """x, y and weights, checked for this model and its loss."""
+        check_targets = recipe.loss.check_targets
+        return batches.feed(
+            self._form(), batch_size, x, y, sample_weight, class_weight, check_targets, origin
+        )
+
+    def _validation(
+        self, recipe: Recipe, feed: Feed, validation_split: float, validation_data: Any
+    ) -> tuple[Feed, Feed | None]:
+        """What to train on and what to validate on."""
+        validation_split = checks.fraction("validation_split", validation_split)
+        if isinstance(validation_data, DataLoader):
+            validation_data = (validation_data,)
+        elif validation_data is not None and not _is_pair(validation_data):
+            raise ValueError(
+                "validation_data must be (x, y), (x, y, sample_weight) or a DataLoader, "
+                f"got {type(validation_data).__name__}"
+            )
+        if validation_data is not None:
+            x, y, sample_weight = (*validation_data, None, None)[:3]
+            origin = " of validation_data"
+            return feed, self._feed(recipe, feed.batch_size, x, y, sample_weight, None, origin)
+        return feed.split(validation_split) if validation_split else (feed, None)
+
+    def _on_batch(
+        self,
+        function: Callable[[nn.Module, Recipe, Samples], dict[str, float]],
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        class_weight: Any,
+        return_dict: bool,
+    ) -> Any:
+        """Runs a function on all of x as one batch."""
+        recipe = self._compiled(function.__name__)
+        samples = data.samples(self._form(), x, y, sample_weight, class_weight)
+        if samples.y is None:
+            raise ValueError("y must be given, got None")
+        recipe.loss.check_targets(samples.y)
+        if not building.is_built(self):
+            building.prepare(self, recipe, samples)
+        return _reported(function(self, recipe, samples), return_dict)
+
+
+def _refuse(unknown: dict[str, Any]) -> None:
+    """Raises TypeError for arguments that compile does not take."""
+    if TORCH_COMPILE_ARGUMENTS & unknown.keys():
+        raise TypeError(
+            f"compile got {', '.join(unknown)}, of PyTorch's compiler: that is "
+            "torch.compile(model, ...); model.compile takes optimizer, loss and metrics"
+        )
+    if unknown:
+        raise TypeError(
+            f"compile got unknown {', '.join(unknown)}; it takes optimizer, loss and metrics"
+        )
+
+
+def _loss(value: Any) -> Loss:
+    if value is None:
+        names = ", ".join(losses.NAMES)
+        raise ValueError(
+            f"loss must be given, as a name or an object, got None. Known: {names}. "
+            "(PyTorch's compiler is torch.compile(model).)"
+        )
+    loss = losses.get(value)
+    if loss.reduction == "none":
+        raise ValueError('loss must reduce to one number to train on, got reduction="none"')
+    return loss
+
+
+def _metrics(values: Any) -> list[Metric]:
+    if isinstance(values, str) or callable(values):
+        values = [values]
+    if not isinstance(values, (list, tuple, type(None))):
+        raise TypeError(f"metrics must be a list, got {values!r}")
+    found = [metrics.get(value) for value in values or ()]
+    names = ["loss", *(metric.name for metric in found)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"metrics must have different names, not 'loss'; got {name!r} twice")
+    return found
+
+
+def _warn_of_two_sigmoids(model: nn.Module, loss: Loss) -> None:
+    if isinstance(loss, BinaryCrossentropy) and loss.from_logits and engine.logits(model):
+        warnings.warn(
+            "BinaryCrossentropy(from_logits=True) takes its input for logits, but the model ends "
+            "in a sigmoid: leave out from_logits=True, or make the last activation linear",
+            stacklevel=3,
+        )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) in (2, 3)
+
+
+def _reported(logs: dict[str, float], return_dict: bool) -> Any:
+    """The loss, [loss, *metrics], or all by their names."""
+    values = list(logs.values())
+    return logs if return_dict else values if len(values) > 1 else values[0]
+
+
+def _array(tensor: Tensor) -> Array:
+    """A numpy array; bfloat16, which numpy lacks, becomes float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

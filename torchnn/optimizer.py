@@ -1,0 +1,167 @@
+"""What every optimizer does, and what those with update rules of our own have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import checks
+
+LearningRate = float | Callable[[int], float]
+
+
+class Optimizer(ABC):
+    """Changes parameters along their gradients.
+
+    Attributes:
+        iterations: Steps taken so far.
+        parameters: The tensors given to build.
+        learning_rate: A number, or a schedule: a function from the number of steps taken to one.
+            It can be assigned at any time.
+    """
+
+    learning_rate: Any
+
+    def __init__(self) -> None:
+        self.iterations = 0
+        self.parameters: list[Tensor] = []
+
+    def build(self, parameters: Iterable[Tensor]) -> None:
+        """Takes charge of parameters, before the first step.
+
+        With the same parameters as before it keeps all state, and moves it to the device and
+        dtype that the parameters have now.
+
+        Raises:
+            ValueError: The optimizer has a state that belongs to other parameters.
+        """
+        parameters = list(parameters)
+        is_other = bool(self.parameters) and not _same(parameters, self.parameters)
+        if is_other and self.iterations:
+            raise ValueError(
+                f"this {type(self).__name__} has already trained other parameters: "
+                "make a new one for each model"
+            )
+        self._build(parameters, is_other)
+        self.parameters = parameters
+
+    @abstractmethod
+    def _build(self, parameters: list[Tensor], is_other: bool) -> None:
+        """Makes what has to be remembered; anew, if is_other than the parameters before."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Changes every parameter that has a gradient."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what training has changed, for load_state_dict."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state_dict."""
+
+    def current_learning_rate(self) -> float:
+        """Returns the learning rate of the next step."""
+        rate = self.learning_rate
+        return float(rate(self.iterations)) if callable(rate) else rate
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(learning_rate={self.learning_rate!r})"
+
+
+class SlotOptimizer(Optimizer):
+    """An update rule of ours, with what it remembers of its parameters in slots.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        slots: The slots' names.
+
+    Attributes:
+        slots: From each name to a list of tensors, one per parameter; empty lists until built.
+    """
+
+    def __init__(
+        self, learning_rate: LearningRate, weight_decay: float | None, slots: Iterable[str]
+    ):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = checks.non_negative_float(
+            "weight_decay", 0.0 if weight_decay is None else weight_decay
+        )
+        self.slots: dict[str, list[Tensor]] = {name: [] for name in slots}
+
+    @property
+    def learning_rate(self) -> LearningRate:
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: LearningRate) -> None:
+        is_schedule = callable(value) and not isinstance(value, type)
+        self._learning_rate = (
+            value if is_schedule else checks.non_negative_float("learning_rate", value)
+        )
+
+    def _build(self, parameters: list[Tensor], is_other: bool) -> None:
+        self.slots = {
+            name: _fitted([] if is_other else tensors, parameters)
+            for name, tensors in self.slots.items()
+        }
+
+    def step(self) -> None:
+        if not self.parameters:
+            raise RuntimeError("the optimizer has no parameters: call build(model.parameters())")
+        trained = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        if trained:
+            parameters = [self.parameters[i] for i in trained]
+            slots = [[tensors[i] for i in trained] for tensors in self.slots.values()]
+            learning_rate = self.current_learning_rate()
+            with torch.no_grad():
+                if self.weight_decay:
+                    torch._foreach_mul_(parameters, 1 - self.weight_decay * learning_rate)
+                self._update(learning_rate, parameters, [p.grad for p in parameters], *slots)
+        self.iterations += 1
+
+    @abstractmethod
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        """The update rule: changes the tensors of parameters and slots in place."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the number of steps taken and the slots."""
+        return {"iterations": self.iterations, **self.slots}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state_dict, before or after build.
+
+        Raises:
+            ValueError: The state is another kind of optimizer's, or does not fit the parameters.
+        """
+        names = ("iterations", *self.slots)
+        if set(state) != set(names):
+            raise ValueError(f"state must hold {', '.join(names)}; got {', '.join(state)}")
+        iterations = checks.non_negative_int("iterations", state["iterations"])
+        slots = {name: [tensor.clone() for tensor in state[name]] for name in self.slots}
+        if self.parameters:
+            slots = {name: _fitted(tensors, self.parameters) for name, tensors in slots.items()}
+        self.iterations, self.slots = iterations, slots
+
+
+def _same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return list(map(id, some)) == list(map(id, others))
+
+
+def _fitted(tensors: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+    """A slot's tensors in the dtype and on the device of the parameters; zeros if it is empty."""
+    if not tensors:
+        return [torch.zeros_like(p, requires_grad=False) for p in parameters]
+    if [t.shape for t in tensors] != [p.shape for p in parameters]:
+        raise ValueError("the optimizer's state does not fit the parameters' shapes")
+    return [tensor.to(p) for tensor, p in zip(tensors, parameters, strict=True)]

@@ -1,0 +1,118 @@
+"""One line an epoch: live in a terminal or a notebook, plain text anywhere else.
+
+Nothing here sits in a training step: a thread looks at the engine's counter now and then.
+"""
+
+import sys
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, Protocol
+
+from torchnn.hooks import Callback, Logs
+from torchnn.lines import Look, duration
+from torchnn.screen import LiveScreen, PlainScreen
+from torchnn.tally import Tally
+
+PATIENCE = 0.1  # seconds before an unfinished line is worth showing
+
+
+class Counter(Protocol):
+    """An engine, as far as progress looks at it: steps_done counts up while it works."""
+
+    steps_done: int
+
+
+class Progress(Callback):
+    """Shows an epoch, an evaluation or a prediction as one line.
+
+    A context manager around the work, so that errors and Ctrl-C leave a clean screen.
+
+    Args:
+        engine: Counts its steps in `steps_done`, also while it is at work.
+        tally: The means so far.
+        steps: Steps a line, or None if unknown.
+        epochs: How many epochs there will be.
+        verbose: 0 shows nothing; 1 or "auto" a live line where that can be; 2 plain lines.
+    """
+
+    def __init__(
+        self, engine: Counter, tally: Tally, steps: int | None, epochs: int = 1, verbose: Any = 1
+    ):
+        self.engine, self.tally, self.steps, self.epochs = engine, tally, steps, epochs
+        self._look, self._columns = Look(), lambda: 80
+        self._label = ""
+        self._started: float | None = None
+        self._first_step = 0
+        self._screen = self._choose_screen(check_verbose(verbose))
+
+    def __enter__(self) -> "Progress":
+        if self._screen:
+            self._screen.__enter__()
+        return self
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether anything is shown at all."""
+        return self._screen is not None
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._screen:
+            self._screen.__exit__(*exception)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.begin(f"Epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.end(logs or {})
+
+    def begin(self, label: str) -> None:
+        """Starts a line."""
+        self._label, self._started = label, perf_counter()
+        self._first_step = self.engine.steps_done
+
+    def end(self, logs: Mapping[str, Any]) -> None:
+        """Finishes the line."""
+        if self._screen and self._started is not None:
+            seconds, self._started = perf_counter() - self._started, None
+            rate = self.tally.steps / self.tally.seconds if self.tally.seconds else 0.0
+            self._screen.print(self._look.finished(self._label, rate, duration(seconds), logs))
+
+    def _live_line(self) -> str | None:
+        """The unfinished line; None while it is too young to be read."""
+        self._look.columns = self._columns()  # the window may change, but asking costs 20 us
+        started = self._started
+        if started is None or (seconds := perf_counter() - started) < PATIENCE:
+            return None
+        done, steps = self.engine.steps_done - self._first_step, self.steps
+        time, rate = duration(seconds), done / seconds
+        if steps:
+            done = min(done, steps)  # validation steps count on
+            if 0 < done < steps:
+                time = f"{duration((steps - done) / rate)} left"
+        return self._look.live(self._label, done, steps, rate, time, self.tally.logs())
+
+    def _choose_screen(self, verbose: int) -> LiveScreen | PlainScreen | None:
+        """Returns where lines go, having found out how they may look there."""
+        if verbose == 0 or sys.stdout is None:
+            return None
+        from rich.console import Console  # 50 ms to import: not before someone looks
+
+        console = Console()
+        is_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+        is_live = (is_terminal and not console.legacy_windows) or console.is_jupyter
+        if verbose == 2 or not is_live:
+            return PlainScreen(sys.stdout)
+        has_colours = is_terminal and console.color_system is not None and not console.no_color
+        bar = ("━", "╸") if console.encoding.startswith("utf") else ("=", "-")
+        self._columns = lambda: console.width
+        self._look = Look(bar, has_colours, console.width)
+        return LiveScreen(sys.stdout, self._live_line, erase="\x1b[K" if is_terminal else "")
+
+
+def check_verbose(verbose: Any) -> int:
+    """Returns verbose as 0, 1 or 2."""
+    if verbose == "auto":
+        return 1
+    if verbose not in (0, 1, 2):
+        raise ValueError(f'verbose must be "auto", 0, 1 or 2, got {verbose!r}')
+    return int(verbose)

@@ -1,0 +1,152 @@
+"""Sequential: a chain of layers that can be compiled, fitted, evaluated and asked."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchnn import building, engine, names, summary, weights
+from torchnn.data import Form, Samples
+from torchnn.layers import Input
+from torchnn.model import Model
+
+
+class Sequential(Model, nn.Sequential):
+    """x -> layer_n(... layer_2(layer_1(x))), with Keras's compile, fit, evaluate and predict.
+
+    In every other respect an `nn.Sequential`: layers are any `nn.Module`s, `model[0]` is the
+    first, and the state dict is that of an `nn.Sequential`. An Input in front does not count as a
+    layer: it builds the others at once.
+
+    Args:
+        layers: The layers, in a list; or the first one, if all follow one another as arguments.
+        more: Further layers.
+        name: What the summary calls the model.
+
+    Raises:
+        TypeError: A layer is no module.
+        ValueError: Two layers have the same name.
+    """
+
+    def __init__(
+        self,
+        layers: nn.Module | Iterable[nn.Module] | Mapping[str, nn.Module] = (),
+        *more: nn.Module,
+        name: str | None = None,
+    ):
+        super().__init__()
+        self.name = names.AutomaticName("sequential") if name is None else name
+        self._input_shape: tuple[int, ...] | None = None
+        if isinstance(layers, Mapping):  # slices of an nn.Sequential come as one
+            layers = layers.values()
+        for layer in (layers, *more) if isinstance(layers, nn.Module) else (*layers, *more):
+            self._append(layer)
+        self._build_from_input()
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers, in order, without the Input."""
+        return list(self)
+
+    def add(self, layer: nn.Module) -> None:
+        """Appends a layer; if it does not fit, the model stays as it was."""
+        input_shape, count = self._input_shape, len(self)
+        self._append(layer)
+        try:
+            self._build_from_input()
+        except Exception:
+            self._input_shape = input_shape
+            del self[count:]
+            raise
+
+    def pop(self, key: int | slice = -1) -> nn.Module:
+        """Removes a layer, the last one by default, and returns it."""
+        self._check_layers()
+        return super().pop(key)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> nn.Module:
+        """Returns the layer of this name, or at this index.
+
+        Raises:
+            ValueError: There is none; the message lists the names.
+        """
+        known = names.of(self.layers)
+        if (name is None) == (index is None):
+            raise ValueError(f"get_layer takes a name or an index, got {name!r} and {index!r}")
+        if name is not None and name not in known:
+            raise ValueError(f"no layer is named {name!r}. Layers: {', '.join(known)}")
+        if index is not None and not -len(known) <= index < len(known):
+            raise ValueError(f"index must be below {len(known)}, the number of layers, got {index}")
+        return self[index if index is not None else known.index(str(name))]
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Builds all layers for batches of a shape such as (None, 400)."""
+        shape = tuple(input_shape)
+        if not shape or shape[0] is not None:
+            raise ValueError(
+                "input_shape must be a batch's, with None for the samples, such as (None, 400), "
+                f"got {shape}"
+            )
+        self._check_layers()
+        before, self._input_shape = self._input_shape, Input(shape[1:]).shape  # type: ignore[arg-type]
+        try:
+            self._build_from_input()
+        except Exception:
+            self._input_shape = before
+            raise
+
+    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+        """Returns copies of all weights, layer by layer: kernel (in_features, units), bias, ..."""
+        return weights.get(self.layers)
+
+    def set_weights(self, values: Sequence[Any]) -> None:
+        """Takes what get_weights gives; if a shape or the number is wrong, nothing changes."""
+        weights.put(self.layers, values)
+
+    def count_params(self) -> int:
+        """Returns the number of weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Prints layers, output shapes and parameters, and which engine trains the model.
+
+        Args:
+            print_fn: Gets the text, as one string, in place of the terminal.
+        """
+        title = f'Model: "{self.name}"'
+        rows = summary.rows(self.layers, names.of(self.layers), self._form())
+        trains = f"Training engine: {engine.describe(self, self._recipe)}"
+        summary.show(title, rows, [*summary.totals(self), trains], print_fn)
+
+    def _append(self, layer: Any) -> None:
+        """Takes a layer in, or the shape that an Input tells."""
+        if isinstance(layer, type):
+            name = layer.__name__
+            raise TypeError(f"layers must be instances, got the class {name}: write {name}()")
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"layers must be torch.nn.Module instances, got {layer!r}")
+        if not isinstance(layer, Input):
+            names.of([*self, layer])
+            self.add_module(str(len(self)), layer)
+            names.give(self.layers)
+        elif len(self) or self._input_shape is not None:
+            raise ValueError("Input must be the first layer, and the only one of its kind")
+        else:
+            self._input_shape = layer.shape
+
+    def _build_from_input(self) -> None:
+        """Builds all layers if an Input has told the shape."""
+        if self._input_shape is not None and len(self):
+            form = self._form()
+            x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
+            building.prepare(self, None, Samples(x))
+
+    def _form(self) -> Form:
+        return building.form(self, self._input_shape)
+
+    def _check_layers(self) -> None:
+        if not len(self):
+            raise ValueError("the model has no layers: add one first")
+        names.of(self.layers)

@@ -1,0 +1,223 @@
+"""The loops: fit, evaluate and predict.
+
+    fit      epoch after epoch, each followed by validation, with callbacks told
+    epoch    run after run, one call of the engine each
+    run      as many batches as take about 50 ms, or one if a callback looks at each
+
+What happens inside a run, step by step, is the engine's affair.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchnn.batches import Feed, Run
+from torchnn.building import mode
+from torchnn.callbacks import History
+from torchnn.data import Samples
+from torchnn.engine import AutogradEngine, Recipe, Result, choose
+from torchnn.hooks import CallbackList
+from torchnn.progress import Progress
+from torchnn.tally import Tally
+
+
+class InvalidLossWarning(RuntimeWarning):
+    """The loss became NaN or infinite."""
+
+
+class Fit:
+    """One fit: its algorithm, and what that works with.
+
+    Args:
+        model: A built module with the attributes stop_training, epochs_trained and history.
+        recipe: What compile settled.
+        feed: What to train on.
+        validation: What to measure after each epoch, or None.
+        callbacks: The user's.
+        epochs: The numbers of the epochs.
+        verbose: As in Progress.
+
+    Raises:
+        ValueError: There is nothing to train, or the optimizer belongs to another model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        feed: Feed,
+        validation: Feed | None,
+        callbacks: CallbackList,
+        epochs: range,
+        verbose: Any,
+    ) -> None:
+        _build_optimizer(model, recipe)
+        self.model, self.recipe, self.epochs = model, recipe, epochs
+        self.feed, self.validation = feed, validation
+        self.engine = choose(model, recipe)
+        self.tally, self.history = Tally(recipe.metrics), History()
+        self.progress = Progress(self.engine, self.tally, feed.steps, epochs.stop, verbose)
+        # The user's come first, so that what they add to the logs is shown and kept.
+        shown = [self.progress] if self.progress.is_visible else []
+        self.callbacks = CallbackList([*callbacks.callbacks, *shown, self.history])
+        self.callbacks.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
+        self.looks_at_batches = self.callbacks.listens("on_train_batch_begin", "on_train_batch_end")
+        self.has_warned = False
+
+    def run(self) -> History:
+        """Trains the model and returns the history of the epochs."""
+        model = self.model
+        model.stop_training, model.history = False, self.history
+        self.epochs_trained = max(model.epochs_trained, self.epochs.start)
+        try:
+            with mode(model, training=True), self.progress:
+                self.fit()
+        finally:
+            model.epochs_trained = self.epochs_trained
+        return self.history
+
+    def fit(self) -> None:
+        """Epoch after epoch, until the last or until a callback says stop."""
+        logs: dict[str, float] = {}
+        self.callbacks("on_train_begin", {})
+        for epoch in self.epochs:
+            logs = self.epoch(epoch)
+            if self.model.stop_training:
+                break
+        self.callbacks("on_train_end", logs)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Trains on everything once, then validates."""
+        self.callbacks("on_epoch_begin", epoch, {})
+        logs = self.train(epoch)
+        if self.validation is not None:
+            measured = measure(
+                self.model, self.engine, self.validation, Tally(self.recipe.metrics), self.callbacks
+            )
+            logs |= {f"val_{name}": value for name, value in measured.items()}
+        self.callbacks("on_epoch_end", epoch, logs)
+        return logs
+
+    def train(self, epoch: int) -> dict[str, float]:
+        """Run after run; returns means over the samples, taken while the weights changed."""
+        self.tally.reset()
+        for run in self.feed.runs(self.epochs_trained, self.looks_at_batches):
+            self.callbacks("on_train_batch_begin", self.tally.steps, {})
+            result = self.engine.train(run)
+            losses = result.losses.tolist()
+            self.tally.add(run, losses, result.predictions)
+            self.check(epoch, losses)
+            if self.looks_at_batches:
+                self.callbacks("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
+            if self.model.stop_training:
+                break
+        self.epochs_trained += 1
+        return self.tally.logs()
+
+    def check(self, epoch: int, losses: list[float]) -> None:
+        """Tells the callbacks and the user, once, that the loss is no number any more."""
+        if self.has_warned or math.isfinite(sum(losses)):
+            return
+        self.has_warned = True
+        index, loss = next((i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss))
+        batch = self.tally.steps - len(losses) + index
+        self.callbacks("on_invalid_loss", epoch, batch, {"loss": loss})
+        warnings.warn(
+            f"the loss became {loss} at epoch {epoch + 1}, batch {batch + 1}. Try a smaller "
+            f"learning_rate (it is {self.recipe.optimizer.current_learning_rate():g}), features "
+            "scaled to mean 0 and variance 1, or another loss; the callback TerminateOnNaN() "
+            "stops fit here",
+            InvalidLossWarning,
+            stacklevel=7,  # the line that called the model's fit
+        )
+
+
+def measure(
+    model: nn.Module,
+    engine: AutogradEngine,
+    feed: Feed,
+    tally: Tally,
+    callbacks: CallbackList,
+) -> dict[str, float]:
+    """Returns the loss and the metrics of everything, the model being in evaluation mode."""
+    looks_at_batches = callbacks.listens("on_test_batch_begin", "on_test_batch_end")
+    callbacks("on_test_begin", {})
+    tally.reset()
+    with mode(model, training=False):
+        for run in feed.runs(one_by_one=looks_at_batches):
+            callbacks("on_test_batch_begin", tally.steps, {})
+            result = engine.test(run)
+            tally.add(run, result.losses.tolist(), result.predictions)
+            if looks_at_batches:
+                callbacks("on_test_batch_end", tally.steps - 1, tally.logs())
+    logs = tally.logs()
+    callbacks("on_test_end", logs)
+    return logs
+
+
+def evaluate(
+    model: nn.Module, recipe: Recipe, feed: Feed, callbacks: CallbackList, verbose: Any
+) -> dict[str, float]:
+    """Returns "loss" and each metric, and shows them."""
+    engine, tally = choose(model, recipe), Tally(recipe.metrics)
+    callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
+    with Progress(engine, tally, feed.steps, verbose=verbose) as progress:
+        progress.begin("Evaluate")
+        logs = measure(model, engine, feed, tally, callbacks)
+        progress.end(logs)
+    return logs
+
+
+def train_on_batch(model: nn.Module, recipe: Recipe, samples: Samples) -> dict[str, float]:
+    """Takes one step on all samples; returns "loss" and each metric from before it."""
+    _build_optimizer(model, recipe)
+    with mode(model, training=True):
+        return _on_batch(recipe, samples, choose(model, recipe).train)
+
+
+def test_on_batch(model: nn.Module, recipe: Recipe, samples: Samples) -> dict[str, float]:
+    """Returns "loss" and each metric of all samples."""
+    with mode(model, training=False):
+        return _on_batch(recipe, samples, choose(model, recipe).test)
+
+
+def predict(
+    model: nn.Module, recipe: Recipe | None, feed: Feed, callbacks: CallbackList, verbose: Any
+) -> Tensor:
+    """Returns the model's output for everything, the model being in evaluation mode."""
+    engine, outputs, batch = choose(model, recipe), [], 0
+    looks_at_batches = callbacks.listens("on_predict_batch_begin", "on_predict_batch_end")
+    callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
+    callbacks("on_predict_begin", {})
+    progress = Progress(engine, Tally([]), feed.steps, verbose=verbose)
+    with mode(model, training=False), progress:
+        progress.begin("Predict")  # and no end: the line goes when the work is done
+        for run in feed.runs(one_by_one=looks_at_batches):
+            callbacks("on_predict_batch_begin", batch, {})
+            outputs.append(engine.predict(run))
+            callbacks("on_predict_batch_end", batch, {"outputs": outputs[-1]})
+            batch += 1
+    callbacks("on_predict_end", {})
+    return torch.cat(outputs)
+
+
+def _on_batch(
+    recipe: Recipe, samples: Samples, function: Callable[[Run], Result]
+) -> dict[str, float]:
+    """Tallies one run of one batch."""
+    tally, run = Tally(recipe.metrics), Run(samples, len(samples), 0, len(samples))
+    result = function(run)
+    tally.add(run, result.losses.tolist(), result.predictions)
+    return tally.logs()
+
+
+def _build_optimizer(model: nn.Module, recipe: Recipe) -> None:
+    """Hands the parameters to the optimizer."""
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError("the model has nothing to train: no parameter requires a gradient")
+    recipe.optimizer.build(parameters)
