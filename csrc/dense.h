@@ -61,6 +61,5 @@ void dense_backward_x(const DenseBackward<T>& layer, Range rows, Range features)
 template <class T>
 void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range features);
 
-
 }  // namespace cpu
 }  // namespace torchnn

@@ -1,5 +1,6 @@
 // A Lane is what one activation, loss or update rule computes on at a time: a SIMD register on the
-// CPU (16, 8 or 4 floats), one float or double in a CUDA thread. The maths is written once for both.
+// CPU (16, 8 or 4 floats), one float or double in a CUDA thread. The maths is written once for
+// both.
 #pragma once
 
 #include <cmath>
@@ -85,7 +86,7 @@ template <>
 struct ExpConstants<float> {
   using Integer = int32_t;
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-  static constexpr float round = 0x1.8p23f;  // x + round - round rounds x to an integer
+  static constexpr float round = 0x1.8p23f;            // x + round - round rounds x to an integer
   static constexpr float lowest = -104, highest = 89;  // e^x is 0 below, infinite above
   static constexpr int mantissa_bits = 23, exponent_bias = 127, degree = 7;
 };

@@ -35,8 +35,8 @@ Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      dim, sizes.data(), strides.data(), dtype, device_type, device_index, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), dtype,
+                                                         device_type, device_index, &handle));
   return Tensor(handle);
 }
 
@@ -74,7 +74,8 @@ bool cpu_like(const Tensor& t, const Tensor& x) {
 void check_layer(const Tensor& x, const Tensor& weight, int64_t activation) {
   STD_TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.size(1) == x.size(x.dim() - 1),
                   "x must be (..., in_features) and weight (units, in_features)");
-  STD_TORCH_CHECK(x.is_cpu() && cpu_like(weight, x), "x and weight must be on the CPU, of one dtype");
+  STD_TORCH_CHECK(x.is_cpu() && cpu_like(weight, x),
+                  "x and weight must be on the CPU, of one dtype");
   STD_TORCH_CHECK(activation >= 0 && activation < Activations::size, "no activation ", activation);
 }
 
@@ -139,9 +140,8 @@ Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
         .x_stride = rows.row_stride,
         .activation = activation,
     };
-    parallel_rectangles(rows.count, units, in_features, [&](Range rows, Range units) {
-      cpu::dense_forward(layer, rows, units);
-    });
+    parallel_rectangles(rows.count, units, in_features,
+                        [&](Range rows, Range units) { cpu::dense_forward(layer, rows, units); });
   });
   return out;
 }
@@ -160,7 +160,8 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
       STD_TORCH_CHECK(t->size(i) == x.size(i), "grad_out and out must have as many rows as x");
   }
   const Rows rows = as_rows(x);
-  const Tensor w = make_contiguous(weight), a = make_contiguous(out), grad = make_contiguous(grad_out);
+  const Tensor w = make_contiguous(weight), a = make_contiguous(out),
+               grad = make_contiguous(grad_out);
   const bool linear = activation == 0;  // Identity: grad_z is grad_out
   const Tensor grad_z = linear ? grad : new_output(x, units);
   Tensor grad_x = need_x ? new_output(x, in_features) : new_tensor<1>(x, {0});
@@ -236,7 +237,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
 
 // Importing the module loads the library, whose static initialisers register the operators.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef module{PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr,
-                            nullptr, nullptr};
+  static PyModuleDef module{
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

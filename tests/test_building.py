@@ -67,8 +67,8 @@ class Joined(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "y_shape", "error", "message"),
     [
-        ([], (), ValueError, r"y of shape \(N\) does not fit the model's output of shape \(N, 2\)"),
-        ([], (3,), ValueError, r"y of shape \(N, 3\) does not fit .* shape \(N, 2\)"),
+        ([], (), ValueError, r"y has shape \(N\), which does not fit .* shape \(N, 2\)"),
+        ([], (3,), ValueError, r"y has shape \(N, 3\), which does not fit .* \(N, 2\)"),
         ([nn.Linear(5, 1)], (1,), RuntimeError, "cannot be multiplied"),
         ([Dense(1, in_features=5)], (1,), ValueError, "expects 5 features, got 2"),
         ([Pair()], (1,), TypeError, "the model must return a tensor, got tuple"),

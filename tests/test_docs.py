@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-PATH = re.compile(r"`((?:[\w.-]+/)+[\w.*-]*|[\w-]+\.(?:py|toml|md|h|cpp))`")
+PATH = re.compile(r"`((?:[\w.-]+/)+[\w.*-]*)`")
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -48,6 +48,8 @@ def test_python_of_a_document_runs_and_prints_what_follows(document, tmp_path, m
 
 @every_document
 def test_files_that_a_document_names_are_there(document):
+    if document.name == "log.md":
+        pytest.skip("a log names what was there on its day")
     text = FENCE.sub("", document.read_text())
     links = re.findall(r"\]\(([\w./-]+)\)", text)
     missing = [link for link in links if not (document.parent / link).exists()]

@@ -17,6 +17,13 @@ def test_layers_without_a_name_are_counted_by_kind():
     assert names.of(layers) == ["linear", "dense", "batch_norm1d", "dense_1", "linear_1", "re_lu"]
 
 
+def test_a_lazy_layer_has_the_name_that_it_will_have():
+    model = Sequential([nn.LazyLinear(1), nn.Linear(1, 1)])
+    assert names.of(model.layers) == ["linear", "linear_1"]
+    model.build((None, 3))
+    assert names.of(model.layers) == ["linear", "linear_1"]
+
+
 def test_given_names_stay_and_are_kept_free():
     assert names.of([Dense(1), Dense(1, name="dense"), Dense(1)]) == ["dense_1", "dense", "dense_2"]
 

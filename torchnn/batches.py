@@ -151,7 +151,7 @@ class LoaderFeed:
         parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
         needed = 1 if self.check_targets is None else 2
         if isinstance(batch, dict) or not needed <= len(parts) <= 3:
-            got = type(batch).__name__ if len(parts) == 1 else f"{len(parts)} values"
+            got = type(batch).__name__ + (f" of {len(parts)}" if parts[0] is not batch else "")
             raise ValueError(
                 f"a batch{self.origin} must be (x, y) or (x, y, sample_weight), got {got}"
             )
@@ -159,8 +159,7 @@ class LoaderFeed:
         if self.check_targets is None:
             return data.samples(self.form, x, origin=self.origin)
         samples = data.samples(self.form, x, y, weight, origin=self.origin)
-        self.check_targets(samples.y)
-        return samples
+        return _with_good_targets(samples, self.check_targets)
 
 
 Feed = ArrayFeed | LoaderFeed
@@ -192,9 +191,7 @@ def feed(
         if check_targets is not None and y is None:
             raise ValueError(f"y{origin} must be given, unless x is a DataLoader; got None")
         samples = data.samples(form, x, y, sample_weight, class_weight, origin)
-        if check_targets is not None:
-            check_targets(samples.y)
-        return ArrayFeed(samples, batch_size)
+        return ArrayFeed(_with_good_targets(samples, check_targets), batch_size)
     given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
     for name, value in given.items():
         if value is not None:
@@ -210,6 +207,16 @@ def permutation(count: int, seed: int, epoch: int) -> Tensor:
     # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
     mixed = (seed * 1_000_003 + epoch) % 2**63
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+
+
+def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> Samples:
+    """Returns the samples if the loss takes their targets."""
+    try:
+        if check_targets is not None:
+            check_targets(samples.y)
+    except ValueError as error:
+        raise ValueError(f"y{samples.origin} does not suit the loss: {error}") from None
+    return samples
 
 
 def _rows(tensor: Tensor, order: Tensor | None, start: int, stop: int) -> Tensor:

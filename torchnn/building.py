@@ -83,7 +83,8 @@ def _rehearse(recipe: Recipe, first: Samples, output: Tensor) -> None:
         if shapes[0] == shapes[1]:
             raise
         raise ValueError(
-            f"y of shape ({shapes[0]}) does not fit the model's output of shape ({shapes[1]})"
+            f"y{first.origin} has shape ({shapes[0]}), which does not fit the model's output "
+            f"of shape ({shapes[1]})"
         ) from error
 
 

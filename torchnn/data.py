@@ -42,18 +42,20 @@ class Samples:
         x: Shape (N, ...).
         y: Shape (N,) or (N, ...), or None where there is nothing to compare with.
         weight: Shape (N,), or None for all ones.
+        origin: Where they came from, for messages: " of validation_data".
     """
 
     x: Tensor
     y: Tensor | None = None
     weight: Tensor | None = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> "Samples":
         y, weight = (None if t is None else t[rows] for t in (self.y, self.weight))
-        return Samples(self.x[rows], y, weight)
+        return Samples(self.x[rows], y, weight, self.origin)
 
     def split(self, validation_split: float) -> tuple["Samples", "Samples"]:
         """Returns the first rows, to train on, and the last validation_split of them."""
@@ -98,7 +100,7 @@ def samples(
     weight = None
     if sample_weight is not None:
         weight = weights(f"sample_weight{origin}", sample_weight, len(x), form)
-    return Samples(x, y, weight)
+    return Samples(x, y, weight, origin)
 
 
 def features(name: str, value: Any, form: Form) -> Tensor:

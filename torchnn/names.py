@@ -49,7 +49,9 @@ def _free(automatic: str | None, layer: nn.Module, taken: set[str]) -> str:
     """The automatic name if nobody else has it, or else the first free one of the layer's kind."""
     if automatic and automatic not in taken:
         return automatic
-    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(layer).__name__).lower()
+    # A LazyLinear becomes a Linear when it is built; its name should stay.
+    kind = type(layer).__name__.removeprefix("Lazy")
+    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
     name, count = kind, 0
     while name in taken:
         count += 1

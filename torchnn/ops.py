@@ -9,6 +9,8 @@
 - else the bare kernel, which autograd never sees.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -16,7 +18,7 @@ from torch.autograd import forward_ad
 from torchnn import reference
 
 try:
-    from torchnn import _C  # noqa: F401  (loading it registers the operators)
+    import torchnn._C  # type: ignore[import-not-found]  # noqa: F401  (registers the operators)
 except ImportError as error:
     raise ImportError(
         f"torchnn's native library did not load: {error}. Build it with "
@@ -94,17 +96,19 @@ def _dense_elsewhere(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return dense(*_autocast(dtype, x, weight, bias), activation)
+            return dense(
+                _lowered(x, dtype), _lowered(weight, dtype), _lowered(bias, dtype), activation
+            )
     _check(x, weight, bias, activation)
     if device != "cpu":
         return reference.dense(x, weight, bias, activation)
-    wide = [t if t is None else t.float() for t in (x, weight, bias)]
-    return dense(*wide, activation).to(x.dtype)
+    bias = bias if bias is None else bias.float()
+    return dense(x.float(), weight.float(), bias, activation).to(x.dtype)
 
 
-def _autocast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
-    """What autocast does to the arguments of F.linear: all but float64 become `dtype`."""
-    return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors]
+def _lowered(tensor: Any, dtype: torch.dtype) -> Any:
+    """What autocast makes of an argument of F.linear: all but float64 becomes `dtype`."""
+    return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
@@ -137,28 +141,28 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | Non
 
 class _Dense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, place):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> Tensor:
         out = _forward(x, weight, bias, place)
         ctx.place = place
         ctx.save_for_backward(x, weight, bias, out)
         return out
 
     @staticmethod
-    def backward(ctx, grad_out):
+    def backward(ctx: Any, grad_out: Tensor) -> Any:
         return _gradients(ctx, grad_out)
 
 
-# Function.apply less its Python half, which looks for the transforms that dense has excluded by then
-# and takes longer than a small layer.
+# Function.apply less its Python half, which looks for the transforms that dense has excluded by
+# then and takes longer than a small layer.
 _apply = super(torch.autograd.Function, _Dense).apply
 
 
-def _setup_context(ctx, inputs, output):
+def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
     x, weight, bias, ctx.place = inputs
     ctx.save_for_backward(x, weight, bias, output)
 
 
-def _gradients(ctx, grad_out):
+def _gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients with respect to the inputs of dense, None for those that are not needed."""
     x, weight, bias, out = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
@@ -168,20 +172,31 @@ def _gradients(ctx, grad_out):
     return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None)
 
 
-def _differentiable_gradients(x, weight, bias, place, needs, grad_out):
+def _differentiable_gradients(
+    x: Tensor, weight: Tensor, bias: Tensor | None, place: int, needs: Any, grad_out: Tensor
+) -> list[Tensor | None]:
     inputs = (x, weight, bias)
     out = reference.dense(x, weight, bias, _ACTIVATIONS[place])
-    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]
     gradients = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
     return [next(gradients) if need else None for need in needs]
 
 
-def _fake_forward(x, weight, bias, place):
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> Tensor:
     _check(x, weight, bias, _ACTIVATIONS[place])
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
-def _fake_backward(grad_out, out, x, weight, place, need_x, need_weight, need_bias):
+def _fake_backward(
+    grad_out: Tensor,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    place: int,
+    need_x: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     return (
         x.new_empty(x.shape if need_x else (0,)),
         x.new_empty((weight.shape[0] if need_weight else 0, weight.shape[1])),

@@ -276,11 +276,11 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
   });
 }
 
-#define TORCHNN_INSTANTIATE(T)                                                \
-  template void dense_forward(const DenseForward<T>&, Range, Range);          \
-  template void dense_backward_z(const DenseBackward<T>&, Range);             \
-  template void dense_backward_bias(const DenseBackward<T>&, Range);          \
-  template void dense_backward_x(const DenseBackward<T>&, Range, Range);      \
+#define TORCHNN_INSTANTIATE(T)                                           \
+  template void dense_forward(const DenseForward<T>&, Range, Range);     \
+  template void dense_backward_z(const DenseBackward<T>&, Range);        \
+  template void dense_backward_bias(const DenseBackward<T>&, Range);     \
+  template void dense_backward_x(const DenseBackward<T>&, Range, Range); \
   template void dense_backward_weight(const DenseBackward<T>&, Range, Range);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)

@@ -1,5 +1,6 @@
-// Blocks of a and b are packed so that the innermost loop reads both in the order it needs them, from
-// the first-level cache and without a gap; what is used too seldom to repay that is read in place.
+// Blocks of a and b are packed so that the innermost loop reads both in the order it needs them,
+// from the first-level cache and without a gap; what is used too seldom to repay that is read in
+// place.
 //
 // Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 #include "matmul.h"
