@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "lane.h"
+#include "list.h"
 
 namespace torchnn {
 
@@ -61,25 +62,6 @@ struct Tanh {  // a = (e^z - e^-z) / (e^z + e^-z),  da/dz = 1 - a^2
   template <class Lane>
   static TORCHNN_FN Lane backward(Lane grad, Lane a) {
     return grad * (1 - a * a);
-  }
-};
-
-// A list of structs. An operator takes an entry as its place in the list: PyTorch 2.13's stable ABI
-// loses memory with every string argument. Python looks the place up by name.
-template <class... Entries>
-struct TypeList {
-  static constexpr int64_t size = sizeof...(Entries);
-
-  // Calls f with the entry at that place, which must exist.
-  template <class F>
-  static void with(int64_t place, F&& f) {
-    int64_t i = 0;
-    ((i++ == place && (f(Entries{}), true)) || ...);
-  }
-  // Calls f with every entry, in order.
-  template <class F>
-  static void each(F&& f) {
-    (f(Entries{}), ...);
   }
 };
 

@@ -25,6 +25,8 @@ TORCHNN_FN float expm1(float x) { return ::expm1f(x); }
 TORCHNN_FN double expm1(double x) { return ::expm1(x); }
 TORCHNN_FN float abs(float x) { return ::fabsf(x); }
 TORCHNN_FN double abs(double x) { return ::fabs(x); }
+TORCHNN_FN float sqrt(float x) { return ::sqrtf(x); }
+TORCHNN_FN double sqrt(double x) { return ::sqrt(x); }
 
 #if !defined(__CUDACC__)
 
@@ -57,26 +59,53 @@ TORCHNN_FN void store(Element<V>* p, V v) {
   *reinterpret_cast<Unaligned*>(p) = v;
 }
 
+// The halves of a register added up, until 16 bytes (four floats or two doubles) are left.
 template <Simd V>
-TORCHNN_FN Element<V> sum(V v) {
-  if constexpr (lanes<V> == 2) {
-    return v[0] + v[1];
+TORCHNN_FN Vector<Element<V>, 16> fold(V v) {
+  if constexpr (sizeof(V) == 16) {
+    return v;
   } else {
     using Half = Vector<Element<V>, sizeof(V) / 2>;
     Half halves[2];
     __builtin_memcpy(halves, &v, sizeof(V));
-    if constexpr (sizeof(Half) > sizeof(double)) {
-      return sum(Half(halves[0] + halves[1]));
-    } else {  // two floats left
-      Half pair = halves[0] + halves[1];
-      return pair[0] + pair[1];
-    }
+    return fold(Half(halves[0] + halves[1]));
   }
+}
+
+// The sums over four registers, stored one after the other.
+template <class V>
+  requires std::is_same_v<Element<V>, float>
+TORCHNN_FN void store_sums(float* p, V v0, V v1, V v2, V v3) {
+  const auto a = fold(v0), b = fold(v1), c = fold(v2), d = fold(v3);
+  const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store(p, __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+}
+
+template <class V>
+  requires std::is_same_v<Element<V>, double>
+TORCHNN_FN void store_sums(double* p, V v0, V v1, V v2, V v3) {
+  const auto a = fold(v0), b = fold(v1), c = fold(v2), d = fold(v3);
+  store(p, __builtin_shufflevector(a, b, 0, 2) + __builtin_shufflevector(a, b, 1, 3));
+  store(p + 2, __builtin_shufflevector(c, d, 0, 2) + __builtin_shufflevector(c, d, 1, 3));
+}
+
+template <Simd V>
+TORCHNN_FN Element<V> sum(V v) {
+  const auto folded = fold(v);
+  if constexpr (lanes<decltype(folded)> == 2) return folded[0] + folded[1];
+  else return (folded[0] + folded[1]) + (folded[2] + folded[3]);
 }
 
 template <Simd V>
 TORCHNN_FN V abs(V x) {
   return x < 0 ? -x : x;
+}
+
+template <Simd V>
+TORCHNN_FN V sqrt(V x) {
+  for (int i = 0; i < lanes<V>; ++i) x[i] = sqrt(x[i]);  // one instruction, the compiler finds
+  return x;
 }
 
 // What exp needs to know of a floating type. ln2 is split so that n * ln2_high is exact.
@@ -88,7 +117,7 @@ struct ExpConstants<float> {
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
   static constexpr float round = 0x1.8p23f;            // x + round - round rounds x to an integer
   static constexpr float lowest = -104, highest = 89;  // e^x is 0 below, infinite above
-  static constexpr int mantissa_bits = 23, exponent_bias = 127, degree = 7;
+  static constexpr int mantissa_bits = 23, exponent_bias = 127, degree = 7, log1p_terms = 9;
 };
 template <>
 struct ExpConstants<double> {
@@ -96,7 +125,7 @@ struct ExpConstants<double> {
   static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double round = 0x1.8p52;
   static constexpr double lowest = -746, highest = 710;
-  static constexpr int mantissa_bits = 52, exponent_bias = 1023, degree = 13;
+  static constexpr int mantissa_bits = 52, exponent_bias = 1023, degree = 13, log1p_terms = 18;
 };
 
 // e^x - 1 = (1 + m) 2^n - 1, with n the nearest integer to x / ln 2 and m = e^r - 1 on the rest r,
@@ -144,8 +173,23 @@ TORCHNN_FN V expm1_nonpositive(V x) {
   return scale * e.m + (scale - 1);
 }
 
+// log(1 + t) for t in [0, 1], as 2 atanh(s) with s = t / (2 + t) <= 1/3, by its series: each term is
+// at most a ninth of the one before.
+template <Simd V>
+TORCHNN_FN V log1p_fraction(V t) {
+  using T = Element<V>;
+  constexpr int terms = ExpConstants<T>::log1p_terms;
+  const V s = t / (2 + t), square = s * s;
+  V series = V{} + T(1) / (2 * terms - 1);
+#pragma GCC unroll 20
+  for (int k = terms - 1; k >= 1; --k) series = series * square + T(1) / (2 * k - 1);
+  return 2 * s * series;
+}
+
 #endif  // !__CUDACC__
 
+TORCHNN_FN float log1p_fraction(float t) { return ::log1pf(t); }
+TORCHNN_FN double log1p_fraction(double t) { return ::log1p(t); }
 TORCHNN_FN float expm1_nonpositive(float x) { return ::expm1f(x); }
 TORCHNN_FN double expm1_nonpositive(double x) { return ::expm1(x); }
 

@@ -13,6 +13,8 @@
 #include "activation.h"
 #include "cpu/isa.h"
 #include "dense.h"
+#include "loss.h"
+#include "train.h"
 
 namespace torchnn {
 namespace {
@@ -197,14 +199,153 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
   return {grad_x, grad_weight, grad_bias};
 }
 
-// The names of the activations, separated by spaces.
-std::string activations() {
-  std::string names;
-  Activations::each([&](auto activation) {
-    if (!names.empty()) names += " ";
-    names += activation.name;
+template <class T>
+std::vector<TrainLayer<T>> as_layers(const std::vector<Tensor>& weights,
+                                     const std::vector<Tensor>& biases,
+                                     const std::vector<int64_t>& activations,
+                                     const std::vector<Tensor>& slots) {
+  std::vector<TrainLayer<T>> layers;
+  const size_t count = weights.size();
+  for (size_t i = 0; i < count; ++i) {
+    TrainLayer<T> layer{.in_features = weights[i].size(1),
+                        .units = weights[i].size(0),
+                        .activation = activations[i],
+                        .weight = mutable_data<T>(weights[i]),
+                        .bias = biases[i].numel() ? mutable_data<T>(biases[i]) : nullptr,
+                        .weight_slots = {},
+                        .bias_slots = {}};
+    for (size_t s = 0; s < slots.size() / (2 * count); ++s) {
+      layer.weight_slots[s] = mutable_data<T>(slots[2 * (s * count + i)]);
+      layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + i) + 1]);
+    }
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+void check_state(const Tensor& t, const Tensor& like, const Tensor& x) {
+  STD_TORCH_CHECK(cpu_like(t, x) && t.is_contiguous() && t.dim() == like.dim(),
+                  "weights, biases and slots must be contiguous, on the CPU, of the dtype of x");
+  for (int64_t i = 0; i < t.dim(); ++i)
+    STD_TORCH_CHECK(t.size(i) == like.size(i), "slots must have the shapes of their weights");
+}
+
+// Returns how many numbers the network gives for each row of x.
+int64_t check_network(const Tensor& x, const std::vector<Tensor>& weights,
+                      const std::vector<Tensor>& biases, const std::vector<int64_t>& activations,
+                      const std::vector<Tensor>& slots, int64_t slot_count) {
+  const size_t count = weights.size();
+  STD_TORCH_CHECK(count > 0 && biases.size() == count && activations.size() == count,
+                  "there must be a weight, a bias and an activation for each layer");
+  STD_TORCH_CHECK(slots.size() == 2 * count * size_t(slot_count),
+                  "the update rule needs ", slot_count, " slots for each weight and bias");
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && (x.stride(1) == 1 || x.size(1) == 1),
+                  "x must be rows on the CPU");
+  int64_t features = x.size(1);
+  for (size_t i = 0; i < count; ++i) {
+    check_state(weights[i], weights[i], x);
+    check_state(biases[i], biases[i], x);
+    STD_TORCH_CHECK(weights[i].dim() == 2 && weights[i].size(1) == features && features > 0,
+                    "weight ", i, " must have shape (units, ", features, ")");
+    features = weights[i].size(0);
+    STD_TORCH_CHECK(biases[i].dim() == 1 && (biases[i].size(0) == features || !biases[i].numel()),
+                    "bias ", i, " must have shape (", features, ",) or none");
+    STD_TORCH_CHECK(activations[i] >= 0 && activations[i] < Activations::size, "no activation ",
+                    activations[i]);
+    for (int64_t s = 0; s < slot_count; ++s) {
+      check_state(slots[2 * (s * count + i)], weights[i], x);
+      check_state(slots[2 * (s * count + i) + 1], biases[i], x);
+    }
+  }
+  return features;
+}
+
+void check_order(const Tensor& order, int64_t rows) {
+  STD_TORCH_CHECK(order.is_cpu() && order.dim() == 1 && order.is_contiguous() &&
+                      order.scalar_type() == ScalarType::Long,
+                  "order must be a contiguous int64 vector on the CPU");
+  const int64_t* row = data<int64_t>(order);
+  for (int64_t i = 0; i < order.numel(); ++i)
+    STD_TORCH_CHECK(row[i] >= 0 && row[i] < rows, "order[", i, "] is ", row[i], ", of ", rows,
+                    " rows");
+}
+
+// Shares f(context, 0) ... f(context, parts - 1) out among PyTorch's threads.
+void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(context, i);
   });
-  return names;
+}
+
+std::tuple<Tensor, Tensor> train_(
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
+    const Tensor& order, int64_t batch_size, const Tensor& learning_rates, int64_t loss,
+    int64_t update, const Tensor& options, int64_t steps_before,
+    const std::vector<int64_t>& activations, const std::vector<Tensor>& weights,
+    const std::vector<Tensor>& biases, const std::vector<Tensor>& slots, bool keep_predictions,
+    const Tensor& steps_done) {
+  STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
+  STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
+  STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
+  int64_t slot_count = 0;
+  Updates::with(update, [&](auto rule) { slot_count = decltype(rule)::slots; });
+  const int64_t units = check_network(x, weights, biases, activations, slots, slot_count);
+  check_order(order, x.size(0));
+  const int64_t samples = order.numel(), steps = (samples + batch_size - 1) / batch_size;
+  STD_TORCH_CHECK(cpu_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
+                      y.size(1) == units,
+                  "y must be contiguous, of shape (", x.size(0), ", ", units, ")");
+  STD_TORCH_CHECK(!sample_weight || (cpu_like(*sample_weight, x) && sample_weight->dim() == 1 &&
+                                     sample_weight->is_contiguous() &&
+                                     sample_weight->size(0) == x.size(0)),
+                  "sample_weight must be contiguous, of shape (", x.size(0), ",)");
+  for (const Tensor* t : {&learning_rates, &options})
+    STD_TORCH_CHECK(t->is_cpu() && t->is_contiguous() && t->scalar_type() == ScalarType::Double,
+                    "learning_rates and options must be contiguous float64 on the CPU");
+  STD_TORCH_CHECK(learning_rates.numel() == steps && options.numel() == 5,
+                  "there must be ", steps, " learning rates and 5 options");
+  STD_TORCH_CHECK(steps_done.is_cpu() && steps_done.numel() == 1 &&
+                      steps_done.scalar_type() == ScalarType::Long,
+                  "steps_done must be one int64 on the CPU");
+  Tensor losses = new_tensor<1>(x, {steps});
+  Tensor predictions = new_tensor<2>(x, {keep_predictions ? samples : 0, units});
+  const double* o = data<double>(options);
+  dispatch_float(x, [&]<class T>(T*) {
+    const auto layers = as_layers<T>(weights, biases, activations, slots);
+    cpu::train(Train<T>{
+        .layers = layers.data(),
+        .layer_count = int64_t(layers.size()),
+        .x = data<T>(x),
+        .y = data<T>(y),
+        .sample_weight = sample_weight ? data<T>(*sample_weight) : nullptr,
+        .order = data<int64_t>(order),
+        .x_stride = x.stride(0),
+        .samples = samples,
+        .batch_size = batch_size,
+        .loss = loss,
+        .update = update,
+        .options = {o[0], o[1], o[2], o[3], o[4]},
+        .learning_rates = data<double>(learning_rates),
+        .steps_before = steps_before,
+        .losses = mutable_data<T>(losses),
+        .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
+        .steps_done = mutable_data<int64_t>(steps_done),
+        .parallel = in_parallel,
+        .threads = int64_t(torch::stable::get_num_threads()),
+    });
+  });
+  return {losses, predictions};
+}
+
+// The names of a list, separated by spaces.
+template <class List>
+std::string names() {
+  std::string all;
+  List::each([&](auto entry) {
+    if (!all.empty()) all += " ";
+    all += entry.name;
+  });
+  return all;
 }
 
 std::string cpu_capability() { return cpu::name(cpu::capability_in_use()); }
@@ -220,7 +361,16 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def(
       "dense_backward(Tensor grad_out, Tensor out, Tensor x, Tensor weight, int activation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
+  // Weights, biases (without elements where there is none), slots and steps_done change in place.
+  // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
+  m.def(
+      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor order, int batch_size, "
+      "Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
+      "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
+      "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
   m.def("activations() -> str");
+  m.def("losses() -> str");
+  m.def("updates() -> str");
   m.def("cpu_capability() -> str");
 }
 
@@ -228,10 +378,13 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense", TORCH_BOX(&torchnn::dense));
   m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
+  m.impl("train_", TORCH_BOX(&torchnn::train_));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
-  m.impl("activations", TORCH_BOX(&torchnn::activations));
+  m.impl("activations", TORCH_BOX(&torchnn::names<torchnn::Activations>));
+  m.impl("losses", TORCH_BOX(&torchnn::names<torchnn::Losses>));
+  m.impl("updates", TORCH_BOX(&torchnn::names<torchnn::Updates>));
   m.impl("cpu_capability", TORCH_BOX(&torchnn::cpu_capability));
 }
 

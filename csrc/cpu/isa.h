@@ -11,15 +11,15 @@ namespace torchnn::cpu {
 // The register tiles leave room for the operands: 12 of 16 registers accumulate, or 24 of 32.
 struct Baseline {  // SSE2 on x86-64, NEON on Arm
   static constexpr const char* name = "baseline";
-  static constexpr int vector_bytes = 16, dot_rows = 3, dot_units = 3, tile_rows = 6;
+  static constexpr int vector_bytes = 16, dot_rows = 3, tile_rows = 6;
 };
 struct Avx2 {
   static constexpr const char* name = "avx2";
-  static constexpr int vector_bytes = 32, dot_rows = 3, dot_units = 3, tile_rows = 6;
+  static constexpr int vector_bytes = 32, dot_rows = 3, tile_rows = 6;
 };
 struct Avx512 {
   static constexpr const char* name = "avx512";
-  static constexpr int vector_bytes = 64, dot_rows = 4, dot_units = 6, tile_rows = 12;
+  static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12;
 };
 
 enum class Capability { baseline, avx2, avx512 };

@@ -6,7 +6,9 @@
 #include <random>
 #include <vector>
 
+#include "../../csrc/activation.h"
 #include "../../csrc/cpu/dense.cpp"
+#include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/matmul.cpp"
 
 using namespace torchnn;
@@ -99,7 +101,7 @@ void check_activations(const char* what) {
     std::vector<double> exact(values.begin(), values.end());
     for (double& value : exact) value = 1 / (1 + std::exp(-value));
     T* data = values.data();
-    Activate<Sigmoid, T>::template run<Isa>(data, 1, count, count);
+    Forward<Sigmoid, T>::template run<Isa>(data, 1, count, count);
     expect_close(what, values, exact, 1);
   }
 }
@@ -115,7 +117,7 @@ void check(const char* what) {
           check_product<Isa, T, MultiplyRow<T>>(what, rows, columns, depth, turned & 1, turned & 2);
         }
   for (int64_t rows : {1, 2, 9, 13})
-    for (int64_t units : {1, 5, 13})
+    for (int64_t units : {1, 5, 12, 13})
       for (int64_t depth : {width, 2 * width + 1, 5 * width - 1})
         check_in_place<Isa, T>(what, rows, units, depth);
   check_activations<Isa, T>(what);

@@ -1,0 +1,130 @@
+// Dot products of rows with rows, both read where they lie: out[r][c] = bias[c] + x[r] . weight[c].
+#pragma once
+
+#include "../lane.h"
+
+namespace torchnn::cpu {
+
+template <class Isa, class T>
+struct Dot {
+  using V = Vector<T, Isa::vector_bytes>;
+  using Mask = decltype(V{} < V{});
+  static constexpr int rows = Isa::dot_rows, units = 4;
+
+  // Keeps the lanes from `from` on.
+  static TORCHNN_FN V keep_from(V v, int64_t from) {
+    Mask lane;
+    for (int i = 0; i < lanes<V>; ++i) lane[i] = i;
+    return (V)((Mask)v & (lane >= (Mask{} + typename ExpConstants<T>::Integer(from))));
+  }
+
+  // One tile. row(r) is where row r of x begins; depth is at least one register.
+  template <int rows, int units, class Row>
+  static TORCHNN_FN void tile(int64_t depth, const Row& row, const T* weight, int64_t weight_stride,
+                              const T* bias, T* out, int64_t out_stride) {
+    const T* x[rows];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) x[r] = row(r);
+    V sum[rows][units] = {};
+    int64_t k = 0;
+    for (; k + lanes<V> <= depth; k += lanes<V>) {
+      V a[rows];
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) a[r] = load<V>(x[r] + k);
+#pragma GCC unroll 8
+      for (int c = 0; c < units; ++c) {
+        const V w = load<V>(weight + c * weight_stride + k);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r) sum[r][c] += a[r] * w;
+      }
+    }
+    if (k < depth) {  // a register that ends at depth; its first lanes have been summed already
+      const int64_t done = k - (depth - lanes<V>);
+      k = depth - lanes<V>;
+      V a[rows];
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) a[r] = keep_from(load<V>(x[r] + k), done);
+#pragma GCC unroll 8
+      for (int c = 0; c < units; ++c) {
+        const V w = keep_from(load<V>(weight + c * weight_stride + k), done);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r) sum[r][c] += a[r] * w;
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r) {
+      T* to = out + r * out_stride;
+      if constexpr (units == 4)
+        store_sums(to, sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+      else
+        to[0] = torchnn::sum(sum[r][0]);
+#pragma GCC unroll 8
+      for (int c = 0; c < units; ++c)
+        if (bias) to[c] += bias[c];
+    }
+  }
+
+  // Some rows against all of count units: tiles of 4, then single ones.
+  template <int rows, class Row>
+  static TORCHNN_FN void row_tile(int64_t depth, const Row& row, const T* weight,
+                                  int64_t weight_stride, const T* bias, T* out, int64_t out_stride,
+                                  int64_t count) {
+    int64_t c = 0;
+    for (; c + units <= count; c += units)
+      tile<rows, units>(depth, row, weight + c * weight_stride, weight_stride,
+                        bias ? bias + c : nullptr, out + c, out_stride);
+    for (; c < count; ++c)
+      tile<rows, 1>(depth, row, weight + c * weight_stride, weight_stride,
+                    bias ? bias + c : nullptr, out + c, out_stride);
+  }
+
+  // All of them: out (row_count, count). row(i) is where row i of x begins.
+  template <class Row>
+  static TORCHNN_FN void multiply(int64_t row_count, int64_t count, int64_t depth, const Row& row,
+                                  const T* weight, int64_t weight_stride, const T* bias, T* out,
+                                  int64_t out_stride) {
+    int64_t i = 0;
+    for (; i + rows <= row_count; i += rows)
+      row_tile<rows>(depth, Shifted<Row>{row, i}, weight, weight_stride, bias, out + i * out_stride,
+                     out_stride, count);
+    last_rows<rows - 1>(row_count - i, depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
+                        out + i * out_stride, out_stride, count);
+  }
+
+ private:
+  template <class Row>
+  struct Shifted {
+    const Row& row;
+    int64_t by;
+    TORCHNN_FN const T* operator()(int64_t i) const { return row(by + i); }
+  };
+
+  template <int rows, class Row>
+  static TORCHNN_FN void last_rows(int64_t left, int64_t depth, const Row& row, const T* weight,
+                                   int64_t weight_stride, const T* bias, T* out,
+                                   int64_t out_stride, int64_t count) {
+    if constexpr (rows > 0) {
+      if (left == rows)
+        row_tile<rows>(depth, row, weight, weight_stride, bias, out, out_stride, count);
+      else
+        last_rows<rows - 1>(left, depth, row, weight, weight_stride, bias, out, out_stride, count);
+    }
+  }
+};
+
+// Rows that lie `stride` apart.
+template <class T>
+struct StridedRows {
+  const T* first;
+  int64_t stride;
+  TORCHNN_FN const T* operator()(int64_t i) const { return first + i * stride; }
+};
+
+// Rows that lie anywhere.
+template <class T>
+struct ListedRows {
+  const T* const* rows;
+  TORCHNN_FN const T* operator()(int64_t i) const { return rows[i]; }
+};
+
+}  // namespace torchnn::cpu

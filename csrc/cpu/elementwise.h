@@ -1,0 +1,36 @@
+// Activations and their derivatives over arrays. They are called through pointers, so that what
+// surrounds them is compiled once and not once for each activation.
+#pragma once
+
+#include <cstring>
+
+#include "../lane.h"
+
+namespace torchnn::cpu {
+
+template <class T>
+struct ActivationCalls {
+  // a[rows, columns] = activation(a), in place; null for the identity.
+  void (*forward)(T* a, int64_t rows, int64_t columns, int64_t stride);
+  // grad_z[i] = grad_out[i] * da/dz(out[i]) for count elements; grad_z may be grad_out.
+  void (*backward)(const T* grad_out, const T* out, T* grad_z, int64_t count);
+};
+
+// The calls of the activation at that place in Activations.
+template <class T>
+ActivationCalls<T> activation_calls(int64_t place);
+
+// The last, partial register of an array goes through a copy.
+template <class V>
+TORCHNN_FN V load_part(const Element<V>* p, int64_t count) {
+  V v{};
+  std::memcpy(&v, p, count * sizeof(Element<V>));
+  return v;
+}
+
+template <class V>
+TORCHNN_FN void store_part(Element<V>* p, V v, int64_t count) {
+  std::memcpy(p, &v, count * sizeof(Element<V>));
+}
+
+}  // namespace torchnn::cpu

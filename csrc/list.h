@@ -1,0 +1,27 @@
+// A list of structs, each a variant of the same idea: an activation, a loss, an update rule.
+#pragma once
+
+#include <cstdint>
+
+namespace torchnn {
+
+// An operator takes an entry as its place in the list: PyTorch 2.13's stable ABI loses memory with
+// every string argument. Python looks the place up by name.
+template <class... Entries>
+struct TypeList {
+  static constexpr int64_t size = sizeof...(Entries);
+
+  // Calls f with the entry at that place, which must exist.
+  template <class F>
+  static void with(int64_t place, F&& f) {
+    int64_t i = 0;
+    ((i++ == place && (f(Entries{}), true)) || ...);
+  }
+  // Calls f with every entry, in order.
+  template <class F>
+  static void each(F&& f) {
+    (f(Entries{}), ...);
+  }
+};
+
+}  // namespace torchnn

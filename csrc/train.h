@@ -1,0 +1,59 @@
+// The contract of training a whole network of dense layers: one call takes any number of steps of
+// stochastic gradient descent, and changes weights and optimizer state in place.
+#pragma once
+
+#include <cstdint>
+
+#include "update.h"
+
+namespace torchnn {
+
+template <class T>
+struct TrainLayer {
+  int64_t in_features, units;
+  int64_t activation;  // place in Activations
+  T* weight;           // (units, in_features)
+  T* bias;             // (units), or null
+  // What the update rule remembers, shaped like weight and bias; the first Updates entry::slots.
+  T* weight_slots[most_slots];
+  T* bias_slots[most_slots];
+};
+
+// Shares f(context, i), i = 0 ... parts - 1, out among threads and waits for all.
+using Parallel = void (*)(int64_t parts, void (*f)(void* context, int64_t i), void* context);
+
+template <class T>
+struct Train {
+  const TrainLayer<T>* layers;
+  int64_t layer_count;
+  const T* x;             // rows of in_features, x_stride apart
+  const T* y;             // rows of units of the last layer
+  const T* sample_weight; // one number a row, or null
+  const int64_t* order;   // (samples): which row of x, y and sample_weight comes when
+  int64_t x_stride;
+  int64_t samples;        // to train on in this call
+  int64_t batch_size;     // the last batch may be shorter
+  int64_t loss;           // place in Losses
+  int64_t update;         // place in Updates
+  UpdateOptions options;
+  const double* learning_rates;  // (steps)
+  int64_t steps_before;          // taken by earlier calls
+  T* losses;                     // (steps): the loss of each batch before its step
+  T* predictions;                // (samples, units of the last layer) before each step, or null
+  int64_t* steps_done;           // counts up while the call is at work, for another thread to see
+  Parallel parallel;
+  int64_t threads;
+};
+
+namespace cpu {
+
+// Trains ceil(samples / batch_size) steps.
+template <class T>
+void train(const Train<T>& job);
+
+// predictions (samples, units of the last layer) of the rows in order; trains nothing.
+template <class T>
+void predict(const Train<T>& job);
+
+}  // namespace cpu
+}  // namespace torchnn
