@@ -8,8 +8,8 @@
 
 # $(call with,EXTRA): sets $$python to one that has this list of pyproject.toml.
 with = python=$$(python3 tools/environment.py $(1))
-build = $$python setup.py --quiet build_ext --inplace
-clang_format = $$(dirname $$python)/clang-format
+build = "$$python" setup.py --quiet build_ext --inplace
+clang_format = "$$(dirname "$$python")"/clang-format
 cxx_files = $$(find csrc tests -name '*.cpp' -o -name '*.h')
 
 help:
@@ -24,28 +24,28 @@ help:
 	@echo "make clean   remove what was built; .venv stays"
 
 demo:
-	@$(call with,examples) && $(build) && $$python -m examples.digits
+	@$(call with,examples) && $(build) && "$$python" -m examples.digits
 
 test:
-	@$(call with,test) && $(build) && $$python -m pytest $(ARGS)
+	@$(call with,test) && $(build) && "$$python" -m pytest $(ARGS)
 
 lint:
 	@$(call with,lint) && set -x \
-	&& $$python -m ruff check . \
-	&& $$python -m ruff format --check . \
+	&& "$$python" -m ruff check . \
+	&& "$$python" -m ruff format --check . \
 	&& $(clang_format) --dry-run -Werror $(cxx_files) \
-	&& $$python -m mypy
+	&& "$$python" -m mypy
 
 check: lint test
 
 format:
 	@$(call with,lint) && set -x \
-	&& $$python -m ruff check --fix . \
-	&& $$python -m ruff format . \
+	&& "$$python" -m ruff check --fix . \
+	&& "$$python" -m ruff format . \
 	&& $(clang_format) -i $(cxx_files)
 
 ulp:
-	@$(call with,test) && $(build) && $$python -m benchmarks.ulp
+	@$(call with,test) && $(build) && "$$python" -m benchmarks.ulp
 
 build:
 	@$(call with,test) && $(build)

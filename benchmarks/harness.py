@@ -51,7 +51,7 @@ def measure(
     for _ in range(rounds):
         for name, function in variants.items():
             samples[name].append(_seconds(function, repeats[name]) / repeats[name] * 1e6)
-    return {name: _summary(values) for name, values in samples.items()}
+    return {name: timing(values) for name, values in samples.items()}
 
 
 def _seconds(function: Callable[[], object], repeats: int) -> float:
@@ -70,8 +70,9 @@ def _calls_in(function: Callable[[], object], seconds: float) -> int:
     return max(1, round(calls * seconds / taken))
 
 
-def _summary(values: list[float]) -> Timing:
-    fifths = statistics.quantiles(values, n=5)
+def timing(values: list[float]) -> Timing:
+    """The Timing of two or more samples."""
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
     return Timing(statistics.median(values), fifths[0], fifths[3])
 
 
@@ -111,11 +112,11 @@ def _commit() -> str:
     return git("rev-parse", "--short", "HEAD") + changed
 
 
-def save(name: str, rows: list[dict[str, object]], folder: Path = RESULTS) -> Path:
-    """Writes rows and machine as folder/name.json; a Timing becomes its three numbers."""
+def save(name: str, rows: list[dict[str, object]], folder: Path = RESULTS, **facts: object) -> Path:
+    """Writes rows, machine and more facts about it as folder/name.json; a Timing is a dict."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    document = {"machine": machine(), "rows": rows}
+    document = {"machine": machine() | facts, "rows": rows}
     path.write_text(json.dumps(document, indent=1, default=asdict) + "\n")
     return path
 
@@ -128,5 +129,5 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.width = max(console.width, 110)  # a file is as wide as the table needs
+    console.width = max(console.width, 150)  # a file is as wide as the table needs
     console.print(table)

@@ -77,9 +77,12 @@ template <class V>
   requires std::is_same_v<Element<V>, float>
 TORCHNN_FN void store_sums(float* p, V v0, V v1, V v2, V v3) {
   const auto a = fold(v0), b = fold(v1), c = fold(v2), d = fold(v3);
-  const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  store(p, __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+  const auto ab =
+      __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const auto cd =
+      __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store(p,
+        __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
 }
 
 template <class V>
@@ -93,8 +96,10 @@ TORCHNN_FN void store_sums(double* p, V v0, V v1, V v2, V v3) {
 template <Simd V>
 TORCHNN_FN Element<V> sum(V v) {
   const auto folded = fold(v);
-  if constexpr (lanes<decltype(folded)> == 2) return folded[0] + folded[1];
-  else return (folded[0] + folded[1]) + (folded[2] + folded[3]);
+  if constexpr (lanes<decltype(folded)> == 2)
+    return folded[0] + folded[1];
+  else
+    return (folded[0] + folded[1]) + (folded[2] + folded[3]);
 }
 
 template <Simd V>
@@ -173,8 +178,8 @@ TORCHNN_FN V expm1_nonpositive(V x) {
   return scale * e.m + (scale - 1);
 }
 
-// log(1 + t) for t in [0, 1], as 2 atanh(s) with s = t / (2 + t) <= 1/3, by its series: each term is
-// at most a ninth of the one before.
+// log(1 + t) for t in [0, 1], as 2 atanh(s) with s = t / (2 + t) <= 1/3, by its series: each term
+// is at most a ninth of the one before.
 template <Simd V>
 TORCHNN_FN V log1p_fraction(V t) {
   using T = Element<V>;

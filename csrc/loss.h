@@ -1,7 +1,8 @@
-// The list of losses that whole-network training knows. To add one: a struct here, an entry in Losses,
-// a line in torchnn/reference.py.
+// The list of losses that whole-network training knows. To add one: a struct here, an entry in
+// Losses, a line in torchnn/reference.py.
 //
-// Each is a function of one output a and its target y; a sample's loss is the mean over its outputs.
+// Each is a function of one output a and its target y; a sample's loss is the mean over its
+// outputs.
 #pragma once
 
 #include <string_view>

@@ -237,8 +237,8 @@ int64_t check_network(const Tensor& x, const std::vector<Tensor>& weights,
   const size_t count = weights.size();
   STD_TORCH_CHECK(count > 0 && biases.size() == count && activations.size() == count,
                   "there must be a weight, a bias and an activation for each layer");
-  STD_TORCH_CHECK(slots.size() == 2 * count * size_t(slot_count),
-                  "the update rule needs ", slot_count, " slots for each weight and bias");
+  STD_TORCH_CHECK(slots.size() == 2 * count * size_t(slot_count), "the update rule needs ",
+                  slot_count, " slots for each weight and bias");
   STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && (x.stride(1) == 1 || x.size(1) == 1),
                   "x must be rows on the CPU");
   int64_t features = x.size(1);
@@ -279,8 +279,8 @@ void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
 
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
-    const Tensor& order, int64_t batch_size, const Tensor& learning_rates, int64_t loss,
-    int64_t update, const Tensor& options, int64_t steps_before,
+    const std::optional<Tensor>& order, int64_t batch_size, const Tensor& learning_rates,
+    int64_t loss, int64_t update, const Tensor& options, int64_t steps_before,
     const std::vector<int64_t>& activations, const std::vector<Tensor>& weights,
     const std::vector<Tensor>& biases, const std::vector<Tensor>& slots, bool keep_predictions,
     const Tensor& steps_done) {
@@ -290,20 +290,21 @@ std::tuple<Tensor, Tensor> train_(
   int64_t slot_count = 0;
   Updates::with(update, [&](auto rule) { slot_count = decltype(rule)::slots; });
   const int64_t units = check_network(x, weights, biases, activations, slots, slot_count);
-  check_order(order, x.size(0));
-  const int64_t samples = order.numel(), steps = (samples + batch_size - 1) / batch_size;
+  if (order) check_order(*order, x.size(0));
+  const int64_t samples = order ? order->numel() : x.size(0);
+  const int64_t steps = (samples + batch_size - 1) / batch_size;
   STD_TORCH_CHECK(cpu_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
                       y.size(1) == units,
                   "y must be contiguous, of shape (", x.size(0), ", ", units, ")");
-  STD_TORCH_CHECK(!sample_weight || (cpu_like(*sample_weight, x) && sample_weight->dim() == 1 &&
-                                     sample_weight->is_contiguous() &&
-                                     sample_weight->size(0) == x.size(0)),
-                  "sample_weight must be contiguous, of shape (", x.size(0), ",)");
+  STD_TORCH_CHECK(
+      !sample_weight || (cpu_like(*sample_weight, x) && sample_weight->dim() == 1 &&
+                         sample_weight->is_contiguous() && sample_weight->size(0) == x.size(0)),
+      "sample_weight must be contiguous, of shape (", x.size(0), ",)");
   for (const Tensor* t : {&learning_rates, &options})
     STD_TORCH_CHECK(t->is_cpu() && t->is_contiguous() && t->scalar_type() == ScalarType::Double,
                     "learning_rates and options must be contiguous float64 on the CPU");
-  STD_TORCH_CHECK(learning_rates.numel() == steps && options.numel() == 5,
-                  "there must be ", steps, " learning rates and 5 options");
+  STD_TORCH_CHECK(learning_rates.numel() == steps && options.numel() == 5, "there must be ", steps,
+                  " learning rates and 5 options");
   STD_TORCH_CHECK(steps_done.is_cpu() && steps_done.numel() == 1 &&
                       steps_done.scalar_type() == ScalarType::Long,
                   "steps_done must be one int64 on the CPU");
@@ -318,7 +319,7 @@ std::tuple<Tensor, Tensor> train_(
         .x = data<T>(x),
         .y = data<T>(y),
         .sample_weight = sample_weight ? data<T>(*sample_weight) : nullptr,
-        .order = data<int64_t>(order),
+        .order = order ? data<int64_t>(*order) : nullptr,
         .x_stride = x.stride(0),
         .samples = samples,
         .batch_size = batch_size,
@@ -335,6 +336,30 @@ std::tuple<Tensor, Tensor> train_(
     });
   });
   return {losses, predictions};
+}
+
+Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
+               const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
+  const int64_t units = check_network(x, weights, biases, activations, {}, 0);
+  constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
+  Tensor out = new_tensor<2>(x, {x.size(0), units});
+  dispatch_float(x, [&]<class T>(T*) {
+    const auto layers = as_layers<T>(weights, biases, activations, {});
+    torch::stable::parallel_for(0, (x.size(0) + rows_at_once - 1) / rows_at_once, 16,
+                                [&](int64_t begin, int64_t end) {
+                                  const int64_t first = begin * rows_at_once;
+                                  cpu::predict(Train<T>{
+                                      .layers = layers.data(),
+                                      .layer_count = int64_t(layers.size()),
+                                      .x = data<T>(x) + first * x.stride(0),
+                                      .x_stride = x.stride(0),
+                                      .samples = std::min(end * rows_at_once, x.size(0)) - first,
+                                      .batch_size = rows_at_once,
+                                      .predictions = mutable_data<T>(out) + first * units,
+                                  });
+                                });
+  });
+  return out;
 }
 
 // The names of a list, separated by spaces.
@@ -364,10 +389,11 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   // Weights, biases (without elements where there is none), slots and steps_done change in place.
   // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
   m.def(
-      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor order, int batch_size, "
+      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int batch_size, "
       "Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
       "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
       "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
+  m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");
   m.def("activations() -> str");
   m.def("losses() -> str");
   m.def("updates() -> str");
@@ -379,6 +405,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_));
+  m.impl("predict", TORCH_BOX(&torchnn::predict));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {

@@ -26,23 +26,24 @@ template <class T>
 struct Train {
   const TrainLayer<T>* layers;
   int64_t layer_count;
-  const T* x;             // rows of in_features, x_stride apart
-  const T* y;             // rows of units of the last layer
-  const T* sample_weight; // one number a row, or null
-  const int64_t* order;   // (samples): which row of x, y and sample_weight comes when
+  const T* x;                        // rows of in_features, x_stride apart
+  const T* y = nullptr;              // rows of units of the last layer
+  const T* sample_weight = nullptr;  // one number a row, or null
+  const int64_t* order =
+      nullptr;  // (samples): which row of x, y and sample_weight comes when; null: 0, 1, ...
   int64_t x_stride;
-  int64_t samples;        // to train on in this call
-  int64_t batch_size;     // the last batch may be shorter
-  int64_t loss;           // place in Losses
-  int64_t update;         // place in Updates
-  UpdateOptions options;
-  const double* learning_rates;  // (steps)
-  int64_t steps_before;          // taken by earlier calls
-  T* losses;                     // (steps): the loss of each batch before its step
-  T* predictions;                // (samples, units of the last layer) before each step, or null
-  int64_t* steps_done;           // counts up while the call is at work, for another thread to see
-  Parallel parallel;
-  int64_t threads;
+  int64_t samples;     // to train on in this call
+  int64_t batch_size;  // the last batch may be shorter
+  int64_t loss = 0;    // place in Losses
+  int64_t update = 0;  // place in Updates
+  UpdateOptions options{};
+  const double* learning_rates = nullptr;  // (steps)
+  int64_t steps_before = 0;                // taken by earlier calls
+  T* losses = nullptr;                     // (steps): the loss of each batch before its step
+  T* predictions = nullptr;       // (samples, units of the last layer) before each step, or null
+  int64_t* steps_done = nullptr;  // counts up while the call is at work, for another thread to see
+  Parallel parallel = nullptr;
+  int64_t threads = 0;
 };
 
 namespace cpu {
@@ -51,7 +52,8 @@ namespace cpu {
 template <class T>
 void train(const Train<T>& job);
 
-// predictions (samples, units of the last layer) of the rows in order; trains nothing.
+// predictions (samples, units of the last layer) of the rows in order; of the rest of the job it
+// reads layers, x and batch_size alone, the last being how many rows go through at once.
 template <class T>
 void predict(const Train<T>& job);
 

@@ -17,11 +17,12 @@ struct UpdateOptions {
   double momentum, beta_1, beta_2, epsilon, weight_decay;
 };
 
-// The same for one step, in the dtype of the weights. Adam's correction for its zero start is in the
-// learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...
+// The same for one step, in the dtype of the weights. Adam's correction for its zero start is in
+// the learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...
 template <class T>
 struct UpdateStep {
-  T learning_rate, corrected_rate, decay, momentum, beta_1, beta_2, epsilon;
+  T learning_rate, corrected_rate, decay, momentum, epsilon;
+  T rest_1, rest_2;  // 1 - beta: taken in double, since 1 - float(0.999) is off by 1e-5 of itself
 
   UpdateStep(const UpdateOptions& o, double learning_rate, int64_t t)
       : learning_rate(T(learning_rate)),
@@ -29,9 +30,9 @@ struct UpdateStep {
                          (1 - std::pow(o.beta_1, double(t))))),
         decay(T(1 - o.weight_decay * learning_rate)),
         momentum(T(o.momentum)),
-        beta_1(T(o.beta_1)),
-        beta_2(T(o.beta_2)),
-        epsilon(T(o.epsilon)) {}
+        epsilon(T(o.epsilon)),
+        rest_1(T(1 - o.beta_1)),
+        rest_2(T(1 - o.beta_2)) {}
 };
 
 struct GradientDescent {  // w -= learning_rate * grad
@@ -64,15 +65,15 @@ struct Nesterov {  // the same velocity,  w += momentum * velocity - learning_ra
   }
 };
 
-// m += (grad - m) (1 - beta_1),  v += (grad^2 - v) (1 - beta_2),  w -= rate * m / (sqrt(v) + epsilon)
-// Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, 2015.
+// m += (grad - m) (1 - beta_1),  v += (grad^2 - v) (1 - beta_2),  w -= rate * m / (sqrt(v) +
+// epsilon) Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, 2015.
 struct Adam {
   static constexpr std::string_view name = "adam";
   static constexpr int slots = 2;
   template <class Lane, class T>
   static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
-    slots[0] += (grad - slots[0]) * (1 - step.beta_1);
-    slots[1] += (grad * grad - slots[1]) * (1 - step.beta_2);
+    slots[0] += (grad - slots[0]) * step.rest_1;
+    slots[1] += (grad * grad - slots[1]) * step.rest_2;
     w -= step.corrected_rate * slots[0] / (sqrt(slots[1]) + step.epsilon);
   }
 };

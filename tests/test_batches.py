@@ -1,5 +1,7 @@
 """The order of an epoch, and its cutting into batches and runs."""
 
+from itertools import chain
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -42,7 +44,7 @@ def test_a_run_without_targets_yields_none():
 
 def test_an_epoch_visits_every_sample_once(device):
     feed = ArrayFeed(numbered(10, device), batch_size=3, seed=5)
-    seen = sum(ys(feed.runs(epoch=0)), [])
+    seen = list(chain.from_iterable(ys(feed.runs(epoch=0))))
     assert sorted(seen) == [10.0 * i for i in range(10)]
     assert seen != sorted(seen)
 

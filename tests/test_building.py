@@ -6,8 +6,8 @@ from torch import nn
 
 from torchnn import building, losses, metrics, optimizers
 from torchnn.data import Samples
-from torchnn.engine import Recipe
 from torchnn.layers import Dense, Flatten
+from torchnn.recipe import Recipe
 
 RECIPE = Recipe(optimizers.get("sgd"), losses.get("mse"), [metrics.get("mae")])
 

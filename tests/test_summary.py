@@ -47,7 +47,7 @@ def test_totals_tell_what_is_trained(model):
 def test_it_says_which_engine_trains_the_model(model):
     assert "Training engine: none before compile" in summary_of(model)
     model.compile(loss="bce")
-    assert "Training engine: autograd" in summary_of(model)
+    assert "Training engine: fused" in summary_of(model)
 
 
 def test_before_it_is_built_a_model_has_question_marks():
@@ -57,6 +57,14 @@ def test_before_it_is_built_a_model_has_question_marks():
     assert "Total parameters: ?" in text
     model(torch.ones(1, 3))
     assert row_of(summary_of(model), "dense (") == ["dense (Dense)", "(None, 25)", "100"]
+
+
+def test_a_fitted_model_remembers_the_shape_of_its_samples():
+    model = Sequential([Flatten(), Dense(1)])
+    model.compile(loss="mse")
+    assert row_of(summary_of(model), "flatten")[1] == "?"
+    model.fit(torch.ones(3, 2, 2), torch.ones(3), verbose=0)
+    assert row_of(summary_of(model), "flatten")[1] == "(None, 4)"
 
 
 def test_looking_at_a_model_does_not_build_it():

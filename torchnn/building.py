@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn.data import Form, Samples
-from torchnn.engine import Recipe
+from torchnn.recipe import Recipe
 
 
 def is_built(model: nn.Module) -> bool:

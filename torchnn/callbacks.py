@@ -15,6 +15,7 @@ __all__ = [
     "Callback",
     "EarlyStopping",
     "History",
+    "InvalidLossWarning",
     "LambdaCallback",
     "LearningRateScheduler",
     "TerminateOnNaN",
@@ -55,6 +56,10 @@ class LambdaCallback(Callback):
                 raise TypeError(f"{name} must be a function, got {function!r}")
             if function is not None:
                 setattr(self, name, function)
+
+
+class InvalidLossWarning(RuntimeWarning):
+    """The loss of a fit became NaN or infinite."""
 
 
 class TerminateOnNaN(Callback):

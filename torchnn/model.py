@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchnn import batches, building, checks, data, engine, losses, metrics, optimizers, training
+from torchnn import batches, building, checks, data, training
+from torchnn.autograd import logits
 from torchnn.batches import ArrayFeed, Feed
 from torchnn.callbacks import History
 from torchnn.data import Form, Samples
-from torchnn.engine import Recipe
+from torchnn.engine import choose
 from torchnn.hooks import Callback, CallbackList
 from torchnn.losses import BinaryCrossentropy, Loss
 from torchnn.metrics import Metric
 from torchnn.optimizer import Optimizer
 from torchnn.progress import check_verbose
+from torchnn.recipe import Recipe, settle
 
 TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options", "disable"}
 
@@ -34,11 +36,13 @@ class Model(nn.Module):
         history: The History of the latest fit, or None.
         epochs_trained: Epochs that all fits took together. The order of the samples in the next
             one follows from this number and torch's seed.
+        sample_shape: The axes of a sample that the model has seen last, or None.
     """
 
     stop_training = False
     history: History | None = None
     epochs_trained = 0
+    sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
 
     def compile(
@@ -46,6 +50,7 @@ class Model(nn.Module):
         optimizer: Any = "sgd",
         loss: Any = None,
         metrics: Any = None,
+        engine: str = "auto",
         **unknown: Any,
     ) -> None:
         """Settles how the model is trained. All names are looked up now, so typos fail here.
@@ -58,16 +63,20 @@ class Model(nn.Module):
                 of 0.01, where Keras takes RMSprop.
             loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred).
             metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss.
+            engine: "fused" trains whole epochs in one native call; "autograd" goes step by step
+                through PyTorch; "auto" takes the fused one if the model, the loss and the optimizer
+                are ones that it knows. Both train the same network; summary() says which does.
 
         Raises:
-            ValueError: An unknown name, or no loss.
+            ValueError: An unknown name, or no loss, or a model that engine="fused" cannot train.
             TypeError: Something else than these, such as arguments of torch.compile.
         """
         _refuse(unknown)
         self._check_layers()
-        recipe = Recipe(optimizers.get(optimizer), _loss(loss), _metrics(metrics))
-        _warn_of_two_sigmoids(self, recipe.loss)
-        self._recipe = recipe
+        settled = settle(optimizer, loss, metrics, engine)
+        choose(self, settled)  # raises if engine="fused" asks for what cannot be
+        _warn_of_two_sigmoids(self, settled.loss)
+        self._recipe = settled
 
     def fit(
         self,
@@ -118,13 +127,13 @@ class Model(nn.Module):
         initial_epoch = checks.non_negative_int("initial_epoch", initial_epoch)
         verbose = check_verbose(verbose)
         listeners = CallbackList(callbacks)
-        if not isinstance(shuffle, bool):
+        if not isinstance(shuffle, (bool, np.bool_)):
             raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
         feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
         if isinstance(feed, ArrayFeed):
             feed.seed = torch.initial_seed() if shuffle else None
         feed, validation = self._validation(recipe, feed, validation_split, validation_data)
-        building.prepare(self, recipe, feed.first, *([validation.first] if validation else []))
+        self._prepare(recipe, feed.first, *([validation.first] if validation else []))
         span = range(initial_epoch, epochs)
         return training.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
 
@@ -153,7 +162,7 @@ class Model(nn.Module):
         batch_size = checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = self._feed(recipe, batch_size, x, y, sample_weight)
-        building.prepare(self, recipe, feed.first)
+        self._prepare(recipe, feed.first)
         logs = training.evaluate(self, recipe, feed, listeners, verbose)
         return _reported(logs, return_dict)
 
@@ -172,7 +181,7 @@ class Model(nn.Module):
         batch_size = checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = batches.feed(self._form(), batch_size, x)
-        building.prepare(self, None, feed.first)
+        self._prepare(None, feed.first)
         output = training.predict(self, self._recipe, feed, listeners, verbose)
         return _array(output)
 
@@ -199,7 +208,7 @@ class Model(nn.Module):
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
         x = data.features("x", x, self._form())
-        building.prepare(self, None, Samples(x))
+        self._prepare(None, Samples(x))
         return _array(building.run_once(self, x))
 
     @property
@@ -230,6 +239,11 @@ class Model(nn.Module):
         if self._recipe is None:
             raise ValueError(f"{action} needs a compiled model: call compile(loss=...) first")
         return self._recipe
+
+    def _prepare(self, recipe: Recipe | None, *samples: Samples) -> None:
+        """Rehearses with the first samples, and builds what is not built."""
+        building.prepare(self, recipe, *samples)
+        self.sample_shape = tuple(samples[0].x.shape[1:])
 
     def _feed(
         self,
@@ -281,7 +295,7 @@ class Model(nn.Module):
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)
         if not building.is_built(self):
-            building.prepare(self, recipe, samples)
+            self._prepare(recipe, samples)
         return _reported(function(self, recipe, samples), return_dict)
 
 
@@ -298,34 +312,8 @@ def _refuse(unknown: dict[str, Any]) -> None:
         )
 
 
-def _loss(value: Any) -> Loss:
-    if value is None:
-        names = ", ".join(losses.NAMES)
-        raise ValueError(
-            f"loss must be given, as a name or an object, got None. Known: {names}. "
-            "(PyTorch's compiler is torch.compile(model).)"
-        )
-    loss = losses.get(value)
-    if loss.reduction == "none":
-        raise ValueError('loss must reduce to one number to train on, got reduction="none"')
-    return loss
-
-
-def _metrics(values: Any) -> list[Metric]:
-    if isinstance(values, str) or callable(values):
-        values = [values]
-    if not isinstance(values, (list, tuple, type(None))):
-        raise TypeError(f"metrics must be a list, got {values!r}")
-    found = [metrics.get(value) for value in values or ()]
-    names = ["loss", *(metric.name for metric in found)]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"metrics must have different names, not 'loss'; got {name!r} twice")
-    return found
-
-
 def _warn_of_two_sigmoids(model: nn.Module, loss: Loss) -> None:
-    if isinstance(loss, BinaryCrossentropy) and loss.from_logits and engine.logits(model):
+    if isinstance(loss, BinaryCrossentropy) and loss.from_logits and logits(model):
         warnings.warn(
             "BinaryCrossentropy(from_logits=True) takes its input for logits, but the model ends "
             "in a sigmoid: leave out from_logits=True, or make the last activation linear",

@@ -1,6 +1,7 @@
-"""The operators: plain functions on tensors, with gradients.
+"""The operators: plain functions on tensors.
 
-`dense` takes one of four routes, because no single one is both quick and right everywhere:
+`train_` and `predict` run a whole network of dense layers. `dense` is one layer, with gradients; it
+takes one of four routes, because no single one is both quick and right everywhere:
 
 - under torch.compile and torch.export, the operator torchnn::dense with its registered gradient;
 - under torch.func transforms and forward-mode AD, the definition in reference.py, whose parts know
@@ -9,6 +10,7 @@
 - else the bare kernel, which autograd never sees.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +30,9 @@ except ImportError as error:
 
 _ACTIVATIONS = tuple(torch.ops.torchnn.activations().split())
 _PLACES = {name: place for place, name in enumerate(_ACTIVATIONS)}
+_LOSSES = tuple(torch.ops.torchnn.losses().split())
+_UPDATES = tuple(torch.ops.torchnn.updates().split())
+_OPTIONS = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 
 _forward = torch.ops.torchnn.dense_forward.default
@@ -38,6 +43,16 @@ _transforms_active = torch._C._are_functorch_transforms_active
 def activations() -> tuple[str, ...]:
     """Returns the names of the activations that the kernels fuse."""
     return _ACTIVATIONS
+
+
+def losses() -> tuple[str, ...]:
+    """Returns the names of the losses that train_ knows."""
+    return _LOSSES
+
+
+def updates() -> tuple[str, ...]:
+    """Returns the names of the update rules that train_ knows."""
+    return _UPDATES
 
 
 def cpu_capability() -> str:
@@ -86,6 +101,105 @@ def dense(
     except (RuntimeError, TypeError, KeyError, AttributeError):
         _check(x, weight, bias, activation)  # after the fact, so that good calls do not pay for it
         raise
+
+
+def train_(
+    x: Tensor,
+    y: Tensor,
+    sample_weight: Tensor | None,
+    order: Tensor | None,
+    *,
+    batch_size: int,
+    learning_rates: Sequence[float],
+    loss: str,
+    update: str,
+    options: Mapping[str, float],
+    steps_before: int,
+    activations: Sequence[str],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    slots: Sequence[Sequence[Tensor | None]],
+    keep_predictions: bool,
+    steps_done: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Takes steps of gradient descent on a network of dense layers, in one native call.
+
+    Weights, biases and slots change in place. `reference.train_` is the same in plain PyTorch. All
+    tensors are on the CPU and contiguous, float32 or float64 where nothing else is said.
+
+    Args:
+        x: Features, shape (N, in_features).
+        y: Targets, shape (N, units of the last layer).
+        sample_weight: Shape (N,), or None.
+        order: Rows of x in the order of training, shape (samples,), int64; None for x as it lies.
+        batch_size: Rows a step; the last step may have fewer.
+        learning_rates: One for each step.
+        loss: A name from losses(): of the last layer's output and y, averaged over the outputs.
+        update: A name from updates().
+        options: The update rule's momentum, beta_1, beta_2, epsilon and weight_decay.
+        steps_before: Steps that earlier calls have taken, for Adam.
+        activations: A name from activations() for each layer.
+        weights: Shape (units, in_features) each.
+        biases: Shape (units,) each, or None.
+        slots: For each slot of the update rule, what it remembers of weight and bias of each layer
+            in turn, shaped like these.
+        keep_predictions: Whether to return what came out, before each step, of the last layer.
+        steps_done: Shape (1,), int64: counts the steps up while they are taken.
+
+    Returns:
+        The loss of each batch before its step, shape (steps,), and the outputs in order, shape
+        (samples, units), or (0, units) if they were not to be kept.
+
+    Raises:
+        RuntimeError: A shape, dtype or device is none of these; nothing has changed then.
+    """
+    return torch.ops.torchnn.train_(
+        x,
+        y,
+        sample_weight,
+        order,
+        batch_size,
+        torch.tensor(learning_rates, dtype=torch.float64),
+        _LOSSES.index(loss),
+        _UPDATES.index(update),
+        torch.tensor([options[name] for name in _OPTIONS], dtype=torch.float64),
+        steps_before,
+        [_PLACES[name] for name in activations],
+        list(weights),
+        _filled_in(biases, x),
+        _filled_in([tensor for slot in slots for tensor in slot], x),
+        keep_predictions,
+        steps_done,
+    )
+
+
+def predict(
+    x: Tensor,
+    activations: Sequence[str],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+) -> Tensor:
+    """Computes the output of a network of dense layers, in one native call, without gradients.
+
+    Args:
+        x: Features, shape (N, in_features), float32 or float64, on the CPU.
+        activations: A name from activations() for each layer.
+        weights: Shape (units, in_features) each.
+        biases: Shape (units,) each, or None.
+
+    Returns:
+        Shape (N, units of the last layer).
+
+    Raises:
+        RuntimeError: A shape, dtype or device does not fit.
+    """
+    places = [_PLACES[name] for name in activations]
+    return torch.ops.torchnn.predict(x, places, list(weights), _filled_in(biases, x))
+
+
+def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
+    """An operator's list holds tensors only: one without elements stands for None."""
+    return [like.new_empty(0) if t is None else t for t in tensors]
 
 
 def _dense_elsewhere(

@@ -19,7 +19,8 @@ PATIENCE = 0.1  # seconds before an unfinished line is worth showing
 class Counter(Protocol):
     """An engine, as far as progress looks at it: steps_done counts up while it works."""
 
-    steps_done: int
+    @property
+    def steps_done(self) -> int: ...
 
 
 class Progress(Callback):
@@ -98,7 +99,7 @@ class Progress(Callback):
         from rich.console import Console  # 50 ms to import: not before someone looks
 
         console = Console()
-        is_terminal = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+        is_terminal = console.is_terminal and sys.stdout.isatty() and not console.is_dumb_terminal
         is_live = (is_terminal and not console.legacy_windows) or console.is_jupyter
         if verbose == 2 or not is_live:
             return PlainScreen(sys.stdout)

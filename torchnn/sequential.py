@@ -116,7 +116,8 @@ class Sequential(Model, nn.Sequential):
             print_fn: Gets the text, as one string, in place of the terminal.
         """
         title = f'Model: "{self.name}"'
-        rows = summary.rows(self.layers, names.of(self.layers), self._form())
+        form = building.form(self, self._input_shape or self.sample_shape)
+        rows = summary.rows(self.layers, names.of(self.layers), form)
         trains = f"Training engine: {engine.describe(self, self._recipe)}"
         summary.show(title, rows, [*summary.totals(self), trains], print_fn)
 

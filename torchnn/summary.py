@@ -28,18 +28,18 @@ def show(
         notes: The lines below.
         print_fn: Gets the text, as one string, in place of the terminal.
     """
-    from rich.console import Console  # 50 ms to import: not before someone looks
+    from rich.console import Console, Group  # 50 ms to import: not before someone looks
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title, "bold"), title_justify="left")
     table.add_column("Layer (type)")
     table.add_column("Output shape")
     table.add_column("Parameters", justify="right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a name is no markup
     console = Console(file=io.StringIO() if print_fn else None)
-    for part in (table, *notes):
-        console.print(part, highlight=False, markup=False)
+    console.print(Group(table, *map(Text, notes)))
     if print_fn:
         print_fn(console.file.getvalue())  # type: ignore[attr-defined]
 

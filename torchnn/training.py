@@ -15,18 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchnn.autograd import Result
 from torchnn.batches import Feed, Run
 from torchnn.building import mode
-from torchnn.callbacks import History
+from torchnn.callbacks import History, InvalidLossWarning
 from torchnn.data import Samples
-from torchnn.engine import AutogradEngine, Recipe, Result, choose
+from torchnn.engine import Engine, choose
 from torchnn.hooks import CallbackList
 from torchnn.progress import Progress
+from torchnn.recipe import Recipe
 from torchnn.tally import Tally
-
-
-class InvalidLossWarning(RuntimeWarning):
-    """The loss became NaN or infinite."""
 
 
 class Fit:
@@ -138,7 +136,7 @@ class Fit:
 
 def measure(
     model: nn.Module,
-    engine: AutogradEngine,
+    engine: Engine,
     feed: Feed,
     tally: Tally,
     callbacks: CallbackList,

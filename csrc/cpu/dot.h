@@ -101,8 +101,8 @@ struct Dot {
 
   template <int rows, class Row>
   static TORCHNN_FN void last_rows(int64_t left, int64_t depth, const Row& row, const T* weight,
-                                   int64_t weight_stride, const T* bias, T* out,
-                                   int64_t out_stride, int64_t count) {
+                                   int64_t weight_stride, const T* bias, T* out, int64_t out_stride,
+                                   int64_t count) {
     if constexpr (rows > 0) {
       if (left == rows)
         row_tile<rows>(depth, row, weight, weight_stride, bias, out, out_stride, count);

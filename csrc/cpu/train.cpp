@@ -39,8 +39,8 @@ struct Weights {
   int64_t stride;  // from row to row, a multiple of the register
 };
 
-// weight[units, features] takes the step that its gradient grad_z.T @ x calls for. The gradient of a
-// tile is summed in registers and used up there: it never exists as an array.
+// weight[units, features] takes the step that its gradient grad_z.T @ x calls for. The gradient of
+// a tile is summed in registers and used up there: it never exists as an array.
 template <class Update, class T>
 struct UpdateWeight {
   template <class Isa>
@@ -62,8 +62,8 @@ struct UpdateWeight {
       // tiles as even as they come: 25 units are 5 x 5, not 4 x 6 and 1
       const int64_t left = units - n, tiles = (left + Isa::tile_rows - 1) / Isa::tile_rows;
       height = (left + tiles - 1) / tiles;
-      of_height<Isa, Isa::tile_rows, registers>(height, rows, grad_z + n, grad_stride, x, k, weights,
-                                                n, step);
+      of_height<Isa, Isa::tile_rows, registers>(height, rows, grad_z + n, grad_stride, x, k,
+                                                weights, n, step);
     }
   }
 
@@ -101,7 +101,8 @@ struct UpdateWeight {
     for (int i = 0; i < height; ++i)
 #pragma GCC unroll 2
       for (int j = 0; j < registers; ++j)
-        take_step<Update, V>(weights, (n + i) * weights.stride + k + j * lanes<V>, grad[i][j], step);
+        take_step<Update, V>(weights, (n + i) * weights.stride + k + j * lanes<V>, grad[i][j],
+                             step);
   }
 
   template <class Rule, class V>
@@ -193,7 +194,8 @@ LossCall<T> loss_call(int64_t place) {
   return call;
 }
 
-// ---- the network: weights and activations padded to whole registers, so that no tile has a tail ----
+// ---- the network: weights and activations padded to whole registers, so that no tile has a tail
+// ----
 
 template <class T>
 class Network {
@@ -227,14 +229,14 @@ class Network {
     });
   }
 
-  // One step of gradient descent on the rows order[0 ... rows - 1].
-  void step(int64_t number, const int64_t* order, int64_t rows) {
+  // One step of gradient descent on some rows, from the begin-th in order on.
+  void step(int64_t number, int64_t begin, int64_t rows) {
     const UpdateStep<T> update(job_.options, job_.learning_rates[number],
                                job_.steps_before + number + 1);
     Layer& last = layers_.back();
     // 1. fetch the batch
-    fetch_inputs(order, rows);
-    fetch_targets(order, rows);
+    fetch_inputs(begin, rows);
+    fetch_targets(begin, rows);
     // 2. forward: a = activation(x @ weight.T + bias), layer by layer
     for (Layer& layer : layers_) forward(layer, rows);
     // 3. loss, and its derivative with respect to the outputs
@@ -254,9 +256,9 @@ class Network {
     }
   }
 
-  // The network's output for the rows order[0 ... rows - 1].
-  void predict(const int64_t* order, int64_t rows, T* to) {
-    fetch_inputs(order, rows);
+  // The network's output for the same.
+  void predict(int64_t begin, int64_t rows, T* to) {
+    fetch_inputs(begin, rows);
     for (Layer& layer : layers_) forward(layer, rows);
     std::copy(layers_.back().out, layers_.back().out + rows * layers_.back().units, to);
   }
@@ -336,10 +338,12 @@ class Network {
     }
   }
 
-  void fetch_inputs(const int64_t* order, int64_t rows) {
+  int64_t row_of(int64_t i) const { return job_.order ? job_.order[i] : i; }
+
+  void fetch_inputs(int64_t begin, int64_t rows) {
     Layer& first = layers_.front();
     for (int64_t i = 0; i < rows; ++i) {
-      const T* row = job_.x + order[i] * job_.x_stride;
+      const T* row = job_.x + row_of(begin + i) * job_.x_stride;
       if (is_copied()) {
         T* to = copied_ + i * first.in_stride;
         std::copy(row, row + first.in_features, to);
@@ -350,13 +354,14 @@ class Network {
   }
 
   // Also each output's share in the loss: weight / (rows * units), and 0 beyond the last row.
-  void fetch_targets(const int64_t* order, int64_t rows) {
+  void fetch_targets(int64_t begin, int64_t rows) {
     const int64_t units = layers_.back().units, count = rows * units;
     const T share = T(1) / T(count);
     for (int64_t i = 0; i < rows; ++i) {
-      const T weight = job_.sample_weight ? job_.sample_weight[order[i]] * share : share;
+      const int64_t row = row_of(begin + i);
+      const T weight = job_.sample_weight ? job_.sample_weight[row] * share : share;
       for (int64_t j = 0; j < units; ++j) {
-        targets_[i * units + j] = job_.y[order[i] * units + j];
+        targets_[i * units + j] = job_.y[row * units + j];
         scales_[i * units + j] = weight;
       }
     }
@@ -419,7 +424,7 @@ template <class T>
 void train(const Train<T>& job) {
   Network<T> network(job);
   for (int64_t begin = 0, number = 0; begin < job.samples; begin += job.batch_size, ++number) {
-    network.step(number, job.order + begin, std::min(job.batch_size, job.samples - begin));
+    network.step(number, begin, std::min(job.batch_size, job.samples - begin));
     std::atomic_ref<int64_t>(*job.steps_done).fetch_add(1, std::memory_order_relaxed);
   }
   network.write_back();
@@ -430,7 +435,7 @@ void predict(const Train<T>& job) {
   Network<T> network(job);
   const int64_t units = job.layers[job.layer_count - 1].units;
   for (int64_t begin = 0; begin < job.samples; begin += job.batch_size)
-    network.predict(job.order + begin, std::min(job.batch_size, job.samples - begin),
+    network.predict(begin, std::min(job.batch_size, job.samples - begin),
                     job.predictions + begin * units);
 }
 

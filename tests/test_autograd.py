@@ -1,14 +1,15 @@
-"""The engine: steps, their losses and predictions, and cross-entropy from z."""
+"""The autograd engine: steps, their losses and predictions, and cross-entropy from z."""
 
 import pytest
 import torch
 from torch import nn
 
-from torchnn import engine, losses, metrics, optimizers
+from torchnn import losses, metrics, optimizers
+from torchnn.autograd import AutogradEngine, logits
 from torchnn.batches import Run
 from torchnn.data import Samples
-from torchnn.engine import AutogradEngine, Recipe, choose
 from torchnn.layers import Activation, Dense
+from torchnn.recipe import Recipe
 
 
 def sigmoid_layer():
@@ -41,7 +42,7 @@ def all_of(*tensors):
 
 def test_logits_is_the_model_up_to_the_sigmoid(sigmoid_model):
     x = torch.randn(4, 3)
-    z = engine.logits(sigmoid_model)(x)
+    z = logits(sigmoid_model)(x)
     torch.testing.assert_close(torch.sigmoid(z), sigmoid_model(x))
 
 
@@ -56,8 +57,8 @@ def test_logits_is_the_model_up_to_the_sigmoid(sigmoid_model):
     ],
 )
 def test_without_a_sigmoid_there_are_no_logits(end):
-    assert engine.logits(nn.Sequential(nn.Sigmoid(), end)) is None
-    assert engine.logits(nn.Sequential()) is None
+    assert logits(nn.Sequential(nn.Sigmoid(), end)) is None
+    assert logits(nn.Sequential()) is None
 
 
 @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook"])
@@ -67,8 +68,8 @@ def test_what_a_hook_watches_is_computed_as_it_stands(kind, place):
     seen = []
     watched = model if place == "model" else model[-1]
     getattr(watched, f"register_{kind}")(lambda *arguments: seen.append(1))
-    assert engine.logits(model) is None
-    choose(model, recipe(model)).train(all_of(torch.ones(1, 3), torch.ones(1, 1)))
+    assert logits(model) is None
+    AutogradEngine(model, recipe(model)).train(all_of(torch.ones(1, 3), torch.ones(1, 1)))
     assert seen == [1]
 
 
@@ -76,7 +77,7 @@ def test_what_a_hook_watches_is_computed_as_it_stands(kind, place):
 def test_backward_hooks_watch_too(kind):
     model = nn.Sequential(sigmoid_layer())
     getattr(model[0], f"register_{kind}")(lambda *arguments: None)
-    assert engine.logits(model) is None
+    assert logits(model) is None
 
 
 def test_a_forward_of_its_own_is_called():
@@ -84,7 +85,7 @@ def test_a_forward_of_its_own_is_called():
         def forward(self, x):
             return super().forward(super().forward(x).expand(-1, 3))
 
-    assert engine.logits(Twice(sigmoid_layer())) is None
+    assert logits(Twice(sigmoid_layer())) is None
 
 
 def test_a_saturated_sigmoid_still_learns(sigmoid_model, device):
@@ -94,10 +95,10 @@ def test_a_saturated_sigmoid_still_learns(sigmoid_model, device):
         for parameter in sigmoid_model.parameters():
             parameter.fill_(200.0)
     before = [parameter.clone() for parameter in sigmoid_model.parameters()]
-    trained = choose(sigmoid_model, recipe(sigmoid_model))
+    trained = AutogradEngine(sigmoid_model, recipe(sigmoid_model))
     result = trained.train(all_of(x, torch.zeros(1, 1, device=device)))
     # The loss of a certain mistake is z itself, and its gradient is 1.
-    assert result.losses.item() == pytest.approx(engine.logits(sigmoid_model)(x).item(), rel=0.1)
+    assert result.losses.item() == pytest.approx(logits(sigmoid_model)(x).item(), rel=0.1)
     assert result.losses.item() > 100
     assert all(
         not torch.equal(a, b) for a, b in zip(before, sigmoid_model.parameters(), strict=True)
@@ -115,7 +116,7 @@ def test_predictions_are_probabilities(sigmoid_model):
 
 def test_predictions_are_those_before_each_step():
     model = nn.Sequential(Dense(1, in_features=1, kernel_initializer="zeros"))
-    trained = choose(model, recipe(model, "mse", optimizers.SGD(0.5), names=["mae"]))
+    trained = AutogradEngine(model, recipe(model, "mse", optimizers.SGD(0.5), names=["mae"]))
     x, y = torch.ones(3, 1), torch.ones(3, 1)
     result = trained.train(Run(Samples(x, y), 1, 0, 3))
     # The error halves in kernel and bias alike: 0, then 2 * 0.5 * 2 * 1 = 2, then 0 again.
@@ -126,13 +127,13 @@ def test_predictions_are_those_before_each_step():
 def test_without_metrics_no_predictions_are_kept():
     model = nn.Sequential(sigmoid_layer())
     run = all_of(torch.ones(1, 3), torch.ones(1, 1))
-    assert choose(model, recipe(model)).train(run).predictions is None
+    assert AutogradEngine(model, recipe(model)).train(run).predictions is None
 
 
 def test_testing_changes_nothing():
     model = nn.Sequential(sigmoid_layer())
     before = [parameter.clone() for parameter in model.parameters()]
-    result = choose(model, recipe(model)).test(all_of(torch.ones(5, 3), torch.ones(5, 1)))
+    result = AutogradEngine(model, recipe(model)).test(all_of(torch.ones(5, 3), torch.ones(5, 1)))
     assert result.losses.shape == (3,)
     assert all(map(torch.equal, before, model.parameters()))
     assert not result.losses.requires_grad
@@ -140,7 +141,7 @@ def test_testing_changes_nothing():
 
 def test_steps_are_counted():
     model = nn.Sequential(sigmoid_layer())
-    trained = choose(model, recipe(model))
+    trained = AutogradEngine(model, recipe(model))
     run = all_of(torch.ones(5, 3), torch.ones(5, 1))
     trained.train(run)
     trained.test(run)
@@ -152,11 +153,11 @@ def test_training_works_where_gradients_are_off():
     model = nn.Sequential(sigmoid_layer())
     before = model[0].weight.clone()
     with torch.no_grad():
-        choose(model, recipe(model)).train(all_of(torch.ones(1, 3), torch.zeros(1, 1)))
+        AutogradEngine(model, recipe(model)).train(all_of(torch.ones(1, 3), torch.zeros(1, 1)))
     assert not torch.equal(before, model[0].weight)
 
 
 def test_sample_weights_reach_the_loss():
     model = nn.Sequential(Dense(1, in_features=1, kernel_initializer="zeros"))
     run = all_of(torch.ones(2, 1), torch.ones(2, 1), torch.tensor([3.0, 0.0]))
-    assert choose(model, recipe(model, "mse")).test(run).losses.tolist() == [1.5]
+    assert AutogradEngine(model, recipe(model, "mse")).test(run).losses.tolist() == [1.5]

@@ -1,0 +1,166 @@
+"""Libraries that bring their own fit: torchnn, Keras, scikit-learn, skorch.
+
+As in benchmarks.loops: a class takes a network, and `fit(epochs)` trains on and returns the mean
+loss of every epoch. Here that is one call of the library's fit, with all it does around the
+training: judging the data, callbacks, a history.
+"""
+
+import warnings
+from itertools import pairwise
+
+from benchmarks.loops import torch_model
+from benchmarks.networks import Network
+
+
+class TorchnnFit:
+    """Sequential.fit, on NumPy arrays."""
+
+    def __init__(self, network: Network, verbose: int = 0):
+        import torch
+
+        import torchnn as tn
+
+        self.network, self.verbose = network, verbose
+        self.x, self.y = network.data()
+        pairs = list(pairwise(network.widths))
+        dtype = getattr(torch, network.dtype)
+        self.model = tn.Sequential(
+            [tn.layers.Dense(o, "sigmoid", in_features=i, dtype=dtype) for i, o in pairs]
+        )
+        self.model.set_weights([array for layer in network.weights() for array in layer])
+        sgd = tn.optimizers.SGD(network.learning_rate)
+        self.model.compile(sgd, loss="binary_crossentropy")
+
+    def fit(self, epochs: int) -> list[float]:
+        history = self.model.fit(
+            self.x,
+            self.y,
+            batch_size=self.network.batch_size,
+            epochs=epochs,
+            verbose=self.verbose,
+            shuffle=False,
+        )
+        return history.history["loss"]
+
+
+class TorchnnEngine(TorchnnFit):
+    """The engine under that fit, one call an epoch, on tensors known to be good."""
+
+    def __init__(self, network: Network):
+        super().__init__(network)
+        from torch import from_numpy
+
+        from torchnn import engine, recipe
+        from torchnn.batches import Run
+        from torchnn.data import Samples
+
+        settled = recipe.settle(self.model.optimizer, self.model.loss, None)
+        settled.optimizer.build(self.model.parameters())
+        self.engine = engine.choose(self.model, settled)
+        if isinstance(self.engine, engine.AutogradEngine):
+            raise NotImplementedError("fit has no fused engine for this network")
+        samples = Samples(from_numpy(self.x), from_numpy(self.y))
+        self.epoch = Run(samples, network.batch_size, 0, network.samples)
+
+    def fit(self, epochs: int) -> list[float]:
+        losses = [self.engine.train(self.epoch).losses for _ in range(epochs)]
+        sizes = self.epoch.sizes
+        return [
+            sum(x * n for x, n in zip(each.tolist(), sizes, strict=True)) / sum(sizes)
+            for each in losses
+        ]
+
+
+class KerasFit:
+    """keras.Sequential.fit, on NumPy arrays; the environment names the backend."""
+
+    def __init__(self, network: Network, jit_compile: bool | str = "auto", fused_steps=False):
+        import keras
+
+        keras.config.set_floatx(network.dtype)
+        keras.utils.clear_session()
+        self.network = network
+        self.x, self.y = network.data()
+        self.model = keras.Sequential(
+            [
+                keras.Input((network.widths[0],)),
+                *(keras.layers.Dense(units, activation="sigmoid") for units in network.widths[1:]),
+            ]
+        )
+        self.model.set_weights([array for layer in network.weights() for array in layer])
+        self.model.compile(
+            optimizer=keras.optimizers.SGD(network.learning_rate),
+            loss=keras.losses.BinaryCrossentropy(),
+            jit_compile=jit_compile,
+            steps_per_execution=network.steps if fused_steps else 1,
+        )
+
+    def fit(self, epochs: int) -> list[float]:
+        history = self.model.fit(
+            self.x,
+            self.y,
+            batch_size=self.network.batch_size,
+            epochs=epochs,
+            verbose=0,
+            shuffle=False,
+        )
+        return history.history["loss"]
+
+
+class SklearnFit:
+    """MLPClassifier without penalty, momentum and early stopping; each fit goes on (warm_start)."""
+
+    def __init__(self, network: Network):
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPClassifier
+
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it means: max_iter was reached
+        self.x, y = network.data()
+        self.y = y.ravel().astype(int)
+        self.model = MLPClassifier(
+            hidden_layer_sizes=network.widths[1:-1],
+            activation="logistic",
+            solver="sgd",
+            alpha=0.0,
+            batch_size=network.batch_size,
+            learning_rate_init=network.learning_rate,
+            momentum=0.0,
+            nesterovs_momentum=False,
+            shuffle=False,
+            tol=0.0,
+            n_iter_no_change=10**9,
+            warm_start=True,
+        )
+        # The first call makes the weights, from one step that is undone here.
+        self.model.partial_fit(self.x, self.y, classes=[0, 1])
+        kernels, biases = zip(*network.weights(), strict=True)
+        self.model.coefs_, self.model.intercepts_ = list(kernels), list(biases)
+
+    def fit(self, epochs: int) -> list[float]:
+        self.model.set_params(max_iter=epochs).fit(self.x, self.y)
+        return self.model.loss_curve_[-epochs:]
+
+
+class SkorchFit:
+    """skorch.NeuralNet around the model of the PyTorch loops."""
+
+    def __init__(self, network: Network):
+        import torch
+        from skorch import NeuralNet
+
+        self.x, self.y = network.data()
+        self.net = NeuralNet(
+            torch_model(network),
+            criterion=torch.nn.BCEWithLogitsLoss,
+            optimizer=torch.optim.SGD,
+            lr=network.learning_rate,
+            batch_size=network.batch_size,
+            iterator_train__shuffle=False,
+            train_split=None,
+            verbose=0,
+            warm_start=True,
+        )
+
+    def fit(self, epochs: int) -> list[float]:
+        self.net.set_params(max_epochs=epochs).fit(self.x, self.y)
+        return self.net.history[-epochs:, "train_loss"]

@@ -1,0 +1,189 @@
+"""Whole training runs of small networks: torchnn against everyone.
+
+    python -m benchmarks.training [--networks notes deep] [--peers jax numpy] [--rounds 15]
+                                  [--dtype float64] [--save training-cpu]
+    python -m benchmarks.training --sweep --save sweep-cpu
+
+Every implementation trains the same network on the same data, from the same weights, in the same
+order, in a process of its own. First their losses must agree with those of a float64 loop; then
+they take turns. A turn is what a user calls: one fit, or a hand-written loop, of up to 100 epochs,
+fewer if they take long. Its time over its steps is one sample.
+"""
+
+import argparse
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks import floor, harness
+from benchmarks.harness import timing
+from benchmarks.loops import NumpyLoop
+from benchmarks.networks import NETWORKS, SWEEPS, Network
+from benchmarks.peers import IN_SWEEPS, PEERS
+from benchmarks.workers import PeerError, Worker
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a loss, relative to the float64 loop's
+CHECKED_STEPS = 64  # at least; and at least two epochs
+MOST_EPOCHS, LEAST_EPOCHS = 100, 3  # a turn
+TURN_SECONDS = 0.4  # about, between these bounds
+
+
+@dataclass
+class Contender:
+    """A worker that has prepared the network.
+
+    Attributes:
+        epochs: How many a turn takes.
+        loss_error: The largest relative difference from the float64 loop's losses.
+        samples: Microseconds a step, one for each turn.
+    """
+
+    worker: Worker
+    epochs: int
+    loss_error: float
+    samples: list[float]
+
+    def turn(self, steps: int) -> None:
+        seconds, _ = self.worker.fit(self.epochs)
+        self.samples.append(seconds / (self.epochs * steps) * 1e6)
+
+
+class Comparison:
+    """The workers and what is found out about them.
+
+    Args:
+        names: Keys of PEERS.
+    """
+
+    def __init__(self, names: list[str], dtype: str, rounds: int, stack: ExitStack):
+        self.dtype, self.rounds = dtype, rounds
+        self.workers = {name: Worker(name) for name in names}
+        for worker in self.workers.values():
+            stack.callback(worker.close)
+        self.versions: dict[str, str] = {}
+        self.floor = floor.measure(dtype, torch.get_num_threads())
+
+    def run(self, network: Network) -> list[dict[str, object]]:
+        """Checks, then times everyone on this network; returns a row for each."""
+        network = replace(network, dtype=self.dtype)
+        epochs = max(2, -(-CHECKED_STEPS // network.steps))
+        exact = NumpyLoop(replace(network, dtype="float64")).fit(epochs)
+        prepared = [self.prepare(worker, network, exact) for worker in self.workers.values()]
+        contenders = [contender for contender in prepared if contender]
+        for _ in range(self.rounds):
+            for contender in contenders:
+                contender.turn(network.steps)
+        return self.rows(network, contenders)
+
+    def prepare(self, worker: Worker, network: Network, exact: list[float]) -> Contender | None:
+        """Makes a worker ready and compares its losses, or says why it stays out."""
+        try:
+            self.versions |= worker.prepare(network)
+            _, losses = worker.fit(len(exact))
+        except PeerError as error:
+            print(f"{worker.peer.label} is left out: {error}")
+            return None
+        loss_error = max(abs(a - b) / b for a, b in zip(losses, exact, strict=True))
+        if not loss_error < TOLERANCE[self.dtype]:
+            raise SystemExit(f"{worker.peer.label} is wrong: losses {losses}, should be {exact}")
+        return Contender(worker, _epochs_in_a_turn(worker), loss_error, [])
+
+    def rows(self, network: Network, contenders: list[Contender]) -> list[dict[str, object]]:
+        """What was found out about each, with its ratio to torchnn and to the floor."""
+        times = {c.worker.name: timing(c.samples) for c in contenders}
+        ours = times["torchnn"].median if "torchnn" in times else None
+        floors = self.floor.microseconds(network.flop)
+        return [
+            {
+                "layers": network.layers,
+                "widths": network.widths,
+                "batch": network.batch,
+                "batch_size": network.batch_size,
+                "samples": network.samples,
+                "dtype": self.dtype,
+                "flop": network.flop,
+                "floor_one_core": floors[0],
+                "floor_all_cores": floors[1],
+                "peer": c.worker.name,
+                "label": c.worker.peer.label,
+                "differs": c.worker.peer.differs,
+                "epochs": c.epochs,
+                "loss_error": c.loss_error,
+                "step": times[c.worker.name],
+                "ratio": ours and times[c.worker.name].median / ours,
+            }
+            for c in contenders
+        ]
+
+
+def _epochs_in_a_turn(worker: Worker) -> int:
+    """How many epochs fill a turn; the fits that are timed for it also end the warming up."""
+    seconds = min(worker.fit(LEAST_EPOCHS)[0] for _ in range(2))
+    fitting = round(LEAST_EPOCHS * TURN_SECONDS / seconds)
+    return min(max(fitting, LEAST_EPOCHS), MOST_EPOCHS)
+
+
+def print_table(rows: list[dict[str, object]], cores: int) -> None:
+    first = rows[0]
+    floors = first["floor_one_core"], first["floor_all_cores"]
+    title = (
+        f"{first['layers']}, {first['batch']}, {first['samples']:,} samples, {first['dtype']}: "
+        f"{first['flop'] / 1e6:.2f} MFLOP a step; floor {floors[0]:.1f} us on one core, "
+        f"{floors[1]:.1f} us on {cores}"
+    )
+    columns = ["", "us a step", "p20", "p80", "torchnn = 1", "floor = 1", f"{cores} cores"]
+    lines = [
+        [
+            row["label"],
+            *(f"{t:.1f}" for t in (row["step"].median, row["step"].p20, row["step"].p80)),
+            f"{row['ratio']:.2f}" if row["ratio"] else "-",
+            *(f"{row['step'].median / us:.1f}x" for us in floors),
+            f"{row['loss_error']:.0e}",
+            str(row["epochs"]),
+        ]
+        for row in sorted(rows, key=lambda row: row["step"].median)
+    ]
+    harness.show(title, [*columns, "loss off by", "epochs"], lines)
+
+
+def print_notes(rows: list[dict[str, object]]) -> None:
+    """What is not the same work."""
+    for note in dict.fromkeys(f"{r['label']}: {r['differs']}." for r in rows if r["differs"]):
+        print(note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="beside torchnn")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
+    parser.add_argument("--sweep", action="store_true", help="widths and batch sizes instead")
+    parser.add_argument("--save", metavar="NAME", help="write benchmarks/results/NAME.json")
+    options = parser.parse_args()
+    names = options.peers or (IN_SWEEPS if options.sweep else PEERS)
+    rows: list[dict[str, object]] = []
+    with ExitStack() as stack:
+        names = list(dict.fromkeys(["torchnn", *names]))
+        comparison = Comparison(names, options.dtype, options.rounds, stack)
+        for sweep, networks in plan(options):
+            for network in networks:
+                found = [{"sweep": sweep, **row} for row in comparison.run(network)]
+                print_table(found, torch.get_num_threads())
+                rows += found
+    print_notes(rows)
+    if options.save:
+        facts = {"versions": comparison.versions, "gflops": comparison.floor._asdict()}
+        print("written:", harness.save(options.save, rows, **facts))
+
+
+def plan(options: argparse.Namespace) -> list[tuple[str | None, list[Network]]]:
+    """The networks to train, under the name of their sweep."""
+    if options.sweep:
+        return list(SWEEPS.items())
+    return [(None, [NETWORKS[name] for name in options.networks])]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""torchnn.ops.train_ and predict against their definition in plain PyTorch, in float64."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from torchnn import ops, reference
+
+OPTIONS = {"momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
+SLOTS = {"gradient_descent": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+NETWORKS = [  # widths, rows, batch size
+    ((1, 1), 5, 2),
+    ((3, 2), 7, 7),
+    ((400, 25, 25, 1), 70, 32),
+    ((7, 16, 33, 3), 50, 16),
+    ((20, 9, 9, 9, 9, 9, 9, 1), 33, 8),
+    ((64, 130, 70, 2), 40, 64),
+]
+
+
+def job(widths, rows, batch_size, dtype=torch.float64, update="gradient_descent", **changes):
+    """Arguments of train_ with random data and weights."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weights = [random(o, i) / i**0.5 for i, o in pairwise(widths)]
+    biases = [random(o) / 10 for o in widths[1:]]
+    parameters = [p for pair in zip(weights, biases, strict=True) for p in pair]
+    steps = changes.pop("steps", -(-rows // batch_size))
+    arguments = {
+        "x": random(rows, widths[0]),
+        "y": (random(rows, widths[-1]) > 0).double(),
+        "sample_weight": None,
+        "order": torch.randint(rows, (steps * batch_size,), generator=generator),
+        "batch_size": batch_size,
+        "learning_rates": [0.1 / (1 + i) ** 0.5 for i in range(steps)],
+        "loss": "binary_crossentropy_from_logits",
+        "update": update,
+        "options": OPTIONS,
+        "steps_before": 0,
+        "activations": ["sigmoid"] * (len(widths) - 2) + ["identity"],
+        "weights": weights,
+        "biases": biases,
+        "slots": [[torch.zeros_like(p) for p in parameters] for _ in range(SLOTS[update])],
+        "keep_predictions": True,
+        "steps_done": torch.zeros(1, dtype=torch.int64),
+    } | changes
+    return cast(arguments, dtype)
+
+
+def cast(value, dtype):
+    """A copy, with its floating tensors in a dtype."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value.clone()
+    if isinstance(value, dict):
+        return {k: v if k in ("options",) else cast(v, dtype) for k, v in value.items()}
+    if isinstance(value, list):
+        return [cast(v, dtype) for v in value]
+    return value
+
+
+def call(function, arguments):
+    """Passes the first four arguments by place and the others by name."""
+    places = ("x", "y", "sample_weight", "order")
+    named = {name: value for name, value in arguments.items() if name not in places}
+    return function(*(arguments[name] for name in places), **named)
+
+
+def run(function, arguments):
+    """What training gives and leaves behind: losses, predictions, weights, biases, slots."""
+    own = cast(arguments, arguments["x"].dtype)
+    own = own | {k: clone(own[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    losses, predictions = call(function, own)
+    slots = [tensor for slot in own["slots"] for tensor in slot]
+    left = [t for t in [*own["weights"], *own["biases"], *slots] if t is not None]
+    return [losses, predictions, *left, own["steps_done"]]
+
+
+def clone(value):
+    if isinstance(value, list):
+        return [clone(v) for v in value]
+    return None if value is None else value.clone()
+
+
+def assert_same_training(arguments, rtol=1e-10, atol=1e-11):
+    exact = run(reference.train_, cast(arguments, torch.float64))
+    for ours, expected in zip(run(ops.train_, arguments), exact, strict=True):
+        assert ours.dtype in (arguments["x"].dtype, torch.int64)
+        torch.testing.assert_close(ours.to(expected), expected, rtol=rtol, atol=atol)
+
+
+def test_the_lists_are_those_of_the_reference():
+    assert ops.losses() == tuple(reference.LOSSES)
+    assert ops.updates() == tuple(reference.UPDATES) == tuple(SLOTS)
+
+
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_is_that_of_the_reference(network, update):
+    assert_same_training(job(*network, update=update))
+
+
+@pytest.mark.parametrize("loss", ops.losses())
+@pytest.mark.parametrize("activation", ops.activations())
+@pytest.mark.parametrize("last", ops.activations())
+def test_any_activation_goes_with_any_loss(activation, last, loss):
+    activations = [activation, activation, last]
+    assert_same_training(job((9, 8, 7, 3), 40, 16, activations=activations, loss=loss))
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100])
+@pytest.mark.parametrize("update", SLOTS)
+def test_float32_is_as_exact_as_pytorch_for_many_steps(steps, update):
+    arguments = job((30, 20, 10, 1), 100, 16, torch.float32, update, steps=steps)
+    exact = run(reference.train_, cast(arguments, torch.float64))
+    eager = run(reference.train_, arguments)
+    for ours, theirs, truth in zip(run(ops.train_, arguments), eager, exact, strict=True):
+        allowed = 4 * (theirs.double() - truth).abs().max() + 1e-6 * truth.abs().max()
+        assert (ours.double() - truth).abs().max() <= allowed
+
+
+def test_sample_weights_and_weight_decay():
+    weight = torch.linspace(0, 3, 50, dtype=torch.float64)
+    options = OPTIONS | {"weight_decay": 0.3}
+    for update in SLOTS:
+        arguments = job((5, 4, 2), 50, 16, update=update, sample_weight=weight, options=options)
+        assert_same_training(arguments)
+
+
+def test_layers_without_a_bias_and_a_shorter_last_batch():
+    arguments = job((6, 5, 1), 20, 8, update="adam", order=None)
+    arguments["biases"][0] = None
+    for slot in arguments["slots"]:
+        slot[1] = None
+    arguments["learning_rates"] = [0.1, 0.2, 0.3]  # 20 rows are 8, 8 and 4
+    assert_same_training(arguments)
+
+
+def test_a_second_call_goes_on_where_the_first_stopped():
+    arguments = job((6, 5, 1), 40, 10, update="adam")
+    whole = run(ops.train_, arguments)
+    half = {"keep_predictions": False}
+    rates, order = arguments["learning_rates"], arguments["order"]
+    first = arguments | half | {"order": order[:20], "learning_rates": rates[:2]}
+    state = {k: clone(arguments[k]) for k in ("weights", "biases", "slots")}
+    rest = {"order": order[20:], "learning_rates": rates[2:]}
+    for part in (first | state, arguments | half | rest | state | {"steps_before": 2}):
+        call(ops.train_, part)
+    parts = [*state["weights"], *state["biases"], *(t for slot in state["slots"] for t in slot)]
+    assert all(torch.equal(a, b) for a, b in zip(parts, whole[2:-1], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_run_gives_the_same_bits(dtype):
+    arguments = job((33, 20, 10, 1), 100, 16, dtype, "adam")
+    first, second = run(ops.train_, arguments), run(ops.train_, arguments)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_strided_rows_of_x_are_read_right():
+    arguments = job((16, 5, 1), 40, 8, torch.float32)
+    wide = torch.full((40, 21), torch.nan)
+    wide[:, 3:19] = arguments["x"]
+    expected = run(ops.train_, arguments)
+    own = {k: clone(arguments[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    rest = {
+        k: v for k, v in (arguments | own).items() if k not in ("x", "y", "sample_weight", "order")
+    }
+    losses, _ = ops.train_(wide[:, 3:19], arguments["y"], None, arguments["order"], **rest)
+    assert torch.equal(losses, expected[0])
+    assert all(torch.equal(a, b) for a, b in zip(own["weights"], expected[2:4], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("widths", [(1, 1), (400, 25, 25, 1), (7, 33, 3)])
+@pytest.mark.parametrize("rows", [0, 1, 64, 3000])
+def test_predict_is_that_of_the_reference(widths, rows, dtype):
+    arguments = job(widths, 10, 5, dtype)
+    network = arguments["activations"], arguments["weights"], [*arguments["biases"][:-1], None]
+    x = torch.randn(rows, widths[0], dtype=dtype)
+    torch.testing.assert_close(ops.predict(x, *network), reference.predict(x, *network))
+
+
+BAD = {
+    "y of other rows": {"y": torch.ones(39, 1)},
+    "y of other units": {"y": torch.ones(40, 2)},
+    "y of another dtype": {"y": torch.ones(40, 1).double()},
+    "a weight of another width": {"weights": [torch.ones(5, 16), torch.ones(1, 4)]},
+    "one weight too few": {"weights": [torch.ones(5, 16)]},
+    "a bias of another width": {"biases": [torch.ones(5), torch.ones(2)]},
+    "an order beyond the rows": {"order": torch.tensor([40])},
+    "a negative order": {"order": torch.tensor([-1])},
+    "an order of another dtype": {"order": torch.zeros(8, dtype=torch.int32)},
+    "too few learning rates": {"learning_rates": [0.1]},
+    "no batches": {"batch_size": 0},
+    "too few slots": {"update": "adam"},
+    "sample weights of other rows": {"sample_weight": torch.ones(39)},
+    "x of another width": {"x": torch.ones(40, 15)},
+    "x without rows": {"x": torch.ones(16)},
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_does_not_fit_is_refused_before_anything_changes(bad):
+    arguments = job((16, 5, 1), 40, 8, torch.float32) | BAD[bad]
+    before = clone(arguments["weights"])
+    with pytest.raises(RuntimeError):
+        call(ops.train_, arguments)
+    assert all(torch.equal(a, b) for a, b in zip(before, arguments["weights"], strict=True))
