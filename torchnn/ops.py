@@ -153,7 +153,7 @@ def train_(
     Raises:
         RuntimeError: A shape, dtype or device is none of these; nothing has changed then.
     """
-    return torch.ops.torchnn.train_(
+    result = torch.ops.torchnn.train_(
         x,
         y,
         sample_weight,
@@ -171,6 +171,10 @@ def train_(
         keep_predictions,
         steps_done,
     )
+    # The kernels write past autograd, which must know that what it may have saved has changed.
+    changed = [t for ts in (weights, biases, *slots) for t in ts if t is not None]
+    torch.autograd.graph.increment_version(changed)
+    return result
 
 
 def predict(
