@@ -11,6 +11,7 @@ fewer if they take long. Its time over its steps is one sample.
 """
 
 import argparse
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a loss, relative to the fl
 CHECKED_STEPS = 64  # at least; and at least two epochs
 MOST_EPOCHS, LEAST_EPOCHS = 100, 3  # a turn
 TURN_SECONDS = 0.4  # about, between these bounds
+PAUSE = 0.02  # seconds between turns: after its work, a library's pool of threads spins for a while
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Contender:
     samples: list[float]
 
     def turn(self, steps: int) -> None:
+        time.sleep(PAUSE)
         seconds, _ = self.worker.fit(self.epochs)
         self.samples.append(seconds / (self.epochs * steps) * 1e6)
 

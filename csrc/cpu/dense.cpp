@@ -19,17 +19,13 @@ bool is_small(int64_t rows, int64_t columns) {
 
 template <class T>
 struct ForwardInPlace {
-  // All rows against each few units if x is the one to stay in the cache; else the other way round.
   template <class Isa>
   static TORCHNN_FN void run(const DenseForward<T>& layer, Range rows, Range units) {
-    using Dot = cpu::Dot<Isa, T>;
-    const int64_t step = is_small<T>(layer.rows, layer.in_features) ? Dot::units : units.size();
-    const StridedRows<T> x{layer.x + rows.begin * layer.x_stride, layer.x_stride};
-    for (int64_t unit = units.begin; unit < units.end; unit += step)
-      Dot::multiply(rows.size(), std::min(step, units.end - unit), layer.in_features, x,
-                    layer.weight + unit * layer.in_features, layer.in_features,
-                    layer.bias ? layer.bias + unit : nullptr,
-                    layer.out + rows.begin * layer.units + unit, layer.units);
+    Dot<Isa, T>::multiply(rows.size(), units.size(), layer.in_features,
+                          StridedRows<T>{layer.x + rows.begin * layer.x_stride, layer.x_stride},
+                          layer.weight + units.begin * layer.in_features, layer.in_features,
+                          layer.bias ? layer.bias + units.begin : nullptr,
+                          layer.out + rows.begin * layer.units + units.begin, layer.units);
   }
 };
 

@@ -1,6 +1,8 @@
 // Dot products of rows with rows, both read where they lie: out[r][c] = bias[c] + x[r] . weight[c].
 #pragma once
 
+#include <algorithm>
+
 #include "../lane.h"
 
 namespace torchnn::cpu {
@@ -64,31 +66,25 @@ struct Dot {
     }
   }
 
-  // Some rows against all of count units: tiles of 4, then single ones.
-  template <int rows, class Row>
-  static TORCHNN_FN void row_tile(int64_t depth, const Row& row, const T* weight,
-                                  int64_t weight_stride, const T* bias, T* out, int64_t out_stride,
-                                  int64_t count) {
-    int64_t c = 0;
-    for (; c + units <= count; c += units)
-      tile<rows, units>(depth, row, weight + c * weight_stride, weight_stride,
-                        bias ? bias + c : nullptr, out + c, out_stride);
-    for (; c < count; ++c)
-      tile<rows, 1>(depth, row, weight + c * weight_stride, weight_stride,
-                    bias ? bias + c : nullptr, out + c, out_stride);
-  }
-
-  // All of them: out (row_count, count). row(i) is where row i of x begins.
+  // All of them: out (row_count, unit_count). row(i) is where row i of x begins. Blocks of rows
+  // fill half of a first-level cache of 32 KB, in which each few rows of weight meet all of the
+  // block.
   template <class Row>
-  static TORCHNN_FN void multiply(int64_t row_count, int64_t count, int64_t depth, const Row& row,
-                                  const T* weight, int64_t weight_stride, const T* bias, T* out,
-                                  int64_t out_stride) {
-    int64_t i = 0;
-    for (; i + rows <= row_count; i += rows)
-      row_tile<rows>(depth, Shifted<Row>{row, i}, weight, weight_stride, bias, out + i * out_stride,
-                     out_stride, count);
-    last_rows<rows - 1>(row_count - i, depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
-                        out + i * out_stride, out_stride, count);
+  static TORCHNN_FN void multiply(int64_t row_count, int64_t unit_count, int64_t depth,
+                                  const Row& row, const T* weight, int64_t weight_stride,
+                                  const T* bias, T* out, int64_t out_stride) {
+    const int64_t fitting = 16 * 1024 / (depth * int64_t(sizeof(T))) / rows * rows;
+    const int64_t block = std::max<int64_t>(fitting, rows);
+    for (int64_t first = 0; first < row_count; first += block) {
+      const int64_t last = std::min(first + block, row_count);
+      int64_t c = 0;
+      for (; c + units <= unit_count; c += units)
+        all_rows<units>(first, last, depth, row, weight + c * weight_stride, weight_stride,
+                        bias ? bias + c : nullptr, out + c, out_stride);
+      for (; c < unit_count; ++c)
+        all_rows<1>(first, last, depth, row, weight + c * weight_stride, weight_stride,
+                    bias ? bias + c : nullptr, out + c, out_stride);
+    }
   }
 
  private:
@@ -99,15 +95,27 @@ struct Dot {
     TORCHNN_FN const T* operator()(int64_t i) const { return row(by + i); }
   };
 
-  template <int rows, class Row>
+  // A block of rows against some units: whole tiles, then a lower one.
+  template <int units, class Row>
+  static TORCHNN_FN void all_rows(int64_t i, int64_t end, int64_t depth, const Row& row,
+                                  const T* weight, int64_t weight_stride, const T* bias, T* out,
+                                  int64_t out_stride) {
+    for (; i + rows <= end; i += rows)
+      tile<rows, units>(depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
+                        out + i * out_stride, out_stride);
+    last_rows<rows - 1, units>(end - i, depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
+                               out + i * out_stride, out_stride);
+  }
+
+  template <int rows, int units, class Row>
   static TORCHNN_FN void last_rows(int64_t left, int64_t depth, const Row& row, const T* weight,
-                                   int64_t weight_stride, const T* bias, T* out, int64_t out_stride,
-                                   int64_t count) {
+                                   int64_t weight_stride, const T* bias, T* out,
+                                   int64_t out_stride) {
     if constexpr (rows > 0) {
       if (left == rows)
-        row_tile<rows>(depth, row, weight, weight_stride, bias, out, out_stride, count);
+        tile<rows, units>(depth, row, weight, weight_stride, bias, out, out_stride);
       else
-        last_rows<rows - 1>(left, depth, row, weight, weight_stride, bias, out, out_stride, count);
+        last_rows<rows - 1, units>(left, depth, row, weight, weight_stride, bias, out, out_stride);
     }
   }
 };

@@ -37,72 +37,100 @@ struct Weights {
   T* values;
   T* slots[most_slots];
   int64_t stride;  // from row to row, a multiple of the register
+
+  Weights from_row(int64_t row) const {
+    Weights w = *this;
+    w.values += row * stride;
+    for (T*& slot : w.slots)
+      if (slot) slot += row * stride;
+    return w;
+  }
 };
 
-// weight[units, features] takes the step that its gradient grad_z.T @ x calls for. The gradient of
-// a tile is summed in registers and used up there: it never exists as an array.
+// weight[units, features] takes the step that its gradient grad_z.T @ x calls for. A tile of the
+// gradient is summed in registers and used up there; only for large batches, which go through in
+// chunks that fit the first-level cache, is it put aside in between.
 template <class Update, class T>
 struct UpdateWeight {
+  static constexpr int64_t chunk = 128;  // rows
+
   template <class Isa>
   static TORCHNN_FN void run(int64_t units, int64_t features, int64_t rows, const T* const& grad_z,
                              int64_t grad_stride, const ListedRows<T>& x, const Weights<T>& weights,
-                             const UpdateStep<T>& step) {
-    using V = Vector<T, Isa::vector_bytes>;
-    int64_t k = 0;
-    for (; k + 2 * lanes<V> <= features; k += 2 * lanes<V>)
-      all_units<Isa, 2>(units, rows, grad_z, grad_stride, x, k, weights, step);
-    if (k < features) all_units<Isa, 1>(units, rows, grad_z, grad_stride, x, k, weights, step);
+                             T* const& aside, const UpdateStep<T>& step) {
+    for (int64_t row = 0; row < rows; row += chunk) {
+      const UpdateWeight part{.rows = std::min(chunk, rows - row),
+                              .units = units,
+                              .grad_z = grad_z + row * grad_stride,
+                              .grad_stride = grad_stride,
+                              .x = x.rows + row,
+                              .weights = weights,
+                              .aside = aside,
+                              .is_first = row == 0,
+                              .is_last = row + chunk >= rows,
+                              .step = step};
+      constexpr int64_t width = lanes<Vector<T, Isa::vector_bytes>>;
+      int64_t k = 0;
+      for (; k + 2 * width <= features; k += 2 * width) part.template all_units<Isa, 2>(k);
+      if (k < features) part.template all_units<Isa, 1>(k);
+    }
   }
 
+  int64_t rows, units;
+  const T* grad_z;
+  int64_t grad_stride;
+  const T* const* x;
+  const Weights<T>& weights;
+  T* aside;
+  bool is_first, is_last;
+  const UpdateStep<T>& step;
+
   template <class Isa, int registers>
-  static TORCHNN_FN void all_units(int64_t units, int64_t rows, const T* grad_z,
-                                   int64_t grad_stride, const ListedRows<T>& x, int64_t k,
-                                   const Weights<T>& weights, const UpdateStep<T>& step) {
+  TORCHNN_FN void all_units(int64_t k) const {
     for (int64_t n = 0, height; n < units; n += height) {
       // tiles as even as they come: 25 units are 5 x 5, not 4 x 6 and 1
       const int64_t left = units - n, tiles = (left + Isa::tile_rows - 1) / Isa::tile_rows;
       height = (left + tiles - 1) / tiles;
-      of_height<Isa, Isa::tile_rows, registers>(height, rows, grad_z + n, grad_stride, x, k,
-                                                weights, n, step);
+      of_height<Isa, Isa::tile_rows, registers>(height, n, k);
     }
   }
 
   template <class Isa, int height, int registers>
-  static TORCHNN_FN void of_height(int64_t wanted, int64_t rows, const T* grad_z,
-                                   int64_t grad_stride, const ListedRows<T>& x, int64_t k,
-                                   const Weights<T>& weights, int64_t n,
-                                   const UpdateStep<T>& step) {
+  TORCHNN_FN void of_height(int64_t wanted, int64_t n, int64_t k) const {
     if constexpr (height > 0) {
       if (wanted == height)
-        tile<Isa, height, registers>(rows, grad_z, grad_stride, x, k, weights, n, step);
+        tile<Isa, height, registers>(n, k);
       else
-        of_height<Isa, height - 1, registers>(wanted, rows, grad_z, grad_stride, x, k, weights, n,
-                                              step);
+        of_height<Isa, height - 1, registers>(wanted, n, k);
     }
   }
 
   template <class Isa, int height, int registers>
-  static TORCHNN_FN void tile(int64_t rows, const T* grad_z, int64_t grad_stride,
-                              const ListedRows<T>& x, int64_t k, const Weights<T>& weights,
-                              int64_t n, const UpdateStep<T>& step) {
+  TORCHNN_FN void tile(int64_t n, int64_t k) const {
     using V = Vector<T, Isa::vector_bytes>;
     V grad[height][registers] = {};
-    for (int64_t row = 0; row < rows; ++row) {
-      const T* from = x.rows[row] + k;
+    const T* factor = grad_z + n;
+    for (int64_t row = 0; row < rows; ++row, factor += grad_stride) {
+      const T* from = x[row] + k;
       V a[registers];
 #pragma GCC unroll 2
       for (int j = 0; j < registers; ++j) a[j] = load<V>(from + j * lanes<V>);
 #pragma GCC unroll 16
       for (int i = 0; i < height; ++i)
 #pragma GCC unroll 2
-        for (int j = 0; j < registers; ++j) grad[i][j] += grad_z[row * grad_stride + i] * a[j];
+        for (int j = 0; j < registers; ++j) grad[i][j] += factor[i] * a[j];
     }
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
 #pragma GCC unroll 2
-      for (int j = 0; j < registers; ++j)
-        take_step<Update, V>(weights, (n + i) * weights.stride + k + j * lanes<V>, grad[i][j],
-                             step);
+      for (int j = 0; j < registers; ++j) {
+        const int64_t at = (n + i) * weights.stride + k + j * lanes<V>;
+        const V sum = is_first ? grad[i][j] : grad[i][j] + load<V>(aside + at);
+        if (is_last)
+          take_step<Update, V>(weights, at, sum, step);
+        else
+          store(aside + at, sum);
+      }
   }
 
   template <class Rule, class V>
@@ -137,7 +165,7 @@ struct UpdateFromGradient {
 template <class T>
 struct UpdateCalls {
   void (*weight)(int64_t units, int64_t features, int64_t rows, const T* grad_z,
-                 int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights,
+                 int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights, T* aside,
                  const UpdateStep<T>& step);
   void (*from_gradient)(int64_t rows, int64_t columns, const T* grad, int64_t grad_stride,
                         const Weights<T>& weights, const UpdateStep<T>& step);
@@ -150,9 +178,9 @@ UpdateCalls<T> update_calls(int64_t place) {
   Updates::with(place, [&](auto update) {
     using U = decltype(update);
     calls.weight = [](int64_t units, int64_t features, int64_t rows, const T* grad_z,
-                      int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights,
+                      int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights, T* aside,
                       const UpdateStep<T>& step) {
-      run<UpdateWeight<U, T>>(units, features, rows, grad_z, grad_stride, x, weights, step);
+      run<UpdateWeight<U, T>>(units, features, rows, grad_z, grad_stride, x, weights, aside, step);
     };
     calls.from_gradient = [](int64_t rows, int64_t columns, const T* grad, int64_t grad_stride,
                              const Weights<T>& weights, const UpdateStep<T>& step) {
@@ -212,7 +240,10 @@ class Network {
       layer.is_last = l + 1 == job.layer_count;
       layer.in_stride = padded(layer.in_features);
       // The last layer's outputs lie densely, so that the loss runs over whole registers.
-      layer.out_stride = layer.is_last ? layer.units : odd_lines(padded(layer.units), lanes);
+      layer.out_stride = layer.is_last ? layer.units : odd_lines(padded(layer.units));
+      // Beyond half of a second-level cache of 512 KB, a packed product is faster.
+      layer.is_large = layer.units * layer.in_stride * int64_t(sizeof(T)) > 256 * 1024;
+      layer.inputs_stride = l > 0 ? layers_[l - 1].out_stride : layer.in_stride;
       layer.calls = activation_calls<T>(layer.activation);
     }
     allocate(padded);
@@ -265,8 +296,8 @@ class Network {
 
  private:
   struct Layer : TrainLayer<T> {
-    bool is_last;
-    int64_t in_stride, out_stride;
+    bool is_last, is_large;
+    int64_t in_stride, out_stride, inputs_stride;
     ActivationCalls<T> calls;
     const T** inputs;  // (batch): where each row of x begins
     T* out;            // (batch, out_stride)
@@ -274,13 +305,14 @@ class Network {
     Weights<T> w;      // (units, in_stride)
     Weights<T> b;      // (1, units)
     T* grad_bias;
+    T* aside;  // (units, in_stride), for large batches
   };
 
-  // Rows an odd number of cache lines apart fall into different sets of the cache.
-  static int64_t odd_lines(int64_t padded, int64_t lanes) {
-    const int64_t line = 64 / sizeof(T);
-    const int64_t lines = (padded + line - 1) / line;
-    return padded <= line ? padded : (lines | 1) * std::max(line, lanes);
+  // Long rows lie an odd number of cache lines apart, or they would fall into the same few sets of
+  // the cache.
+  static int64_t odd_lines(int64_t padded) {
+    const int64_t line = 64 / sizeof(T), lines = (padded + line - 1) / line;
+    return lines < 4 ? padded : (lines | 1) * line;
   }
 
   template <class Padded>
@@ -305,6 +337,9 @@ class Network {
         layer.out = take(batch_ * layer.out_stride);
         layer.grad = take(batch_ * layer.out_stride);
         layer.grad_bias = take(layer.units);
+        layer.aside = batch_ > UpdateWeight<GradientDescent, T>::chunk
+                          ? take(layer.units * layer.in_stride)
+                          : nullptr;
       }
       targets_ = take(batch_ * layers_.back().units);
       scales_ = take(batch_ * layers_.back().units);
@@ -319,10 +354,10 @@ class Network {
     }
   }
 
-  // Inputs are read where they lie if their rows are whole registers.
+  // Inputs are read where they lie if their rows are whole registers, one by one.
   bool is_copied() const {
     const Layer& first = layers_.front();
-    return first.in_stride != first.in_features;
+    return first.in_stride != first.in_features || first.is_large;
   }
 
   template <class Copy>
@@ -369,10 +404,25 @@ class Network {
   }
 
   void forward(Layer& layer, int64_t rows) {
-    run<DotKernel<T>>(rows, layer.units, layer.in_stride, ListedRows<T>{layer.inputs},
-                      static_cast<const T*>(layer.w.values),
-                      static_cast<const T*>(layer.bias ? layer.b.values : nullptr), layer.out,
-                      layer.out_stride);
+    share(layer.units, rows * layer.units * layer.in_features, [&](int64_t begin, int64_t end) {
+      const T* weight = layer.w.values + begin * layer.in_stride;
+      const T* bias = layer.bias ? layer.b.values + begin : nullptr;
+      T* out = layer.out + begin;
+      if (!layer.is_large)
+        return run<DotKernel<T>>(rows, end - begin, layer.in_stride, ListedRows<T>{layer.inputs},
+                                 weight, bias, out, layer.out_stride);
+      multiply(Product<T>{
+          .rows = rows,
+          .columns = end - begin,
+          .depth = layer.in_features,
+          .a = {layer.inputs[0], layer.inputs_stride, 1},
+          .b = {weight, 1, layer.in_stride},
+          .bias = bias,
+          .c = out,
+          .c_stride = layer.out_stride,
+          .finish = nullptr,
+      });
+    });
     if (!layer.calls.forward) return;
     layer.calls.forward(layer.out, 1, rows * layer.out_stride, rows * layer.out_stride);
     if (layer.is_last) return;
@@ -383,29 +433,51 @@ class Network {
 
   // grad_z of the layer before: (grad_z @ weight) * da/dz
   void backward_x(const Layer& layer, const T* grad, Layer& before, int64_t rows) {
-    multiply(Product<T>{
-        .rows = rows,
-        .columns = layer.in_features,
-        .depth = layer.units,
-        .a = {grad, layer.out_stride, 1},
-        .b = {layer.w.values, layer.in_stride, 1},
-        .bias = nullptr,
-        .c = before.grad,
-        .c_stride = before.out_stride,
-        .finish = nullptr,
-    });
+    share(layer.in_features, rows * layer.units * layer.in_features,
+          [&](int64_t begin, int64_t end) {
+            multiply(Product<T>{
+                .rows = rows,
+                .columns = end - begin,
+                .depth = layer.units,
+                .a = {grad, layer.out_stride, 1},
+                .b = {layer.w.values + begin, layer.in_stride, 1},
+                .bias = nullptr,
+                .c = before.grad + begin,
+                .c_stride = before.out_stride,
+                .finish = nullptr,
+            });
+          });
     before.calls.backward(before.grad, before.out, before.grad, rows * before.out_stride);
   }
 
   void update_layer(Layer& layer, const T* grad, int64_t rows, const UpdateStep<T>& step) {
-    update_.weight(layer.units, layer.in_stride, rows, grad, layer.out_stride,
-                   ListedRows<T>{layer.inputs}, layer.w, step);
+    share(layer.units, rows * layer.units * layer.in_features, [&](int64_t begin, int64_t end) {
+      update_.weight(end - begin, layer.in_stride, rows, grad + begin, layer.out_stride,
+                     ListedRows<T>{layer.inputs}, layer.w.from_row(begin),
+                     layer.aside ? layer.aside + begin * layer.in_stride : nullptr, step);
+    });
     if (!layer.bias) return;
     std::fill(layer.grad_bias, layer.grad_bias + layer.units, T(0));
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t n = 0; n < layer.units; ++n)
         layer.grad_bias[n] += grad[i * layer.out_stride + n];
     update_.from_gradient(1, layer.units, layer.grad_bias, 0, layer.b, step);
+  }
+
+  // Calls f(begin, end) for all of count, in parts on several threads if the work repays waking
+  // them.
+  template <class F>
+  void share(int64_t count, int64_t products, const F& f) const {
+    constexpr int64_t serial = 1 << 20;  // products a thread: 10 to 20 us
+    constexpr int64_t multiple = 12;     // whole register tiles
+    const int64_t most = std::min(job_.threads, products / serial);
+    const int64_t parts = std::min(most, count / multiple);
+    if (parts <= 1) return f(0, count);
+    const int64_t size = ((count + parts - 1) / parts + multiple - 1) / multiple * multiple;
+    auto part = [&](int64_t i) { f(std::min(i * size, count), std::min((i + 1) * size, count)); };
+    job_.parallel(
+        parts, [](void* context, int64_t i) { (*static_cast<decltype(part)*>(context))(i); },
+        &part);
   }
 
   const Train<T>& job_;
