@@ -53,13 +53,17 @@ def test_an_unknown_instruction_set_is_refused():
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
-def test_the_register_tiles_of_every_instruction_set_under_sanitizers(tmp_path):
-    program = tmp_path / "check_dense"
+@pytest.mark.parametrize(
+    ("program", "more"),
+    [("check_dense", ["csrc/cpu/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
+)
+def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
+    built = tmp_path / program
     flags = "-std=gnu++20 -O0 -g1 -ffp-contract=fast -Wno-psabi -fno-sanitize-recover=all"
-    sources = ["tests/kernels/check_dense.cpp", "csrc/cpu/isa.cpp"]
-    command = [COMPILER, *flags.split(), "-fsanitize=address,undefined", *sources, "-o", program]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[-3000:]
-    result = subprocess.run([program], capture_output=True, text=True)
+    command = [COMPILER, *flags.split(), "-fsanitize=address,undefined"]
+    command += [f"tests/kernels/{program}.cpp", *more, "-o", built]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    result = subprocess.run([built], capture_output=True, text=True)
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert result.stdout.endswith("0 failures\n")

@@ -31,7 +31,9 @@ Capability capability_in_use();
 int64_t vector_bytes();  // of the capability in use
 
 #if defined(__x86_64__)
+#if !defined(TORCHNN_TARGET)  // tests compile the wide tiles for narrower registers
 #define TORCHNN_TARGET(features) __attribute__((target(features)))
+#endif
 template <class Kernel, class... Args>
 TORCHNN_TARGET("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 void run_avx512(const Args&... args) {

@@ -1,0 +1,195 @@
+"""Draws what benchmarks.training has saved: benchmarks/results/NAME.json becomes docs/NAME.png.
+
+    python -m benchmarks.plot training-cpu sweep-cpu
+
+A file of networks becomes bars, one panel a network: how many times as long as torchnn's fit each
+implementation takes. A file of a sweep becomes lines: the time of a step against width and batch
+size. Only the file is read, so the machine that draws needs nothing but Matplotlib.
+"""
+
+import argparse
+import json
+import math
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+FOLDER = Path(__file__).parent
+RESULTS, PICTURES = FOLDER / "results", FOLDER.parent / "docs"
+
+INK, PALE, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+OURS, OTHERS, FASTER = "#d9480f", "#9fb3c8", "#486581"
+LINES = {"torchnn": OURS, "jax": "#2f6690", "torch": "#81a4cd"}
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": PALE,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.dpi": 160,
+    "font.size": 9,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": PALE,
+    "xtick.labelcolor": INK,
+    "ytick.color": PALE,
+    "ytick.labelcolor": INK,
+}
+PANELS_A_ROW = 3
+
+Row = dict  # one of benchmarks.training's
+
+
+def draw(document: dict) -> Figure:
+    """Returns the picture of a saved file: bars, or lines if it is a sweep."""
+    with mpl.rc_context(STYLE):
+        is_sweep = document["rows"][0]["sweep"]
+        return (_lines if is_sweep else _bars)(document["rows"], document["machine"])
+
+
+def _bars(rows: list[Row], machine: dict) -> Figure:
+    rows = [row for row in rows if not row["peer"].startswith("torchnn-")]
+    networks = [list(run) for _, run in groupby(rows, lambda row: (row["layers"], row["batch"]))]
+    labels = _order(rows)
+    height, width = -(-len(networks) // PANELS_A_ROW), min(len(networks), PANELS_A_ROW)
+    size = 2.8 + 2.9 * width, 1.1 + height * (0.75 + 0.19 * len(labels))
+    figure, axes = plt.subplots(
+        height, width, figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, network in zip(axes.flat, networks, strict=False):
+        _panel(ax, network, labels)
+    for ax in axes.flat[len(networks) :]:
+        ax.set_axis_off()
+    title = "Time of a training step, as a multiple of torchnn's (log scale; shorter is faster)"
+    return _finish(figure, title, machine, rows[0]["dtype"])
+
+
+def _order(rows: list[Row]) -> list[str]:
+    """The labels, torchnn first, then by the mean logarithm of their ratios."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        ratios.setdefault(row["label"], []).append(math.log(row["ratio"]))
+    means = {label: sum(values) / len(values) for label, values in ratios.items()}
+    ours = next(row["label"] for row in rows if row["peer"] == "torchnn")
+    return sorted(means, key=lambda label: (label != ours, means[label]))
+
+
+def _panel(ax: Axes, network: list[Row], labels: list[str]) -> None:
+    """One network's bars: to the right of the line at 1 is slower than torchnn."""
+    ours = next(row for row in network if row["peer"] == "torchnn")["step"]["median"]
+    for row in network:
+        _bar(ax, row, labels.index(row["label"]), ours)
+    floor = network[0]["floor_one_core"] / ours
+    ax.axvline(floor, color=PALE, linewidth=1, linestyle=(0, (2, 2)))
+    ax.axvline(1, color=OURS, linewidth=1)
+    ax.set_title(f"{network[0]['layers']}, {network[0]['batch']}")
+    ax.set_xscale("log")
+    most = max(row["ratio"] for row in network)
+    ax.set_xlim(min(0.3, floor / 1.5), most * (most / 0.3) ** 0.3)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _bar(ax: Axes, row: Row, place: int, ours: float) -> None:
+    ratio, step = row["ratio"], row["step"]
+    text, color = f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}", OTHERS
+    if row["peer"] == "torchnn":
+        text, color = f"1 = {_time(ours)}", OURS
+    elif ratio < 1:
+        color = FASTER
+    ax.barh(place, ratio - 1, left=1, height=0.72, color=color)
+    ax.hlines(place, step["p20"] / ours, step["p80"] / ours, color=INK, linewidth=0.8)
+    end = max(ratio, step["p80"] / ours, 1)
+    ax.annotate(
+        text, (end, place), (4, 0), textcoords="offset points", va="center_baseline", fontsize=8
+    )
+
+
+def _time(microseconds: float) -> str:
+    return f"{microseconds:.1f} µs" if microseconds < 100 else f"{microseconds:,.0f} µs"
+
+
+def _lines(rows: list[Row], machine: dict) -> Figure:
+    sweeps = {name: list(run) for name, run in groupby(rows, lambda row: row["sweep"])}
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(11, 4.6), layout="constrained")
+    for ax, (name, network) in zip(axes, sweeps.items(), strict=True):
+        _sweep(ax, name, network)
+    axes[0].set_ylabel("µs a step")
+    title = "Time of a training step (log scales)"
+    return _finish(figure, title, machine, rows[0]["dtype"])
+
+
+def _sweep(ax: Axes, name: str, rows: list[Row]) -> None:
+    """Time against one size, a line for each implementation, and the floors under them."""
+    by_width = name == "width"
+    key = (lambda row: row["widths"][0]) if by_width else (lambda row: row["batch_size"])
+    for peer, color in LINES.items():
+        mine = [row for row in rows if row["peer"] == peer]
+        if mine:
+            _line(ax, [key(row) for row in mine], mine, color)
+    ours = [row for row in rows if row["peer"] == "torchnn"]
+    sizes = [key(row) for row in ours]
+    for cores, dashes in (("one_core", (4, 2)), ("all_cores", (1, 2))):
+        floors, label = [r[f"floor_{cores}"] for r in ours], cores.replace("_", " ")
+        ax.plot(sizes, floors, color=PALE, linewidth=1, linestyle=(0, dashes), label=label)
+    layers = "width-width-width-1" if by_width else ours[0]["layers"]
+    ax.set_title(f"{layers}, {ours[0]['batch']}" if by_width else layers)
+    ax.set_xlabel(name)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.minorticks_off()
+    ax.legend(frameon=False, labelcolor=INK)
+
+
+def _line(ax: Axes, sizes: list[int], rows: list[Row], color: str) -> None:
+    steps = [row["step"] for row in rows]
+    ax.fill_between(
+        sizes, [s["p20"] for s in steps], [s["p80"] for s in steps], color=color, alpha=0.2, lw=0
+    )
+    medians = [s["median"] for s in steps]
+    ax.plot(sizes, medians, "o-", color=color, markersize=4, linewidth=2, label=rows[0]["label"])
+
+
+def _finish(figure: Figure, title: str, machine: dict, dtype: str) -> Figure:
+    """Says above the panels what is drawn, and below them on which machine."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    versions = ", ".join(f"{name} {v}" for name, v in sorted(machine["versions"].items()))
+    rates = machine["gflops"]
+    facts = (
+        f"{machine['processor']}, {machine['capability']}, {machine['cores']} cores, {dtype}, "
+        f"{machine['date']}, {machine['commit']}. Dashed: the arithmetic at this machine's "
+        f"{rates['one_core']:.0f} GFLOP/s a core.\n{versions}. Black: 20th to 80th percentile."
+    )
+    figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color=PALE)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the files are")
+    parser.add_argument("--pictures", type=Path, default=PICTURES, help="where the pictures go")
+    options = parser.parse_args()
+    for name in options.names:
+        document = json.loads((options.results / f"{name}.json").read_text())
+        path = options.pictures / f"{name}.png"
+        draw(document).savefig(path)
+        print("drawn:", path)
+
+
+if __name__ == "__main__":
+    main()
