@@ -15,7 +15,7 @@ struct TypeList {
   template <class F>
   static void with(int64_t place, F&& f) {
     int64_t i = 0;
-    ((i++ == place && (f(Entries{}), true)) || ...);
+    static_cast<void>(((i++ == place && (f(Entries{}), true)) || ...));
   }
   // Calls f with every entry, in order.
   template <class F>

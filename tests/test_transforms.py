@@ -11,6 +11,11 @@ from torchnn import ops, reference
 ACTIVATIONS = ops.activations()
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()  # or the compiler counts the compilations of other tests, and gives up
+
+
 def arguments(dtype=torch.float64, rows=4):
     return (
         torch.randn(rows, 6, dtype=dtype),
