@@ -79,7 +79,7 @@ PEERS = {
         "Keras on TensorFlow, steps_per_execution", jit_compile=False, fused_steps=True
     ),
     "keras-tensorflow-jit-steps": _tensorflow(
-        "Keras on TensorFlow, both", jit_compile=True, fused_steps=True
+        "Keras on TensorFlow, jit + steps", jit_compile=True, fused_steps=True
     ),
 }
 

@@ -89,36 +89,41 @@ def _panel(ax: Axes, network: list[Row], labels: list[str]) -> None:
         _bar(ax, row, labels.index(row["label"]), ours)
     floor = network[0]["floor_one_core"] / ours
     ax.axvline(floor, color=PALE, linewidth=1, linestyle=(0, (2, 2)))
-    ax.axvline(1, color=OURS, linewidth=1)
+    ax.axvline(1, color=OURS, linewidth=1.2)
     ax.set_title(f"{network[0]['layers']}, {network[0]['batch']}")
     ax.set_xscale("log")
-    most = max(row["ratio"] for row in network)
-    ax.set_xlim(min(0.3, floor / 1.5), most * (most / 0.3) ** 0.3)
+    least = min(0.3, floor / 1.5)
+    most = max(row["step"]["p80"] for row in network) / ours
+    ax.set_xlim(least, most * (most / least) ** 0.25)  # a quarter for the numbers
     ax.set_yticks(range(len(labels)), labels)
+    for label in ax.get_yticklabels()[:1]:
+        label.set(color=OURS, fontweight="bold")
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _bar(ax: Axes, row: Row, place: int, ours: float) -> None:
     ratio, step = row["ratio"], row["step"]
-    text, color = f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}", OTHERS
+    low, high = step["p20"] / ours, step["p80"] / ours
+    text, ink = _number(ratio), INK
     if row["peer"] == "torchnn":
-        text, color = f"1 = {_time(ours)}", OURS
-    elif ratio < 1:
-        color = FASTER
-    ax.barh(place, ratio - 1, left=1, height=0.72, color=color)
-    ax.hlines(place, step["p20"] / ours, step["p80"] / ours, color=INK, linewidth=0.8)
-    end = max(ratio, step["p80"] / ours, 1)
+        text, ink = f"1 = {_number(ours)} µs", OURS
+        ax.plot(1, place, "D", color=OURS, markersize=5, zorder=3)
+    ax.barh(place, ratio - 1, left=1, height=0.72, color=OTHERS if ratio >= 1 else FASTER)
+    ax.hlines(place, low, high, color=ink, linewidth=0.8)
+    place_of_text = max(ratio, high, 1), place
     ax.annotate(
-        text, (end, place), (4, 0), textcoords="offset points", va="center_baseline", fontsize=8
+        text, place_of_text, (6, 0), textcoords="offset points", va="center", fontsize=8, color=ink
     )
 
 
-def _time(microseconds: float) -> str:
-    return f"{microseconds:.1f} µs" if microseconds < 100 else f"{microseconds:,.0f} µs"
+def _number(value: float) -> str:
+    """With two or three digits that count."""
+    decimals = 2 if value < 1 else 1 if value < 10 else 0
+    return f"{value:,.{decimals}f}"
 
 
 def _lines(rows: list[Row], machine: dict) -> Figure:
@@ -171,7 +176,7 @@ def _finish(figure: Figure, title: str, machine: dict, dtype: str) -> Figure:
     rates = machine["gflops"]
     facts = (
         f"{machine['processor']}, {machine['capability']}, {machine['cores']} cores, {dtype}, "
-        f"{machine['date']}, {machine['commit']}. Dashed: the arithmetic at this machine's "
+        f"{machine['date']}, commit {machine['commit']}. Dashed: the arithmetic at this machine's "
         f"{rates['one_core']:.0f} GFLOP/s a core.\n{versions}. Black: 20th to 80th percentile."
     )
     figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color=PALE)

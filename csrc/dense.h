@@ -41,6 +41,10 @@ struct DenseBackward {
 
 namespace cpu {
 
+// a[i] = activation(a[i]) for count elements
+template <class T>
+void activate(int64_t activation, T* a, int64_t count);
+
 // out[rows, units] = activation(x @ weight.T + bias)
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Range rows, Range units);

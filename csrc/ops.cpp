@@ -38,7 +38,7 @@ Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), dtype,
-                                                         device_type, device_index, &handle));
+                                                  device_type, device_index, &handle));
   return Tensor(handle);
 }
 
@@ -95,14 +95,15 @@ void dispatch_float(const Tensor& t, F&& f) {
 // f(rows, columns) for each. Waking them takes microseconds, so little work stays on this thread.
 template <class F>
 void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& f) {
-  constexpr int64_t serial_products = 1 << 20;  // 10 to 20 us of arithmetic
-  constexpr int64_t multiple = 24;              // whole register tiles for every thread but one
+  constexpr int64_t serial = 1 << 20;  // multiply-adds: 10 to 20 us
+  constexpr int64_t activation = 32;   // what an activation costs in these
+  constexpr int64_t multiple = 24;     // whole register tiles for every thread but one
   const bool by_rows = rows >= columns;
-  const int64_t length = by_rows ? rows : columns;
-  if (rows * columns * depth < 2 * serial_products || torch::stable::get_num_threads() == 1)
+  const int64_t length = by_rows ? rows : columns, work = rows * columns * (depth + activation);
+  if (work < 2 * serial || torch::stable::get_num_threads() == 1)
     return f(Range{0, rows}, Range{0, columns});
   const int64_t parts = (length + multiple - 1) / multiple;
-  const int64_t grain = std::max<int64_t>(1, serial_products * parts / (rows * columns * depth));
+  const int64_t grain = std::max<int64_t>(1, serial * parts / work);
   torch::stable::parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
     const Range part{begin * multiple, std::min(end * multiple, length)};
     if (by_rows)
@@ -121,12 +122,49 @@ T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+// Where the product of a large layer goes, the one place (measured: docs/log.md). With AVX2, MKL is
+// as fast as our blocks, and steadier on a busy machine; with AVX-512 on AMD it runs at half the
+// speed, so there all layers are ours.
+bool library_multiplies(const Tensor& x, const Tensor& weight) {
+  constexpr int64_t large = 1 << 25;  // products
+  return cpu::capability_in_use() == cpu::Capability::avx2 && x.dim() == 2 &&
+         std::min({x.size(0), weight.size(0), weight.size(1)}) >= 64 &&
+         x.size(0) * weight.size(0) * weight.size(1) >= large;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(x),
+                                    torch::stable::detail::from(weight),
+                                    torch::stable::detail::from(bias)};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_TARGET_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+// f(begin, end) for parts of `count` rows of so many elements that are worth a thread.
+template <class F>
+void parallel_elements(int64_t count, int64_t row, const F& f) {
+  constexpr int64_t worth = 1 << 15;
+  if (count * row <= worth) return f(0, count);
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
+}
+
 Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
              int64_t activation) {
   check_layer(x, weight, activation);
   const int64_t in_features = weight.size(1), units = weight.size(0);
   STD_TORCH_CHECK(!bias || (cpu_like(*bias, x) && bias->dim() == 1 && bias->size(0) == units),
                   "bias must be (units,), on the CPU, of the dtype of x");
+  if (library_multiplies(x, weight)) {
+    Tensor out = linear(x, weight, bias);
+    dispatch_float(x, [&]<class T>(T*) {
+      T* a = mutable_data<T>(out);
+      parallel_elements(out.numel(), 1, [&](int64_t begin, int64_t end) {
+        cpu::activate(activation, a + begin, end - begin);
+      });
+    });
+    return out;
+  }
   const Rows rows = as_rows(x);
   const Tensor w = make_contiguous(weight), b = bias ? make_contiguous(*bias) : w;
   Tensor out = new_output(x, units);
@@ -166,8 +204,9 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
                grad = make_contiguous(grad_out);
   const bool linear = activation == 0;  // Identity: grad_z is grad_out
   const Tensor grad_z = linear ? grad : new_output(x, units);
-  Tensor grad_x = need_x ? new_output(x, in_features) : new_tensor<1>(x, {0});
-  Tensor grad_weight = new_tensor<2>(x, {need_weight ? units : 0, in_features});
+  const bool by_library = library_multiplies(x, weight);
+  Tensor grad_x = need_x && !by_library ? new_output(x, in_features) : new_tensor<1>(x, {0});
+  Tensor grad_weight = new_tensor<2>(x, {need_weight && !by_library ? units : 0, in_features});
   Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
   dispatch_float(x, [&]<class T>(T*) {
     const DenseBackward<T> layer{
@@ -185,8 +224,12 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
         .x_stride = rows.row_stride,
         .activation = activation,
     };
-    if (!linear) cpu::dense_backward_z(layer, {0, rows.count});
+    if (!linear)
+      parallel_elements(rows.count, units, [&](int64_t begin, int64_t end) {
+        cpu::dense_backward_z(layer, {begin, end});
+      });
     if (need_bias) cpu::dense_backward_bias(layer, {0, units});
+    if (by_library) return;
     if (need_x)
       parallel_rectangles(rows.count, in_features, units, [&](Range rows, Range features) {
         cpu::dense_backward_x(layer, rows, features);
@@ -196,6 +239,11 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
         cpu::dense_backward_weight(layer, units, features);
       });
   });
+  if (by_library && need_x) grad_x = torch::stable::matmul(grad_z, w);
+  if (by_library && need_weight) {
+    Tensor grad_z_turned = grad_z;
+    grad_weight = torch::stable::matmul(torch::stable::transpose(grad_z_turned, 0, 1), x);
+  }
   return {grad_x, grad_weight, grad_bias};
 }
 

@@ -44,6 +44,12 @@ bool read_in_place(const DenseForward<T>& layer) {
 }  // namespace
 
 template <class T>
+void activate(int64_t activation, T* a, int64_t count) {
+  const auto forward = activation_calls<T>(activation).forward;
+  if (forward) forward(a, 1, count, count);
+}
+
+template <class T>
 void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
   const auto activate = activation_calls<T>(layer.activation).forward;
   T* out = layer.out + rows.begin * layer.units + units.begin;
@@ -123,6 +129,7 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
 }
 
 #define TORCHNN_INSTANTIATE(T)                                           \
+  template void activate(int64_t, T*, int64_t);                          \
   template void dense_forward(const DenseForward<T>&, Range, Range);     \
   template void dense_backward_z(const DenseBackward<T>&, Range);        \
   template void dense_backward_bias(const DenseBackward<T>&, Range);     \

@@ -86,12 +86,13 @@ TORCHNN_FN void pack(const T* from, int64_t vector_stride, int64_t depth_stride,
         for (int64_t i = 0; i < width; ++i) to[k * width + i] = source[k * depth_stride + i];
       continue;
     }
-    int64_t transposed = 0;
-    if (depth_stride == 1 && vectors == width)
-      for (; transposed + square <= depth; transposed += square)
-        for (int64_t i = 0; i < in_squares; i += square)
-          transpose_square(source + i * vector_stride + transposed, vector_stride,
-                           to + transposed * width + i, width);
+    // Few vectors at a time, each from end to end: many at once would evict each other's cache
+    // lines where they lie a power of two apart.
+    const bool whole = depth_stride == 1 && vectors == width;
+    const int64_t transposed = whole ? depth / square * square : 0;
+    for (int64_t i = 0; i < (whole ? in_squares : 0); i += square)
+      for (int64_t k = 0; k < transposed; k += square)
+        transpose_square(source + i * vector_stride + k, vector_stride, to + k * width + i, width);
     for (int64_t k = 0; k < depth; ++k)
       for (int64_t i = k < transposed ? in_squares : 0; i < vectors; ++i)
         to[k * width + i] = source[i * vector_stride + k * depth_stride];
