@@ -58,7 +58,7 @@ class TorchnnEngine(TorchnnFit):
         settled.optimizer.build(self.model.parameters())
         self.engine = engine.choose(self.model, settled)
         if isinstance(self.engine, engine.AutogradEngine):
-            raise NotImplementedError("fit has no fused engine for this network")
+            raise RuntimeError("fit has no fused engine for this network")
         samples = Samples(from_numpy(self.x), from_numpy(self.y))
         self.epoch = Run(samples, network.batch_size, 0, network.samples)
 

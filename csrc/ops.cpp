@@ -137,7 +137,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
                                     torch::stable::detail::from(weight),
                                     torch::stable::detail::from(bias)};
   TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_TARGET_VERSION));
+      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
