@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled, is_grad_enabled
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from torchnn import reference
 
@@ -35,8 +36,9 @@ _UPDATES = tuple(torch.ops.torchnn.updates().split())
 _OPTIONS = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 
-_forward = torch.ops.torchnn.dense_forward.default
-_backward = torch.ops.torchnn.dense_backward.default
+# The operators as C++ sees them: OpOverload's Python half would cost a tenth of a small layer.
+_forward = torch.ops.torchnn.dense_forward.default._op
+_backward = torch.ops.torchnn.dense_backward.default._op
 _transforms_active = torch._C._are_functorch_transforms_active
 
 
@@ -86,14 +88,14 @@ def dense(
         ValueError: The shapes or devices disagree, or the activation is not a fused one.
     """
     try:
-        if not x.is_cpu or x.dtype not in _KERNEL_DTYPES or torch.is_autocast_enabled("cpu"):
+        if not x.is_cpu or x.dtype not in _KERNEL_DTYPES or is_autocast_enabled("cpu"):
             return _dense_elsewhere(x, weight, bias, activation)
         place = _PLACES[activation or "identity"]
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return torch.ops.torchnn.dense(x, weight, bias, place)
         if _transforms_active() or forward_ad._current_level >= 0:
             return reference.dense(x, weight, bias, activation)
-        if torch.is_grad_enabled() and (
+        if is_grad_enabled() and (
             x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         ):
             return _apply(x, weight, bias, place)
@@ -211,7 +213,7 @@ def _dense_elsewhere(
 ) -> Tensor:
     """dense where there is no fused kernel: another device, a half type, or under autocast."""
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return dense(
@@ -284,7 +286,7 @@ def _gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients with respect to the inputs of dense, None for those that are not needed."""
     x, weight, bias, out = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled():  # create_graph: these gradients will be differentiated in turn
+    if is_grad_enabled():  # create_graph: these gradients will be differentiated in turn
         return (*_differentiable_gradients(x, weight, bias, ctx.place, needs, grad_out), None)
     gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
     return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None)
