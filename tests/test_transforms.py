@@ -169,6 +169,11 @@ def test_exports_with_a_dynamic_batch(strict):
 
 
 def test_the_private_names_of_pytorch_still_mean_what_we_take_them_for():
+    x, weight, bias = arguments()
+    assert_close(
+        torch.ops.torchnn.dense_forward.default._op(x, weight, bias, 1),
+        torch.ops.torchnn.dense_forward(x, weight, bias, 1),
+    )
     active = torch._C._are_functorch_transforms_active
     seen = []
     assert active() is False
