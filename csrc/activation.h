@@ -29,7 +29,7 @@ struct Sigmoid {  // a = 1 / (1 + e^-z),  da/dz = a (1 - a)
   // e^-|z| never overflows, so that neither end saturates before the floating type does.
   template <class Lane>
   static TORCHNN_FN Lane forward(Lane z) {
-    Lane e = exp(-abs(z));
+    Lane e = exp_nonpositive(-abs(z));
     return (z < 0 ? e : Lane{} + 1) / (1 + e);
   }
   template <class Lane>

@@ -104,7 +104,8 @@ TORCHNN_FN Element<V> sum(V v) {
 
 template <Simd V>
 TORCHNN_FN V abs(V x) {
-  return x < 0 ? -x : x;
+  using I = decltype(V{} < V{});  // signed integers of the same width
+  return (V)((I)x & ~(I)-V{});  // all bits but those of -0
 }
 
 template <Simd V>
@@ -143,10 +144,8 @@ struct ExpParts {
   V m;
   I n;
 
-  TORCHNN_FN explicit ExpParts(V x) {
+  TORCHNN_FN explicit ExpParts(V x) {  // lowest <= x <= highest, or NaN
     constexpr T log2_e = T(1.4426950408889634074);
-    x = x < C::lowest ? V{} + C::lowest : x;  // comparisons, not min and max: NaN stays NaN
-    x = x > C::highest ? V{} + C::highest : x;
     V rounded = x * log2_e + C::round;
     n = (I)rounded - (I)(V{} + C::round);
     rounded -= C::round;
@@ -164,12 +163,26 @@ struct ExpParts {
 
 template <Simd V>
 TORCHNN_FN V exp(V x) {
+  using C = ExpConstants<Element<V>>;
+  x = x < C::lowest ? V{} + C::lowest : x;  // comparisons, not min and max: NaN stays NaN
+  x = x > C::highest ? V{} + C::highest : x;
   ExpParts<V> e(x);
   auto half = e.n >> 1;  // two factors, since 2^n alone over- or underflows at the ends
   return (1 + e.m) * e.power_of_two(half) * e.power_of_two(e.n - half);
 }
 
-// For x <= 0, where 2^n neither overflows nor matters once it is below the last bit of 1.
+// For x <= 0, where 2^n does not overflow. At its lower end it would underflow too early: 2^shift
+// keeps it in the range of normal numbers, so that e^x is rounded once, where it is subnormal.
+template <Simd V>
+TORCHNN_FN V exp_nonpositive(V x) {
+  using C = ExpConstants<Element<V>>;
+  constexpr int shift = C::mantissa_bits + 2;
+  ExpParts<V> e(x < C::lowest ? V{} + C::lowest : x);  // comparisons, not max: NaN stays NaN
+  return (1 + e.m) * e.power_of_two(e.n + shift) *
+         (Element<V>(1) / Element<V>(int64_t(1) << shift));
+}
+
+// For x <= 0, where 2^n does not matter once it is below the last bit of 1.
 template <Simd V>
 TORCHNN_FN V expm1_nonpositive(V x) {
   x = x < -40 ? V{} - 40 : x;
@@ -195,6 +208,8 @@ TORCHNN_FN V log1p_fraction(V t) {
 
 TORCHNN_FN float log1p_fraction(float t) { return ::log1pf(t); }
 TORCHNN_FN double log1p_fraction(double t) { return ::log1p(t); }
+TORCHNN_FN float exp_nonpositive(float x) { return ::expf(x); }
+TORCHNN_FN double exp_nonpositive(double x) { return ::exp(x); }
 TORCHNN_FN float expm1_nonpositive(float x) { return ::expm1f(x); }
 TORCHNN_FN double expm1_nonpositive(double x) { return ::expm1(x); }
 

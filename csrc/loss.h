@@ -30,11 +30,11 @@ struct SigmoidCrossEntropy {
   static constexpr std::string_view name = "binary_crossentropy_from_logits";
   template <class Lane>
   static TORCHNN_FN Lane value(Lane a, Lane y) {
-    return (a < 0 ? Lane{} : a) - a * y + log1p_fraction(exp(-abs(a)));
+    return (a < 0 ? Lane{} : a) - a * y + log1p_fraction(exp_nonpositive(-abs(a)));
   }
   template <class Lane>
   static TORCHNN_FN Lane gradient(Lane a, Lane y) {
-    Lane e = exp(-abs(a));
+    Lane e = exp_nonpositive(-abs(a));
     return (a < 0 ? e : Lane{} + 1) / (1 + e) - y;
   }
 };

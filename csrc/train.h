@@ -19,9 +19,6 @@ struct TrainLayer {
   T* bias_slots[most_slots];
 };
 
-// Shares f(context, i), i = 0 ... parts - 1, out among threads and waits for all.
-using Parallel = void (*)(int64_t parts, void (*f)(void* context, int64_t i), void* context);
-
 template <class T>
 struct Train {
   const TrainLayer<T>* layers;
@@ -42,8 +39,7 @@ struct Train {
   T* losses = nullptr;                     // (steps): the loss of each batch before its step
   T* predictions = nullptr;       // (samples, units of the last layer) before each step, or null
   int64_t* steps_done = nullptr;  // counts up while the call is at work, for another thread to see
-  Parallel parallel = nullptr;
-  int64_t threads = 0;
+  int64_t threads = 1;            // at most
 };
 
 namespace cpu {

@@ -77,7 +77,7 @@ template <class T>
 void dense_backward_z(const DenseBackward<T>& layer, Range rows) {
   const int64_t first = rows.begin * layer.units, count = rows.size() * layer.units;
   activation_calls<T>(layer.activation)
-      .backward(layer.grad_out + first, layer.out + first, layer.grad_z + first, count);
+      .backward(layer.grad_out + first, layer.out + first, layer.grad_z + first, 1, count, count);
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../lane.h"
+#include "rows.h"
 
 namespace torchnn::cpu {
 
@@ -88,22 +89,15 @@ struct Dot {
   }
 
  private:
-  template <class Row>
-  struct Shifted {
-    const Row& row;
-    int64_t by;
-    TORCHNN_FN const T* operator()(int64_t i) const { return row(by + i); }
-  };
-
   // A block of rows against some units: whole tiles, then a lower one.
   template <int units, class Row>
   static TORCHNN_FN void all_rows(int64_t i, int64_t end, int64_t depth, const Row& row,
                                   const T* weight, int64_t weight_stride, const T* bias, T* out,
                                   int64_t out_stride) {
     for (; i + rows <= end; i += rows)
-      tile<rows, units>(depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
+      tile<rows, units>(depth, RowsFrom<Row>{row, i}, weight, weight_stride, bias,
                         out + i * out_stride, out_stride);
-    last_rows<rows - 1, units>(end - i, depth, Shifted<Row>{row, i}, weight, weight_stride, bias,
+    last_rows<rows - 1, units>(end - i, depth, RowsFrom<Row>{row, i}, weight, weight_stride, bias,
                                out + i * out_stride, out_stride);
   }
 
@@ -118,21 +112,6 @@ struct Dot {
         last_rows<rows - 1, units>(left, depth, row, weight, weight_stride, bias, out, out_stride);
     }
   }
-};
-
-// Rows that lie `stride` apart.
-template <class T>
-struct StridedRows {
-  const T* first;
-  int64_t stride;
-  TORCHNN_FN const T* operator()(int64_t i) const { return first + i * stride; }
-};
-
-// Rows that lie anywhere.
-template <class T>
-struct ListedRows {
-  const T* const* rows;
-  TORCHNN_FN const T* operator()(int64_t i) const { return rows[i]; }
 };
 
 }  // namespace torchnn::cpu

@@ -28,15 +28,18 @@ struct Forward {
 template <class Activation, class T>
 struct Backward {
   template <class Isa>
-  static TORCHNN_FN void run(const T* const& grad_out, const T* const& out, T* const& grad_z,
-                             int64_t count) {
+  static TORCHNN_FN void run(const T* grad_out, const T* out, T* grad_z, int64_t rows,
+                             int64_t columns, int64_t stride) {
     using V = Vector<T, Isa::vector_bytes>;
-    int64_t i = 0;
-    for (; i + lanes<V> <= count; i += lanes<V>)
-      store(grad_z + i, Activation::backward(load<V>(grad_out + i), load<V>(out + i)));
-    if (i < count) {
-      const V grad = load_part<V>(grad_out + i, count - i), a = load_part<V>(out + i, count - i);
-      store_part(grad_z + i, Activation::backward(grad, a), count - i);
+    if (stride == columns) columns *= rows, rows = 1;
+    for (int64_t row = 0; row < rows; ++row, grad_out += stride, out += stride, grad_z += stride) {
+      int64_t i = 0;
+      for (; i + lanes<V> <= columns; i += lanes<V>)
+        store(grad_z + i, Activation::backward(load<V>(grad_out + i), load<V>(out + i)));
+      if (i < columns) {
+        const V grad = load_part<V>(grad_out + i, columns - i), a = load_part<V>(out + i, columns - i);
+        store_part(grad_z + i, Activation::backward(grad, a), columns - i);
+      }
     }
   }
 };
@@ -52,8 +55,9 @@ ActivationCalls<T> activation_calls(int64_t place) {
       calls.forward = [](T* a, int64_t rows, int64_t columns, int64_t stride) {
         run<Forward<A, T>>(a, rows, columns, stride);
       };
-    calls.backward = [](const T* grad_out, const T* out, T* grad_z, int64_t count) {
-      run<Backward<A, T>>(grad_out, out, grad_z, count);
+    calls.backward = [](const T* grad_out, const T* out, T* grad_z, int64_t rows, int64_t columns,
+                        int64_t stride) {
+      run<Backward<A, T>>(grad_out, out, grad_z, rows, columns, stride);
     };
   });
   return calls;

@@ -12,8 +12,9 @@ template <class T>
 struct ActivationCalls {
   // a[rows, columns] = activation(a), in place; null for the identity.
   void (*forward)(T* a, int64_t rows, int64_t columns, int64_t stride);
-  // grad_z[i] = grad_out[i] * da/dz(out[i]) for count elements; grad_z may be grad_out.
-  void (*backward)(const T* grad_out, const T* out, T* grad_z, int64_t count);
+  // grad_z = grad_out * da/dz(out), all of that shape and stride; grad_z may be grad_out.
+  void (*backward)(const T* grad_out, const T* out, T* grad_z, int64_t rows, int64_t columns,
+                   int64_t stride);
 };
 
 // The calls of the activation at that place in Activations.

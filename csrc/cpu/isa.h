@@ -8,18 +8,18 @@
 
 namespace torchnn::cpu {
 
-// The register tiles leave room for the operands: 12 of 16 registers accumulate, or 24 of 32.
+// The register tiles leave room for the operands: 12 of 16 registers accumulate, or 24 to 26 of 32.
 struct Baseline {  // SSE2 on x86-64, NEON on Arm
   static constexpr const char* name = "baseline";
-  static constexpr int vector_bytes = 16, dot_rows = 3, tile_rows = 6;
+  static constexpr int vector_bytes = 16, dot_rows = 3, tile_rows = 6, small_tile_rows = 6;
 };
 struct Avx2 {
   static constexpr const char* name = "avx2";
-  static constexpr int vector_bytes = 32, dot_rows = 3, tile_rows = 6;
+  static constexpr int vector_bytes = 32, dot_rows = 3, tile_rows = 6, small_tile_rows = 6;
 };
 struct Avx512 {
   static constexpr const char* name = "avx512";
-  static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12;
+  static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12, small_tile_rows = 13;
 };
 
 enum class Capability { baseline, avx2, avx512 };

@@ -8,6 +8,8 @@
 #include <algorithm>
 
 #include "isa.h"
+#include "rows.h"
+#include "transpose.h"
 
 namespace torchnn::cpu {
 namespace {
@@ -47,36 +49,13 @@ struct Tile {
   }
 };
 
-// to[k * to_stride + i] = from[i * from_stride + k] for a square as wide as a 16-byte register.
-TORCHNN_FN void transpose_square(const float* from, int64_t from_stride, float* to,
-                                 int64_t to_stride) {
-  using V = Vector<float, 16>;
-  const V a = load<V>(from), b = load<V>(from + from_stride);
-  const V c = load<V>(from + 2 * from_stride), d = load<V>(from + 3 * from_stride);
-  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-  const V ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  const V cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  store<V>(to, __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5));
-  store<V>(to + to_stride, __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7));
-  store<V>(to + 2 * to_stride, __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5));
-  store<V>(to + 3 * to_stride, __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7));
-}
-
-TORCHNN_FN void transpose_square(const double* from, int64_t from_stride, double* to,
-                                 int64_t to_stride) {
-  using V = Vector<double, 16>;
-  const V a = load<V>(from), b = load<V>(from + from_stride);
-  store<V>(to, __builtin_shufflevector(a, b, 0, 2));
-  store<V>(to + to_stride, __builtin_shufflevector(a, b, 1, 3));
-}
-
 // Packs `count` vectors of `depth` elements, `width` at a time, as (count / width, depth, width);
 // what is missing from the last group becomes zero.
 template <int64_t width, class T>
 TORCHNN_FN void pack(const T* from, int64_t vector_stride, int64_t depth_stride, int64_t count,
                      int64_t depth, T* to) {
-  constexpr int64_t square = 16 / sizeof(T), in_squares = width / square * square;
+  using InRegister = Square<Vector<T, 16>>;
+  constexpr int64_t side = InRegister::side, in_squares = width / side * side;
   for (int64_t first = 0; first < count; first += width, to += width * depth) {
     const T* source = from + first * vector_stride;
     const int64_t vectors = std::min(width, count - first);
@@ -89,10 +68,11 @@ TORCHNN_FN void pack(const T* from, int64_t vector_stride, int64_t depth_stride,
     // Few vectors at a time, each from end to end: many at once would evict each other's cache
     // lines where they lie a power of two apart.
     const bool whole = depth_stride == 1 && vectors == width;
-    const int64_t transposed = whole ? depth / square * square : 0;
-    for (int64_t i = 0; i < (whole ? in_squares : 0); i += square)
-      for (int64_t k = 0; k < transposed; k += square)
-        transpose_square(source + i * vector_stride + k, vector_stride, to + k * width + i, width);
+    const int64_t transposed = whole ? depth / side * side : 0;
+    for (int64_t i = 0; i < (whole ? in_squares : 0); i += side)
+      for (int64_t k = 0; k < transposed; k += side)
+        InRegister::transpose(StridedRows<T>{source + i * vector_stride + k, vector_stride},
+                              to + k * width + i, width);
     for (int64_t k = 0; k < depth; ++k)
       for (int64_t i = k < transposed ? in_squares : 0; i < vectors; ++i)
         to[k * width + i] = source[i * vector_stride + k * depth_stride];

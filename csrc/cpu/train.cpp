@@ -1,514 +1,340 @@
 // Whole-network training on the CPU. One step is what the course notes call back-propagation and
-// gradient descent, for a batch at once; the numbered steps stand in step().
+// gradient descent, for a batch at once; the numbered steps stand in Trainer.
+//
+// Threads meet as seldom as possible. The first layer, which has most of the weights in most
+// networks, is cut into slices of input features, and a thread keeps its slices from step to step.
+// Beyond it, what a thread does depends on the size of the rest of the network.
 #include "../train.h"
 
-#include <algorithm>
 #include <atomic>
-#include <vector>
 
-#include "../loss.h"
-#include "dot.h"
-#include "elementwise.h"
-#include "isa.h"
-#include "matmul.h"
+#include "network.h"
+#include "team.h"
 
 namespace torchnn::cpu {
 namespace {
 
-// ---- kernels: always_inline, instantiated for every instruction set ----
+// Rows that go through the network at once: what they leave behind stays in the second-level cache.
+constexpr int64_t chunk_rows = 128;
+
+// The number of slices follows from the network and the batch alone: it decides in which order
+// products are summed, and results must not depend on the number of threads.
+constexpr int64_t most_slices = 4;
+constexpr int64_t products_a_slice = 1 << 15;
+
+// Of what lies beyond the first layer, in a chunk: up to here every thread does all of it for
+// itself, since handing it over would take longer (measured: docs/log.md).
+constexpr int64_t products_worth_sharing = 1 << 18;
 
 template <class T>
-struct DotKernel {  // out = bias + x @ weight.T
-  template <class Isa>
-  static TORCHNN_FN void run(int64_t rows, int64_t units, int64_t depth, const ListedRows<T>& x,
-                             const T* const& weight, const T* const& bias, T* const& out,
-                             int64_t out_stride) {
-    Dot<Isa, T>::multiply(rows, units, depth, x, weight, depth, bias, out, out_stride);
-  }
-};
-
-template <class T>
-using DotCall = void (*)(int64_t rows, int64_t units, int64_t depth, ListedRows<T> x,
-                         const T* weight, const T* bias, T* out, int64_t out_stride);
-
-// A weight, what the update rule remembers of it, and the step it takes.
-template <class T>
-struct Weights {
-  T* values;
-  T* slots[most_slots];
-  int64_t stride;  // from row to row, a multiple of the register
-
-  Weights from_row(int64_t row) const {
-    Weights w = *this;
-    w.values += row * stride;
-    for (T*& slot : w.slots)
-      if (slot) slot += row * stride;
-    return w;
-  }
-};
-
-// weight[units, features] takes the step that its gradient grad_z.T @ x calls for. A tile of the
-// gradient is summed in registers and used up there; only for large batches, which go through in
-// chunks that fit the first-level cache, is it put aside in between.
-template <class Update, class T>
-struct UpdateWeight {
-  static constexpr int64_t chunk = 128;  // rows
-
-  template <class Isa>
-  static TORCHNN_FN void run(int64_t units, int64_t features, int64_t rows, const T* const& grad_z,
-                             int64_t grad_stride, const ListedRows<T>& x, const Weights<T>& weights,
-                             T* const& aside, const UpdateStep<T>& step) {
-    for (int64_t row = 0; row < rows; row += chunk) {
-      const UpdateWeight part{.rows = std::min(chunk, rows - row),
-                              .units = units,
-                              .grad_z = grad_z + row * grad_stride,
-                              .grad_stride = grad_stride,
-                              .x = x.rows + row,
-                              .weights = weights,
-                              .aside = aside,
-                              .is_first = row == 0,
-                              .is_last = row + chunk >= rows,
-                              .step = step};
-      constexpr int64_t width = lanes<Vector<T, Isa::vector_bytes>>;
-      int64_t k = 0;
-      for (; k + 2 * width <= features; k += 2 * width) part.template all_units<Isa, 2>(k);
-      if (k < features) part.template all_units<Isa, 1>(k);
-    }
-  }
-
-  int64_t rows, units;
-  const T* grad_z;
-  int64_t grad_stride;
-  const T* const* x;
-  const Weights<T>& weights;
-  T* aside;
-  bool is_first, is_last;
-  const UpdateStep<T>& step;
-
-  template <class Isa, int registers>
-  TORCHNN_FN void all_units(int64_t k) const {
-    for (int64_t n = 0, height; n < units; n += height) {
-      // tiles as even as they come: 25 units are 5 x 5, not 4 x 6 and 1
-      const int64_t left = units - n, tiles = (left + Isa::tile_rows - 1) / Isa::tile_rows;
-      height = (left + tiles - 1) / tiles;
-      of_height<Isa, Isa::tile_rows, registers>(height, n, k);
-    }
-  }
-
-  template <class Isa, int height, int registers>
-  TORCHNN_FN void of_height(int64_t wanted, int64_t n, int64_t k) const {
-    if constexpr (height > 0) {
-      if (wanted == height)
-        tile<Isa, height, registers>(n, k);
-      else
-        of_height<Isa, height - 1, registers>(wanted, n, k);
-    }
-  }
-
-  template <class Isa, int height, int registers>
-  TORCHNN_FN void tile(int64_t n, int64_t k) const {
-    using V = Vector<T, Isa::vector_bytes>;
-    V grad[height][registers] = {};
-    const T* factor = grad_z + n;
-    for (int64_t row = 0; row < rows; ++row, factor += grad_stride) {
-      const T* from = x[row] + k;
-      V a[registers];
-#pragma GCC unroll 2
-      for (int j = 0; j < registers; ++j) a[j] = load<V>(from + j * lanes<V>);
-#pragma GCC unroll 16
-      for (int i = 0; i < height; ++i)
-#pragma GCC unroll 2
-        for (int j = 0; j < registers; ++j) grad[i][j] += factor[i] * a[j];
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < height; ++i)
-#pragma GCC unroll 2
-      for (int j = 0; j < registers; ++j) {
-        const int64_t at = (n + i) * weights.stride + k + j * lanes<V>;
-        const V sum = is_first ? grad[i][j] : grad[i][j] + load<V>(aside + at);
-        if (is_last)
-          take_step<Update, V>(weights, at, sum, step);
-        else
-          store(aside + at, sum);
-      }
-  }
-
-  template <class Rule, class V>
-  static TORCHNN_FN void take_step(const Weights<T>& weights, int64_t at, V grad,
-                                   const UpdateStep<T>& step) {
-    V w = load<V>(weights.values + at) * step.decay, slots[most_slots];
-#pragma GCC unroll 2
-    for (int s = 0; s < Rule::slots; ++s) slots[s] = load<V>(weights.slots[s] + at);
-    Rule::apply(w, slots, grad, step);
-    store(weights.values + at, w);
-#pragma GCC unroll 2
-    for (int s = 0; s < Rule::slots; ++s) store(weights.slots[s] + at, slots[s]);
-  }
-};
-
-// The same with a gradient that exists as an array, rows `grad_stride` apart: for the large layers,
-// whose gradient is a packed product, and for biases.
-template <class Update, class T>
-struct UpdateFromGradient {
-  template <class Isa>
-  static TORCHNN_FN void run(int64_t rows, int64_t columns, const T* const& grad,
-                             int64_t grad_stride, const Weights<T>& weights,
-                             const UpdateStep<T>& step) {
-    using V = Vector<T, Isa::vector_bytes>;
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t k = 0; k < columns; k += lanes<V>)
-        UpdateWeight<Update, T>::template take_step<Update, V>(
-            weights, i * weights.stride + k, load<V>(grad + i * grad_stride + k), step);
-  }
-};
-
-template <class T>
-struct UpdateCalls {
-  void (*weight)(int64_t units, int64_t features, int64_t rows, const T* grad_z,
-                 int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights, T* aside,
-                 const UpdateStep<T>& step);
-  void (*from_gradient)(int64_t rows, int64_t columns, const T* grad, int64_t grad_stride,
-                        const Weights<T>& weights, const UpdateStep<T>& step);
-  int slots;
-};
-
-template <class T>
-UpdateCalls<T> update_calls(int64_t place) {
-  UpdateCalls<T> calls{};
-  Updates::with(place, [&](auto update) {
-    using U = decltype(update);
-    calls.weight = [](int64_t units, int64_t features, int64_t rows, const T* grad_z,
-                      int64_t grad_stride, ListedRows<T> x, const Weights<T>& weights, T* aside,
-                      const UpdateStep<T>& step) {
-      run<UpdateWeight<U, T>>(units, features, rows, grad_z, grad_stride, x, weights, aside, step);
-    };
-    calls.from_gradient = [](int64_t rows, int64_t columns, const T* grad, int64_t grad_stride,
-                             const Weights<T>& weights, const UpdateStep<T>& step) {
-      run<UpdateFromGradient<U, T>>(rows, columns, grad, grad_stride, weights, step);
-    };
-    calls.slots = U::slots;
-  });
-  return calls;
-}
-
-// Returns sum of scale * l(a, y) and replaces a by scale * dl/da, for count elements.
-template <class Loss, class T>
-struct LossKernel {
-  template <class Isa>
-  static TORCHNN_FN void run(T* const& a, const T* const& y, const T* const& scale, int64_t count,
-                             T* const& total) {
-    using V = Vector<T, Isa::vector_bytes>;
-    V values{};
-    for (int64_t i = 0; i < count; i += lanes<V>) {  // the arrays are padded to whole registers
-      const V output = load<V>(a + i), target = load<V>(y + i), factor = load<V>(scale + i);
-      values += factor * Loss::value(output, target);
-      store(a + i, factor * Loss::gradient(output, target));
-    }
-    *total = sum(values);
-  }
-};
-
-template <class T>
-using LossCall = void (*)(T* a, const T* y, const T* scale, int64_t count, T* total);
-
-template <class T>
-LossCall<T> loss_call(int64_t place) {
-  LossCall<T> call = nullptr;
-  Losses::with(place, [&](auto loss) {
-    call = [](T* a, const T* y, const T* scale, int64_t count, T* total) {
-      run<LossKernel<decltype(loss), T>>(a, y, scale, count, total);
-    };
-  });
-  return call;
-}
-
-// ---- the network: weights and activations padded to whole registers, so that no tile has a tail
-// ----
-
-template <class T>
-class Network {
+class Trainer {
  public:
-  explicit Network(const Train<T>& job)
-      : job_(job), update_(update_calls<T>(job.update)), loss_(loss_call<T>(job.loss)) {
-    const int64_t lanes = vector_bytes() / int64_t(sizeof(T));
-    auto padded = [&](int64_t n) { return (n + lanes - 1) / lanes * lanes; };
-    batch_ = std::min(job.batch_size, job.samples);
-    layers_.resize(job.layer_count);
-    for (int64_t l = 0; l < job.layer_count; ++l) {
-      Layer& layer = layers_[l];
-      static_cast<TrainLayer<T>&>(layer) = job.layers[l];
-      layer.is_last = l + 1 == job.layer_count;
-      layer.in_stride = padded(layer.in_features);
-      // The last layer's outputs lie densely, so that the loss runs over whole registers.
-      layer.out_stride = layer.is_last ? layer.units : odd_lines(padded(layer.units));
-      // Beyond half of a second-level cache of 512 KB, a packed product is faster.
-      layer.is_large = layer.units * layer.in_stride * int64_t(sizeof(T)) > 256 * 1024;
-      layer.inputs_stride = l > 0 ? layers_[l - 1].out_stride : layer.in_stride;
-      layer.calls = activation_calls<T>(layer.activation);
+  explicit Trainer(const Train<T>& job) : job_(job) {
+    int64_t slot_count = 0;
+    Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
+    stride_ = padded_(std::min({job.batch_size, job.samples, chunk_rows}));
+    const TrainLayer<T>& first = job.layers[0];
+    blocks_ = update_tile_count<T>(1, padded_(first.in_features));
+    slices_ = std::clamp<int64_t>(first.in_features * first.units * stride_ / products_a_slice, 1,
+                                  std::min(most_slices, blocks_));
+    int64_t products = 0;
+    for (int64_t l = 1; l < job.layer_count; ++l)
+      products += 3 * job.layers[l].in_features * job.layers[l].units * stride_;
+    is_replicated_ = products < products_worth_sharing;
+    replicas_.resize(is_replicated_ ? std::min(job.threads, slices_) : 1);
+    for (Replica& replica : replicas_)
+      for (int64_t l = 0; l < job.layer_count; ++l)
+        replica.layers.emplace_back(job.layers[l], slot_count, stride_);
+    memory_.allocate([&](Pieces<T>& memory) { take_memory(memory); });
+    rows_.resize(2 * stride_);
+    x_ = rows_.data(), x_before_ = x_ + stride_;
+    for (Layer<T>& layer : replicas_[0].layers) layer.read();
+  }
+
+  // As many as find work in every chunk. A call that is over before a helper has woken up needs
+  // none.
+  int64_t most_threads() const {
+    constexpr double short_call = 1e7;  // products: some 200 us
+    double products = 0;
+    for (int64_t l = 0; l < job_.layer_count; ++l)
+      products += 3 * double(job_.layers[l].in_features * job_.layers[l].units);
+    if (products * double(job_.samples) < short_call) return 1;
+    return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
+  }
+
+  void train(Team& team) {
+    Chunk<T> before;
+    for (int64_t begin = 0, step = 0; begin < job_.samples; begin += job_.batch_size, ++step) {
+      const int64_t end = std::min(begin + job_.batch_size, job_.samples);
+      for (int64_t first = begin; first < end; first += chunk_rows) {
+        const Chunk<T> chunk{.step = step,
+                             .first = first,
+                             .rows = std::min(chunk_rows, end - first),
+                             .share = T(1) / T(end - begin),
+                             .is_first = first == begin,
+                             .is_last = first + chunk_rows >= end};
+        advance(team, before, chunk);
+        before = chunk;
+      }
     }
-    allocate(padded);
-    each_weight([](T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
-      for (int64_t i = 0; i < rows; ++i)
-        std::copy(user + i * columns, user + (i + 1) * columns, own + i * stride);
-    });
+    advance(team, before, Chunk<T>());
+    for (Layer<T>& layer : replicas_[0].layers) layer.write_back();
   }
 
-  void write_back() {
-    each_weight([](T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
-      for (int64_t i = 0; i < rows; ++i)
-        std::copy(own + i * stride, own + i * stride + columns, user + i * columns);
-    });
-  }
-
-  // One step of gradient descent on some rows, from the begin-th in order on.
-  void step(int64_t number, int64_t begin, int64_t rows) {
-    const UpdateStep<T> update(job_.options, job_.learning_rates[number],
-                               job_.steps_before + number + 1);
-    Layer& last = layers_.back();
-    // 1. fetch the batch
-    fetch_inputs(begin, rows);
-    fetch_targets(begin, rows);
-    // 2. forward: a = activation(x @ weight.T + bias), layer by layer
-    for (Layer& layer : layers_) forward(layer, rows);
-    // 3. loss, and its derivative with respect to the outputs
-    if (job_.predictions)
-      std::copy(last.out, last.out + rows * last.units,
-                job_.predictions + number * job_.batch_size * last.units);
-    if (last.calls.forward) std::copy(last.out, last.out + rows * last.units, last.grad);
-    T* grad = last.calls.forward ? last.grad : last.out;
-    loss_(grad, targets_, scales_, rows * last.units, &job_.losses[number]);
-    if (last.calls.forward) last.calls.backward(grad, last.out, grad, rows * last.units);
-    // 4. backward: grad_z of each layer from that of the next, then update weight and bias
-    for (int64_t l = job_.layer_count - 1; l >= 0; --l) {
-      Layer& layer = layers_[l];
-      if (l > 0) backward_x(layer, grad, layers_[l - 1], rows);
-      update_layer(layer, grad, rows, update);
-      if (l > 0) grad = layers_[l - 1].grad;
+  void predict() {
+    for (int64_t begin = 0; begin < job_.samples; begin += stride_) {
+      const Chunk<T> chunk{.first = begin, .rows = std::min(stride_, job_.samples - begin)};
+      list_rows(chunk);
+      for (int64_t slice = 0; slice < slices_; ++slice) take_in(chunk, slice);
+      std::swap(products_, products_before_);
+      forward(replicas_[0], 0, padded_(chunk.rows));
+      store_predictions(replicas_[0], chunk, 0, chunk.rows);
     }
-  }
-
-  // The network's output for the same.
-  void predict(int64_t begin, int64_t rows, T* to) {
-    fetch_inputs(begin, rows);
-    for (Layer& layer : layers_) forward(layer, rows);
-    std::copy(layers_.back().out, layers_.back().out + rows * layers_.back().units, to);
   }
 
  private:
-  struct Layer : TrainLayer<T> {
-    bool is_last, is_large;
-    int64_t in_stride, out_stride, inputs_stride;
-    ActivationCalls<T> calls;
-    const T** inputs;  // (batch): where each row of x begins
-    T* out;            // (batch, out_stride)
-    T* grad;           // (batch, out_stride): grad_z
-    Weights<T> w;      // (units, in_stride)
-    Weights<T> b;      // (1, units)
-    T* grad_bias;
-    T* aside;  // (units, in_stride), for large batches
+  // The network as a thread sees it. The parameters of the first layer, and its input, are the same
+  // in all.
+  struct Replica {
+    std::vector<Layer<T>> layers;
+    T *targets, *scales, *losses;
   };
 
-  // Long rows lie an odd number of cache lines apart, or they would fall into the same few sets of
-  // the cache.
-  static int64_t odd_lines(int64_t padded) {
-    const int64_t line = 64 / sizeof(T), lines = (padded + line - 1) / line;
-    return lines < 4 ? padded : (lines | 1) * line;
-  }
-
-  template <class Padded>
-  void allocate(const Padded& padded) {
-    // Twice over the same list: first for the size, then for the places.
-    for (bool measuring : {true, false}) {
-      T* next = measuring ? nullptr : memory_.get(size_);
-      if (!measuring) std::fill(next, next + size_, T(0));
-      int64_t used = 0;
-      auto take = [&](int64_t count) {
-        T* place = measuring ? nullptr : next + used;
-        used += padded(count) + 64 / sizeof(T);
-        return place;
-      };
-      for (Layer& layer : layers_) {
-        layer.w = {take(layer.units * layer.in_stride), {}, layer.in_stride};
-        layer.b = {take(layer.units), {}, padded(layer.units)};
-        for (int s = 0; s < update_.slots; ++s) {
-          layer.w.slots[s] = take(layer.units * layer.in_stride);
-          layer.b.slots[s] = take(layer.units);
+  void take_memory(Pieces<T>& memory) {
+    Layer<T>& shared = replicas_[0].layers[0];
+    shared.take_parameters(memory);
+    shared.take_inputs(memory, nullptr);
+    for (Replica& replica : replicas_) {
+      for (size_t l = 0; l < replica.layers.size(); ++l) {
+        Layer<T>& layer = replica.layers[l];
+        if (l == 0) {
+          layer = shared;
+        } else {
+          layer.take_parameters(memory);
+          layer.take_inputs(memory, replica.layers[l - 1].out);
         }
-        layer.out = take(batch_ * layer.out_stride);
-        layer.grad = take(batch_ * layer.out_stride);
-        layer.grad_bias = take(layer.units);
-        layer.aside = batch_ > UpdateWeight<GradientDescent, T>::chunk
-                          ? take(layer.units * layer.in_stride)
-                          : nullptr;
+        layer.take_outputs(memory);
       }
-      targets_ = take(batch_ * layers_.back().units);
-      scales_ = take(batch_ * layers_.back().units);
-      if (is_copied()) copied_ = take(batch_ * layers_.front().in_stride);
-      size_ = used;
+      replica.targets = memory.take(replica.layers.back().units * stride_);
+      replica.scales = memory.take(stride_);
+      replica.losses = memory.take(stride_);
     }
-    rows_.resize(job_.layer_count * batch_);
-    for (int64_t l = 0; l < job_.layer_count; ++l) {
-      layers_[l].inputs = rows_.data() + l * batch_;
-      for (int64_t i = 0; i < batch_ && l > 0; ++i)
-        layers_[l].inputs[i] = layers_[l - 1].out + i * layers_[l - 1].out_stride;
-    }
-  }
-
-  // Inputs are read where they lie if their rows are whole registers, one by one.
-  bool is_copied() const {
-    const Layer& first = layers_.front();
-    return first.in_stride != first.in_features || first.is_large;
-  }
-
-  template <class Copy>
-  void each_weight(const Copy& copy) {
-    for (Layer& layer : layers_) {
-      copy(layer.weight, layer.units, layer.in_features, layer.w.values, layer.in_stride);
-      if (layer.bias) copy(layer.bias, 1, layer.units, layer.b.values, layer.units);
-      for (int s = 0; s < update_.slots; ++s) {
-        copy(layer.weight_slots[s], layer.units, layer.in_features, layer.w.slots[s],
-             layer.in_stride);
-        if (layer.bias) copy(layer.bias_slots[s], 1, layer.units, layer.b.slots[s], layer.units);
-      }
-    }
+    products_ = memory.take(slices_ * shared.b.stride * stride_);
+    products_before_ = memory.take(slices_ * shared.b.stride * stride_);
+    zeros_ = memory.take(shared.w.stride);
   }
 
   int64_t row_of(int64_t i) const { return job_.order ? job_.order[i] : i; }
 
-  void fetch_inputs(int64_t begin, int64_t rows) {
-    Layer& first = layers_.front();
-    for (int64_t i = 0; i < rows; ++i) {
-      const T* row = job_.x + row_of(begin + i) * job_.x_stride;
-      if (is_copied()) {
-        T* to = copied_ + i * first.in_stride;
-        std::copy(row, row + first.in_features, to);
-        row = to;
-      }
-      first.inputs[i] = row;
-    }
+  // Notes where the rows of a chunk lie; those that fill the last register up are zeros.
+  void list_rows(const Chunk<T>& chunk) {
+    std::swap(x_, x_before_);
+    for (int64_t i = 0; i < padded_(chunk.rows); ++i)
+      x_[i] = i < chunk.rows ? job_.x + row_of(chunk.first + i) * job_.x_stride : zeros_;
   }
 
-  // Also each output's share in the loss: weight / (rows * units), and 0 beyond the last row.
-  void fetch_targets(int64_t begin, int64_t rows) {
-    const int64_t units = layers_.back().units, count = rows * units;
-    const T share = T(1) / T(count);
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t row = row_of(begin + i);
-      const T weight = job_.sample_weight ? job_.sample_weight[row] * share : share;
-      for (int64_t j = 0; j < units; ++j) {
-        targets_[i * units + j] = job_.y[row * units + j];
-        scales_[i * units + j] = weight;
-      }
-    }
-    std::fill(scales_ + count, scales_ + batch_ * units, T(0));
-  }
-
-  void forward(Layer& layer, int64_t rows) {
-    share(layer.units, rows * layer.units * layer.in_features, [&](int64_t begin, int64_t end) {
-      const T* weight = layer.w.values + begin * layer.in_stride;
-      const T* bias = layer.bias ? layer.b.values + begin : nullptr;
-      T* out = layer.out + begin;
-      if (!layer.is_large)
-        return run<DotKernel<T>>(rows, end - begin, layer.in_stride, ListedRows<T>{layer.inputs},
-                                 weight, bias, out, layer.out_stride);
-      multiply(Product<T>{
-          .rows = rows,
-          .columns = end - begin,
-          .depth = layer.in_features,
-          .a = {layer.inputs[0], layer.inputs_stride, 1},
-          .b = {weight, 1, layer.in_stride},
-          .bias = bias,
-          .c = out,
-          .c_stride = layer.out_stride,
-          .finish = nullptr,
+  // Finishes a chunk, all but its first layer's product, and begins the next one with that.
+  void advance(Team& team, const Chunk<T>& before, const Chunk<T>& chunk) {
+    list_rows(chunk);
+    std::swap(products_, products_before_);
+    const int64_t threads = pace_.threads(team.size(), before.rows);
+    const int64_t parts = std::min(threads, slices_);
+    const int64_t registers = padded_(before.rows) / padded_.lanes;
+    const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
+                             job_.steps_before + before.step + 1);
+    if (is_replicated_) {
+      refresh_replicas(parts);
+      team.run(parts, [&](int64_t part) {
+        back_propagate(replicas_[part], before, 0, registers);
+        update(replicas_[part], before, step, 0, 1);
+        run_slices(replicas_[part], before, step, chunk, part, parts);
       });
-    });
-    if (!layer.calls.forward) return;
-    layer.calls.forward(layer.out, 1, rows * layer.out_stride, rows * layer.out_stride);
-    if (layer.is_last) return;
-    for (int64_t i = 0; i < rows; ++i)  // the padding is an input of the next layer: keep it zero
-      std::fill(layer.out + i * layer.out_stride + layer.units,
-                layer.out + (i + 1) * layer.out_stride, T(0));
+    } else {
+      const int64_t row_parts = std::clamp<int64_t>(registers, 1, threads);
+      team.run(row_parts, [&](int64_t part) {
+        back_propagate(replicas_[0], before, registers * part / row_parts,
+                       registers * (part + 1) / row_parts);
+      });
+      team.run(parts, [&](int64_t part) {
+        update(replicas_[0], before, step, part, parts);
+        run_slices(replicas_[0], before, step, chunk, part, parts);
+      });
+    }
+    if (before.rows) report(before);
   }
 
-  // grad_z of the layer before: (grad_z @ weight) * da/dz
-  void backward_x(const Layer& layer, const T* grad, Layer& before, int64_t rows) {
-    share(layer.in_features, rows * layer.units * layer.in_features,
-          [&](int64_t begin, int64_t end) {
-            multiply(Product<T>{
-                .rows = rows,
-                .columns = end - begin,
-                .depth = layer.units,
-                .a = {grad, layer.out_stride, 1},
-                .b = {layer.w.values + begin, layer.in_stride, 1},
-                .bias = nullptr,
-                .c = before.grad + begin,
-                .c_stride = before.out_stride,
-                .finish = nullptr,
-            });
-          });
-    before.calls.backward(before.grad, before.out, before.grad, rows * before.out_stride);
+  // A thread that joins, or joins again, begins with the parameters of the first.
+  void refresh_replicas(int64_t parts) {
+    for (; fresh_ < parts; ++fresh_)
+      for (size_t l = 1; l < replicas_[0].layers.size(); ++l)
+        replicas_[fresh_].layers[l].copy_parameters(replicas_[0].layers[l]);
+    fresh_ = parts;
   }
 
-  void update_layer(Layer& layer, const T* grad, int64_t rows, const UpdateStep<T>& step) {
-    share(layer.units, rows * layer.units * layer.in_features, [&](int64_t begin, int64_t end) {
-      update_.weight(end - begin, layer.in_stride, rows, grad + begin, layer.out_stride,
-                     ListedRows<T>{layer.inputs}, layer.w.from_row(begin),
-                     layer.aside ? layer.aside + begin * layer.in_stride : nullptr, step);
-    });
-    if (!layer.bias) return;
-    std::fill(layer.grad_bias, layer.grad_bias + layer.units, T(0));
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t n = 0; n < layer.units; ++n)
-        layer.grad_bias[n] += grad[i * layer.out_stride + n];
-    update_.from_gradient(1, layer.units, layer.grad_bias, 0, layer.b, step);
+  void report(const Chunk<T>& chunk) {
+    const T* losses = replicas_[0].losses;
+    T& loss = job_.losses[chunk.step];
+    if (chunk.is_first) loss = 0;
+    for (int64_t i = 0; i < chunk.rows; ++i) loss += losses[i];
+    if (chunk.is_last)
+      std::atomic_ref<int64_t>(*job_.steps_done).fetch_add(1, std::memory_order_relaxed);
   }
 
-  // Calls f(begin, end) for all of count, in parts on several threads if the work repays waking
-  // them.
-  template <class F>
-  void share(int64_t count, int64_t products, const F& f) const {
-    constexpr int64_t serial = 1 << 20;  // products a thread: 10 to 20 us
-    constexpr int64_t multiple = 12;     // whole register tiles
-    const int64_t most = std::min(job_.threads, products / serial);
-    const int64_t parts = std::min(most, count / multiple);
-    if (parts <= 1) return f(0, count);
-    const int64_t size = ((count + parts - 1) / parts + multiple - 1) / multiple * multiple;
-    auto part = [&](int64_t i) { f(std::min(i * size, count), std::min((i + 1) * size, count)); };
-    job_.parallel(
-        parts, [](void* context, int64_t i) { (*static_cast<decltype(part)*>(context))(i); },
-        &part);
+  void run_slices(Replica& replica, const Chunk<T>& before, const UpdateStep<T>& step,
+                  const Chunk<T>& chunk, int64_t part, int64_t parts) {
+    for (int64_t s = slices_ * part / parts; s < slices_ * (part + 1) / parts; ++s) {
+      if (before.rows) update_slice(replica, before, step, s, chunk.rows);
+      if (chunk.rows) take_in(chunk, s);
+    }
+  }
+
+  int64_t first_block(int64_t slice) const { return blocks_ * slice / slices_; }
+
+  // Rows of x are read where they lie if they are whole registers, and copied if not.
+  bool is_copied() const { return job_.layers[0].in_features % padded_.lanes != 0; }
+
+  // 1. a slice of the first layer: its part of bias + x @ weight.T
+  void take_in(const Chunk<T>& chunk, int64_t slice) {
+    const Layer<T>& layer = replicas_[0].layers[0];
+    const int64_t width = block_features<T>(), rows = padded_(chunk.rows);
+    const int64_t begin = first_block(slice) * width;
+    const int64_t end = std::min(first_block(slice + 1) * width, layer.in_features);
+    T* x_t = layer.x_t + begin * stride_;
+    if (is_copied()) {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(x_[i] + begin, x_[i] + end, layer.x + i * layer.w.stride + begin);
+      transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
+                stride_);
+    } else {
+      transpose(rows, end - begin, ListedRows<T>{x_, begin}, x_t, stride_);
+    }
+    multiply(SmallProduct<T>{.rows = layer.units,
+                             .columns = rows,
+                             .depth = end - begin,
+                             .a = layer.w.values + begin,
+                             .a_stride = layer.w.stride,
+                             .a_step = 1,
+                             .b = x_t,
+                             .b_stride = stride_,
+                             .bias = layer.bias && slice == 0 ? layer.b.values : nullptr,
+                             .c = products_ + slice * layer.b.stride * stride_,
+                             .c_stride = stride_});
+  }
+
+  void back_propagate(Replica& replica, const Chunk<T>& chunk, int64_t begin, int64_t end) {
+    begin *= padded_.lanes, end *= padded_.lanes;
+    if (begin == end) return;
+    forward(replica, begin, end);
+    const bool is_leading = !is_replicated_ || &replica == &replicas_[0];
+    if (job_.predictions && is_leading)
+      store_predictions(replica, chunk, begin, std::min(end, chunk.rows));
+    measure(replica, chunk, begin, end);
+    backward(replica, begin, end);
+  }
+
+  // 2. forward: a = activation(x @ weight.T + bias), layer by layer
+  void forward(Replica& replica, int64_t begin, int64_t end) {
+    Layer<T>& first = replica.layers[0];
+    add_up(slices_, first.b.stride * stride_, first.units, end - begin, stride_,
+           products_before_ + begin, first.out + begin);
+    first.activate(begin, end);
+    for (size_t l = 1; l < replica.layers.size(); ++l) {
+      replica.layers[l].multiply_forward(begin, end);
+      replica.layers[l].activate(begin, end);
+    }
+  }
+
+  void store_predictions(const Replica& replica, const Chunk<T>& chunk, int64_t begin,
+                         int64_t end) {
+    const Layer<T>& last = replica.layers.back();
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t n = 0; n < last.units; ++n)
+        job_.predictions[(chunk.first + i) * last.units + n] = last.out[n * stride_ + i];
+  }
+
+  // 3. loss, and its derivative with respect to the outputs
+  void measure(Replica& replica, const Chunk<T>& chunk, int64_t begin, int64_t end) {
+    const Layer<T>& last = replica.layers.back();
+    std::fill(replica.scales + begin, replica.scales + end, T(0));  // of rows that are none
+    for (int64_t i = begin; i < std::min(end, chunk.rows); ++i) {
+      const int64_t row = row_of(chunk.first + i);
+      const T share = chunk.share / T(last.units);
+      replica.scales[i] = job_.sample_weight ? share * job_.sample_weight[row] : share;
+      for (int64_t n = 0; n < last.units; ++n)
+        replica.targets[n * stride_ + i] = job_.y[row * last.units + n];
+    }
+    measure_loss(LossOfOutputs<T>{.units = last.units,
+                                  .columns = end - begin,
+                                  .stride = stride_,
+                                  .out = last.out + begin,
+                                  .targets = replica.targets + begin,
+                                  .scales = replica.scales + begin,
+                                  .grad = last.grad_t + begin,
+                                  .values = replica.losses + begin,
+                                  .loss = job_.loss});
+  }
+
+  // 4. backward: grad_z of each layer, from the last to the first
+  void backward(Replica& replica, int64_t begin, int64_t end) {
+    for (size_t l = replica.layers.size() - 1; l > 0; --l) {
+      replica.layers[l].backward_z(begin, end);
+      replica.layers[l].turn_inputs(begin, end);
+      replica.layers[l].backward_x(replica.layers[l - 1].grad_t, begin, end);
+    }
+    replica.layers[0].backward_z(begin, end);
+  }
+
+  // 5. update weight and bias
+  void update(Replica& replica, const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t part,
+              int64_t parts) {
+    for (size_t l = 1; l < replica.layers.size() && chunk.rows; ++l) {
+      const Layer<T>& layer = replica.layers[l];
+      const int64_t tiles = update_tile_count<T>(layer.units, padded_(layer.in_features));
+      update_tiles(layer.update(chunk, step, job_.update), StridedRows<T>{layer.x, layer.w.stride},
+                   tiles * part / parts, tiles * (part + 1) / parts);
+    }
+  }
+
+  void update_slice(Replica& replica, const Chunk<T>& chunk, const UpdateStep<T>& step,
+                    int64_t slice, int64_t next_rows) {
+    const Layer<T>& layer = replica.layers[0];
+    const int64_t tiles = update_tile_count<T>(layer.units, block_features<T>());  // of a block
+    const int64_t begin = tiles * first_block(slice), end = tiles * first_block(slice + 1);
+    LayerUpdate<T> job = layer.update(chunk, step, job_.update);
+    job.next_x = x_, job.next_rows = next_rows;
+    if (is_copied())
+      update_tiles(job, StridedRows<T>{layer.x, layer.w.stride}, begin, end);
+    else
+      update_tiles(job, ListedRows<T>{x_before_}, begin, end);
   }
 
   const Train<T>& job_;
-  UpdateCalls<T> update_;
-  LossCall<T> loss_;
-  int64_t batch_, size_ = 0;
-  std::vector<Layer> layers_;
+  const Padding<T> padded_;
+  int64_t stride_;           // between the features of a chunk: its rows, in whole registers
+  int64_t blocks_, slices_;  // of the first layer's features
+  bool is_replicated_;
+  Pace pace_;
+  int64_t fresh_ = 1;  // replicas whose parameters are those of the first
+  std::vector<Replica> replicas_;
+  Pieces<T> memory_;
+  T *products_, *products_before_;  // (slices, units, rows) of the first layer
+  T* zeros_;
   std::vector<const T*> rows_;
-  Scratch<T> memory_;
-  T *targets_, *scales_, *copied_ = nullptr;
+  const T **x_, **x_before_;  // where the rows of this chunk lie, and those of the one before
 };
 
 }  // namespace
 
 template <class T>
 void train(const Train<T>& job) {
-  Network<T> network(job);
-  for (int64_t begin = 0, number = 0; begin < job.samples; begin += job.batch_size, ++number) {
-    network.step(number, begin, std::min(job.batch_size, job.samples - begin));
-    std::atomic_ref<int64_t>(*job.steps_done).fetch_add(1, std::memory_order_relaxed);
-  }
-  network.write_back();
+  Trainer<T> trainer(job);
+  Team team(trainer.most_threads());
+  trainer.train(team);
 }
 
 template <class T>
 void predict(const Train<T>& job) {
-  Network<T> network(job);
-  const int64_t units = job.layers[job.layer_count - 1].units;
-  for (int64_t begin = 0; begin < job.samples; begin += job.batch_size)
-    network.predict(begin, std::min(job.batch_size, job.samples - begin),
-                    job.predictions + begin * units);
+  Trainer<T>(job).predict();
 }
 
 template void train(const Train<float>&);

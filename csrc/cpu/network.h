@@ -1,0 +1,213 @@
+// A network of dense layers as the training engine keeps it: weights padded to whole registers, and
+// what the rows of a chunk leave behind on their way through.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../train.h"
+#include "elementwise.h"
+#include "isa.h"
+#include "matmul.h"
+#include "train_kernels.h"
+
+namespace torchnn::cpu {
+
+// Some rows of a batch: samples first ... first + rows - 1 in order.
+template <class T>
+struct Chunk {
+  int64_t step = 0;
+  int64_t first = 0, rows = 0;
+  T share = 0;                           // of a sample in the loss of its batch
+  bool is_first = true, is_last = true;  // of its batch
+};
+
+// Rounds counts up to whole registers.
+template <class T>
+struct Padding {
+  int64_t lanes = vector_bytes() / int64_t(sizeof(T));
+  int64_t operator()(int64_t n) const { return (n + lanes - 1) / lanes * lanes; }
+  // Long rows lie an odd number of cache lines apart, or they would fall into the same few sets of
+  // the cache.
+  int64_t odd_lines(int64_t n) const {
+    const int64_t line = 64 / sizeof(T), lines = ((*this)(n) + line - 1) / line;
+    return lines < 4 ? (*this)(n) : (lines | 1) * line;
+  }
+};
+
+// Memory in pieces, each beginning a cache line of its own. `request` is called twice with the same
+// requests: first they are measured, then they are met, with zeros.
+template <class T>
+class Pieces {
+ public:
+  template <class F>
+  void allocate(const F& request) {
+    request(*this);
+    place_ = memory_.get(size_);
+    std::fill(place_, place_ + size_, T(0));
+    request(*this);
+  }
+
+  T* take(int64_t count) {
+    const int64_t line = 64 / sizeof(T), size = (count + line - 1) / line * line + line;
+    if (!place_) return size_ += size, nullptr;
+    place_ += size;
+    return place_ - size;
+  }
+
+ private:
+  Scratch<T> memory_;
+  T* place_ = nullptr;
+  int64_t size_ = 0;
+};
+
+template <class T>
+struct Layer : TrainLayer<T> {
+  ActivationCalls<T> calls;
+  int64_t slot_count;
+  Parameter<T> w, b;
+  T *weight_gradient, *bias_gradient;
+  T* x_t;     // (in_features, rows): the input, transposed: the output of the layer before
+  T* x;       // (rows, w.stride): the input
+  T* out;     // (units, rows)
+  T* grad_t;  // (units, rows): grad_z
+  T* grad;    // (rows, b.stride): the same, transposed
+  int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
+
+  Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
+      : TrainLayer<T>(layer),
+        calls(activation_calls<T>(layer.activation)),
+        slot_count(slot_count),
+        stride(stride) {}
+
+  void take_parameters(Pieces<T>& memory) {
+    const Padding<T> padded;
+    const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
+    const int64_t size = this->units * in_stride;
+    w = {memory.take(size), {}, in_stride};
+    b = {memory.take(out_stride), {}, out_stride};
+    for (int64_t s = 0; s < slot_count; ++s) {
+      w.slots[s] = memory.take(size);
+      b.slots[s] = memory.take(out_stride);
+    }
+    weight_gradient = memory.take(size);
+    bias_gradient = memory.take(out_stride);
+  }
+
+  void take_inputs(Pieces<T>& memory, T* outputs_before) {
+    x = memory.take(stride * w.stride);
+    x_t = outputs_before ? outputs_before : memory.take(w.stride * stride);
+  }
+
+  void take_outputs(Pieces<T>& memory) {
+    out = memory.take(b.stride * stride);
+    grad_t = memory.take(b.stride * stride);
+    grad = memory.take(stride * b.stride);
+  }
+
+  // Calls copy(user's array, rows, columns, ours, our stride) for all there is to remember.
+  template <class Copy>
+  void each_parameter(const Copy& copy) {
+    const int64_t units = this->units, in_features = this->in_features;
+    copy(this->weight, units, in_features, w.values, w.stride);
+    if (this->bias) copy(this->bias, 1, units, b.values, b.stride);
+    for (int64_t s = 0; s < slot_count; ++s) {
+      copy(this->weight_slots[s], units, in_features, w.slots[s], w.stride);
+      if (this->bias) copy(this->bias_slots[s], 1, units, b.slots[s], b.stride);
+    }
+  }
+
+  void read() {
+    each_parameter([](const T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(user + i * columns, user + (i + 1) * columns, own + i * stride);
+    });
+  }
+
+  void write_back() {
+    each_parameter([](T* user, int64_t rows, int64_t columns, const T* own, int64_t stride) {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(own + i * stride, own + i * stride + columns, user + i * columns);
+    });
+  }
+
+  void copy_parameters(const Layer& from) {
+    auto copy = [this](const Parameter<T>& from, Parameter<T>& to, int64_t rows) {
+      std::copy(from.values, from.values + rows * from.stride, to.values);
+      for (int64_t s = 0; s < slot_count; ++s)
+        std::copy(from.slots[s], from.slots[s] + rows * from.stride, to.slots[s]);
+    };
+    copy(from.w, w, this->units);
+    copy(from.b, b, 1);
+  }
+
+  // out = bias + x @ weight.T
+  void multiply_forward(int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = this->units,
+                             .columns = end - begin,
+                             .depth = this->in_features,
+                             .a = w.values,
+                             .a_stride = w.stride,
+                             .a_step = 1,
+                             .b = x_t + begin,
+                             .b_stride = stride,
+                             .bias = this->bias ? b.values : nullptr,
+                             .c = out + begin,
+                             .c_stride = stride});
+  }
+
+  void activate(int64_t begin, int64_t end) {
+    if (calls.forward) calls.forward(out + begin, this->units, end - begin, stride);
+  }
+
+  // From grad_out, in grad_t, to grad_z
+  void backward_z(int64_t begin, int64_t end) {
+    T* grad_out = grad_t + begin;
+    calls.backward(grad_out, out + begin, grad_out, this->units, end - begin, stride);
+    transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
+              b.stride);
+  }
+
+  // grad_x = grad_z @ weight, which is grad_out of the layer before
+  void backward_x(T* grad_x_t, int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = this->in_features,
+                             .columns = end - begin,
+                             .depth = this->units,
+                             .a = w.values,
+                             .a_stride = 1,
+                             .a_step = w.stride,
+                             .b = grad_t + begin,
+                             .b_stride = stride,
+                             .bias = nullptr,
+                             .c = grad_x_t + begin,
+                             .c_stride = stride});
+  }
+
+  // The input in rows, which the update reads.
+  void turn_inputs(int64_t begin, int64_t end) {
+    transpose(Padding<T>()(this->in_features), end - begin, StridedRows<T>{x_t + begin, stride},
+              x + begin * w.stride, w.stride);
+  }
+
+  // For update_tiles: the step of a chunk.
+  LayerUpdate<T> update(const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t place) const {
+    return {.units = this->units,
+                                .in_features = Padding<T>()(this->in_features),
+                                .rows = chunk.rows,
+                                .grad = grad,
+                                .grad_stride = b.stride,
+                                .weight = w,
+                                .bias = b,
+                                .has_bias = this->bias != nullptr,
+                                .weight_gradient = weight_gradient,
+                                .bias_gradient = bias_gradient,
+                                .is_first = chunk.is_first,
+                                .is_last = chunk.is_last,
+                                .step = step,
+                                .update = place,
+                                .next_x = nullptr,
+                                .next_rows = 0};
+  }
+};
+
+}  // namespace torchnn::cpu
