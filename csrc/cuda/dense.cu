@@ -64,7 +64,7 @@ __device__ L sum_over_block(L (&values)[forward_sums]) {
   __syncthreads();
   L total{};
   if (threadIdx.x < forward_sums)
-    for (int i = threadIdx.x; i < blockDim.x / warp_size * forward_sums; i += forward_sums)
+    for (int i = threadIdx.x; i < int(blockDim.x) / warp_size * forward_sums; i += forward_sums)
       total += parts[i];
   __syncthreads();  // the next tile writes where this one is read
   return total;
