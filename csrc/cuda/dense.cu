@@ -195,7 +195,7 @@ __device__ void dense_backward_z(const DenseBackward<T>& layer, Range rows, Rang
       is_aligned(layer.grad_out, layer.units) && is_aligned(layer.out, layer.units);
   const bool aligned_z = is_aligned(layer.grad_z, layer.units);
   L part[pack<T>] = {};
-  // 1. sum blocks of rows
+  // 1. sum a block of rows
   Activations::with(layer.activation, [&](auto activation) {
     for (int64_t row = rows.begin + warp; count > 0 && row < rows.end; row += warps) {
       const int64_t first = row * layer.units + unit;
