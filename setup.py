@@ -48,7 +48,7 @@ COMPILE_FLAGS = [
 # Machine code for each generation of GPUs that nvcc knows, which also runs on later members of it,
 # and PTX of the first, which a driver can compile for whatever comes next.
 CUDA_ARCHITECTURES = ["80", "90", "100", "120"]
-# Division may be off by two units in the last place: the exact one is a third of a sigmoid.
+# Division may be off by two units in the last place, which spares the exact one's slow path.
 CUDA_FLAGS = [
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-prec-div=false"),
     *("-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "--verbose"),

@@ -1,18 +1,19 @@
-// Runs the kernels of csrc/cuda/dense.cu on CPU threads, over tails, odd widths, slices and more
-// tiles than blocks, and compares them with plain loops in double. Each array ends where its
-// allocation ends, so that AddressSanitizer sees a step too far. Built and run by
-// tests/test_simt.py; with the argument "few" it runs the few cases that meet every barrier.
+// Runs the kernels of csrc/cuda/dense.cu, over tails, odd widths, slices and more tiles than
+// blocks, and compares them with plain loops in double. Each array ends where its allocation ends,
+// so that a step too far is seen. tests/test_simt.py runs it on CPU threads, under AddressSanitizer
+// and ThreadSanitizer; benchmarks/gpu.sh on a GPU, under compute-sanitizer. With the argument "few"
+// it runs the few cases that meet every barrier.
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <memory>
 #include <random>
 #include <vector>
 
 #define TORCHNN_MOST_BLOCKS 3
 #include "../../csrc/cuda/dense.cu"
 
-using namespace torchnn;
-
+namespace torchnn {
 namespace {
 
 std::mt19937 generator(0);
@@ -28,7 +29,23 @@ double epsilon() {
   return std::numeric_limits<Lane<T>>::epsilon();
 }
 
-// A matrix in T whose rows lie `stride` apart, `offset` elements into 16-byte aligned memory.
+void expect_success(cudaError_t error) {
+  if (error == cudaSuccess) return;
+  std::printf("%s\n", cudaGetErrorString(error));
+  std::exit(1);
+}
+
+// A matrix in double, on the host.
+struct Exact {
+  Exact(int64_t rows, int64_t columns) : rows(rows), columns(columns), values(rows * columns) {}
+  double operator()(int64_t row, int64_t column) const { return values[row * columns + column]; }
+
+  int64_t rows, columns;
+  std::vector<double> values;
+};
+
+// A matrix in T on the device, `offset` elements into aligned memory, its rows `stride` apart, and
+// a copy of it on the host.
 template <class T>
 struct Matrix {
   Matrix(int64_t rows, int64_t columns, int64_t stride, int64_t offset)
@@ -36,28 +53,42 @@ struct Matrix {
         columns(columns),
         stride(stride),
         offset(offset),
-        memory(offset + (rows ? (rows - 1) * stride + columns : 0), not_written()) {}
+        host(offset + (rows ? (rows - 1) * stride + columns : 0)) {
+    T* memory;
+    expect_success(cudaMalloc(&memory, host.size() * sizeof(T)));
+    device = std::shared_ptr<T>(memory, [](T* p) { expect_success(cudaFree(p)); });
+  }
   Matrix(int64_t rows, int64_t columns) : Matrix(rows, columns, columns, 0) {}
 
-  static T not_written() { return cuda::narrow<T>(std::numeric_limits<Lane<T>>::quiet_NaN()); }
-  T* data() { return memory.data() + offset; }
-  const T& at(int64_t row, int64_t column) const { return memory[offset + row * stride + column]; }
-  double operator()(int64_t row, int64_t column) const { return cuda::widen(at(row, column)); }
+  T* data() const { return device.get() + offset; }
+  double operator()(int64_t row, int64_t column) const {
+    return cuda::widen(host[offset + row * stride + column]);
+  }
   Matrix& fill() {
     std::normal_distribution<Lane<T>> normal;
-    for (T& value : memory) value = cuda::narrow<T>(normal(generator));
+    for (T& value : host) value = cuda::narrow<T>(normal(generator));
+    copy(device.get(), host.data());
     return *this;
+  }
+  Matrix& fetch() {
+    expect_success(cudaDeviceSynchronize());
+    copy(host.data(), device.get());
+    return *this;
+  }
+  void copy(T* to, const T* from) {
+    if (!host.empty())
+      expect_success(cudaMemcpy(to, from, host.size() * sizeof(T), cudaMemcpyDefault));
   }
 
   int64_t rows, columns, stride, offset;
-  std::vector<T> memory;
+  std::vector<T> host;
+  std::shared_ptr<T> device;
 };
-
-using Exact = Matrix<double>;
 
 // The error of a sum grows with its length, and comes on top of the rounding of the result.
 template <class T>
-void expect_close(const char* what, const Matrix<T>& ours, const Exact& exact, int64_t depth) {
+void expect_close(const char* what, Matrix<T>& ours, const Exact& exact, int64_t depth) {
+  ours.fetch();
   const double sum = std::numeric_limits<Lane<T>>::epsilon() * (4 + 2 * std::sqrt(double(depth)));
   for (int64_t i = 0; i < ours.rows; ++i)
     for (int64_t j = 0; j < ours.columns; ++j) {
@@ -73,7 +104,7 @@ void expect_close(const char* what, const Matrix<T>& ours, const Exact& exact, i
 template <class F>
 void fill(Exact& m, const F& f) {
   for (int64_t i = 0; i < m.rows; ++i)
-    for (int64_t j = 0; j < m.columns; ++j) m.memory[i * m.columns + j] = f(i, j);
+    for (int64_t j = 0; j < m.columns; ++j) m.values[i * m.columns + j] = f(i, j);
 }
 
 // The sum of f(0) ... f(count - 1).
@@ -145,7 +176,7 @@ void check_backward(const Case& c) {
                          .units = c.units,
                          .x_stride = x.stride,
                          .activation = c.activation};
-  std::vector<Lane<T>> sums(cuda::bias_parts(c.rows) * c.units);
+  Matrix<Lane<T>> sums(cuda::bias_parts(c.rows), c.units);
   cuda::dense_backward_z(layer, sums.data(), nullptr);
   cuda::dense_backward_bias(layer, sums.data(), nullptr);
   layer.grad_z = nullptr;
@@ -218,8 +249,8 @@ void check_a_failed_launch() {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-  if (count > 1 && std::string(arguments[1]) == "few") {
+int check_everything(bool few) {
+  if (few) {
     check_few();
   } else {
     check_all<float>();
@@ -230,4 +261,10 @@ int main(int count, char** arguments) {
   }
   std::printf("%d failures\n", failures);
   return failures != 0;
+}
+
+}  // namespace torchnn
+
+int main(int count, char** arguments) {
+  return torchnn::check_everything(count > 1 && std::string(arguments[1]) == "few");
 }

@@ -114,9 +114,27 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
+enum cudaMemcpyKind { cudaMemcpyDefault };
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
+
+// As on a GPU, what is allocated has no values yet; here it is full of NaN.
+template <class T>
+cudaError_t cudaMalloc(T** p, size_t bytes) {
+  *p = static_cast<T*>(std::malloc(bytes));
+  std::memset(*p, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
