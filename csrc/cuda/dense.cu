@@ -352,10 +352,10 @@ __global__ void __launch_bounds__(threads) dense_backward_kernel(DenseBackward<T
 
 // ---- launches ----
 
-// The crossovers, the one place; estimated, and not yet measured on a GPU. The tiles read each
-// operand again and again from the second-level cache, some 10 TFLOP/s, so 16 million
-// multiply-adds take what two launches do. With few rows or units each operand is read once.
-constexpr int64_t small = 1 << 24;
+// The crossovers, the one place; estimated, and not yet measured on a GPU. Tiles of 4 x 4 read half
+// a number for each multiply-add, mostly from the second-level cache: 8 million of them take some
+// 3 us in float32, what a launch or two cost. With few rows or units each operand is read once.
+constexpr int64_t small = 1 << 23;
 
 bool fuses_forward(int64_t rows, int64_t in_features, int64_t units) {
   return rows * in_features * units <= small || std::min(rows, units) <= forward_tile;
