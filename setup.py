@@ -139,6 +139,8 @@ class Cuda:
         self.link = self._variable("LIBRARIES", plan)
         known = self._run("--list-gpu-code").split()
         codes = [code for code in CUDA_ARCHITECTURES if f"sm_{code}" in known]
+        if not codes:
+            raise SetupError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
         targets = [f"arch=compute_{code},code=sm_{code}" for code in codes]
         targets.append(f"arch=compute_{codes[0]},code=compute_{codes[0]}")
         self.targets = [f"-gencode={target}" for target in targets]

@@ -53,8 +53,8 @@ step kernels 40 bash -c 'nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=
 sanitize memcheck
 sanitize racecheck
 sanitize initcheck
-step suite 180 "$PYTHON" -m pytest -q -p no:cacheprovider
-step dense 180 "$PYTHON" -m benchmarks.dense --device cuda --seconds 140 \
+step suite 210 "$PYTHON" -m pytest -q -p no:cacheprovider
+step dense 170 "$PYTHON" -m benchmarks.dense --device cuda --seconds 130 \
   --save dense-cuda --folder "$OUT"
 
 printf '%s\n' "== summary" "${summary[@]}"

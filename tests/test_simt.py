@@ -42,7 +42,10 @@ def run(program, *arguments, **environment):
     done = subprocess.run(
         [program, *arguments], env=os.environ | environment, capture_output=True, text=True
     )
-    return done.returncode, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    if "unexpected memory mapping" in output:
+        pytest.skip("this ThreadSanitizer does not know this system's layout of memory")
+    return done.returncode, output
 
 
 @pytest.fixture(scope="module")
