@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib import util
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def test_the_registers_on_record_are_those_of_the_kernels():
             for gpu in ("sm_80", "sm_90", "sm_100", "sm_120")
         ]
         assert f"| `{name.removesuffix('_kernel')}` | {' | '.join(columns)} |" in record
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "command",
+    [["bash", "benchmarks/gpu.sh"], [sys.executable, "-m", "benchmarks.dense", "--device", "cuda"]],
+)
+def test_without_a_gpu_its_benchmarks_end_with_one_line(command, tmp_path):
+    environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert re.fullmatch(r".*there is no GPU here that PyTorch \S+ can use\n", done.stderr)
 
 
 @gpu
