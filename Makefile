@@ -10,7 +10,7 @@
 with = python=$$(python3 tools/environment.py $(1))
 build = "$$python" setup.py --quiet build_ext --inplace
 clang_format = "$$(dirname "$$python")"/clang-format
-cxx_files = $$(find csrc tests -name '*.cpp' -o -name '*.h')
+cxx_files = $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 help:
 	@echo "make demo    train on handwritten digits, zeros against ones, and draw digits.png"
@@ -19,7 +19,7 @@ help:
 	@echo "make check   what CI runs: lint and test"
 	@echo "make format  let ruff and clang-format rewrite the files"
 	@echo "make ulp     the fused sigmoid against the exact one, over all 2^32 floats"
-	@echo "make build   build the native library in place"
+	@echo "make build   build the native libraries in place"
 	@echo "make venv    make .venv, with everything a developer needs"
 	@echo "make clean   remove what was built; .venv stays"
 

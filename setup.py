@@ -29,20 +29,36 @@ BUILD = Path("build", "native")  # relative to ROOT, where ninja runs
 TORCH_MINIMUM = (2, 11)
 PYTHON_MINIMUM = (3, 10)
 
-# Every native library of the package. One for another device is a second entry here, with its
-# compiler's rule in write_ninja.
-LIBRARIES = [
-    Extension(
-        "torchnn._C",
-        sources=["csrc/ops.cpp", *(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/*.cpp"))],
-        py_limited_api=True,
-    ),
-]
+
+def library(name, binding, kernels):
+    """A native library of the package: its binding, and all kernels of one kind."""
+    sources = [binding, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(kernels))]
+    return Extension(name, sources, py_limited_api=True)
+
+
+CPU_LIBRARY = library("torchnn._C", "csrc/ops.cpp", "csrc/cpu/*.cpp")
+CUDA_LIBRARY = library("torchnn._cuda", "csrc/ops_cuda.cpp", "csrc/cuda/*.cu")  # where nvcc is
 
 # No -march: the kernels choose their instruction set when they run.
 COMPILE_FLAGS = [
     *("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-math-errno"),
     *("-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"),
+]
+
+# Machine code for each generation of GPUs that nvcc knows, which also runs on later members of it,
+# and PTX of the first, which a driver can compile for whatever comes next.
+CUDA_ARCHITECTURES = ["80", "90", "100", "120"]
+# Division may be off by two units in the last place, which spares the exact one's slow path.
+CUDA_FLAGS = [
+    *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-prec-div=false"),
+    *("-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "--verbose"),
+]
+
+# -ltorch, though nothing is needed of it, pulls PyTorch's CUDA half into scope for the weak symbol
+# in ops_cuda.cpp. The CUDA runtime inside our library is hidden, since PyTorch brings its own.
+CUDA_LINK_FLAGS = [
+    *("-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"),
+    *("-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,ALL"),
 ]
 
 # Python imports torch before torchnn, so the libraries named here are loaded already and are
@@ -106,6 +122,56 @@ def find_compiler():
     )
 
 
+class Cuda:
+    """The CUDA toolkit that an nvcc belongs to.
+
+    Attributes:
+        nvcc: The compiler's path.
+        include, link: Flags for the host's compiler: where headers and libraries are.
+        targets: Flags for nvcc: what to compile for.
+    """
+
+    def __init__(self, nvcc):
+        self.nvcc = nvcc
+        # nvcc may be a script that calls another; only a dry run tells where its files are.
+        plan = self._run("-dryrun", "none.cu")
+        self.include = self._variable("INCLUDES", plan)
+        self.link = self._variable("LIBRARIES", plan)
+        known = self._run("--list-gpu-code").split()
+        codes = [code for code in CUDA_ARCHITECTURES if f"sm_{code}" in known]
+        if not codes:
+            raise SetupError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
+        targets = [f"arch=compute_{code},code=sm_{code}" for code in codes]
+        targets.append(f"arch=compute_{codes[0]},code=compute_{codes[0]}")
+        self.targets = [f"-gencode={target}" for target in targets]
+
+    def _run(self, *arguments):
+        done = subprocess.run([self.nvcc, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SetupError(f"{self.nvcc} does not run: {done.stderr.strip()}")
+        return done.stdout + done.stderr
+
+    def _variable(self, name, plan):
+        found = re.search(rf"^#\$ {name}=(.*)$", plan, re.MULTILINE)
+        if found is None:
+            raise SetupError(f"{self.nvcc} -dryrun does not tell its {name}")
+        return shlex.split(found[1])
+
+
+def find_cuda():
+    """Returns the Cuda of $CUDA_HOME, or else of the PATH; None without one, or if not wanted."""
+    wanted = os.environ.get("TORCHNN_CUDA", "")
+    if wanted not in ("", "0", "1"):
+        raise SetupError(f"TORCHNN_CUDA must be 0 (leave CUDA out) or 1 (insist), got {wanted}")
+    if wanted == "0" or platform.system() != "Linux":
+        return None
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=Path(home, "bin") if home else None)
+    if nvcc is None and wanted == "1":
+        raise SetupError(f"TORCHNN_CUDA=1, but there is no nvcc in {home or 'the PATH'}")
+    return None if nvcc is None else Cuda(nvcc)
+
+
 def link_flags():
     """Returns this system's flags for a library that Python can load."""
     system = platform.system()
@@ -119,7 +185,7 @@ def quote(*arguments):
     return shlex.join(map(str, arguments)).replace("$", "$$")
 
 
-def write_ninja(file, libraries):
+def write_ninja(file, libraries, cuda=None):
     """Writes how to build the libraries; ninja rebuilds what has a new command or a new header."""
     try:
         from ninja import ninja_syntax
@@ -147,29 +213,52 @@ def write_ninja(file, libraries):
         depfile="$out.d",
         deps="gcc",
     )
-    ninja.rule("link", "$cxx -o $out $in $link $ldflags", description="link $out")
+    ninja.rule("link", "$cxx -o $out $in $link $extra $ldflags", description="link $out")
+    if cuda:
+        ninja.variable("nvcc", quote(cuda.nvcc, *CUDA_FLAGS, *cuda.targets))
+        ninja.variable("cuda_binding", quote(*cuda.include))
+        ninja.variable("cuda_link", quote(*cuda.link, *CUDA_LINK_FLAGS))
+        ninja.rule(
+            "compile_cuda",
+            # What the assembler says of registers and spills is kept for tests/test_cuda.py.
+            "$nvcc -MD -MF $out.d -c $in -o $out > $out.log 2>&1 || { cat $out.log; false; }",
+            description="compile $in",
+            depfile="$out.d",
+            deps="gcc",
+        )
     for library in libraries:
+        is_cuda = library.name == CUDA_LIBRARY.name
         objects = []
         for source in library.sources:
             # The kernels are plain C++: only the bindings see PyTorch and Python.
             extra = "$binding" if Path(source).parent == Path("csrc") else ""
-            objects += ninja.build(
-                str(BUILD / f"{source}.o"), "compile", source, variables={"extra": extra}
-            )
-        ninja.build(str(BUILD / library.name), "link", objects)
+            rule = "compile_cuda" if source.endswith(".cu") else "compile"
+            variables = {"extra": extra + (" $cuda_binding" if is_cuda else "")}
+            objects += ninja.build(str(BUILD / f"{source}.o"), rule, source, variables=variables)
+        extra = "$cuda_link" if is_cuda else ""
+        ninja.build(str(BUILD / library.name), "link", objects, variables={"extra": extra})
 
 
 class NinjaBuild(build_ext):
     """Builds all the libraries in one run of ninja and puts them where setuptools wants them."""
 
+    def finalize_options(self):
+        self.cuda = find_cuda()
+        if self.cuda:
+            self.distribution.ext_modules = [CPU_LIBRARY, CUDA_LIBRARY]
+        super().finalize_options()
+
     def build_extensions(self):
+        if not self.cuda:
+            self.warn("building without CUDA kernels: TORCHNN_CUDA is 0, or there is no nvcc")
         build_file = ROOT / BUILD / "build.ninja"
         build_file.parent.mkdir(parents=True, exist_ok=True)
         with build_file.open("w") as file:
-            write_ninja(file, self.extensions)
+            write_ninja(file, self.extensions, self.cuda)
         command = [sys.executable, "-m", "ninja", "-f", str(BUILD / "build.ninja")]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
-            raise CompileError("the native libraries do not build: see the messages above")
+            hint = " (TORCHNN_CUDA=0 leaves the CUDA kernels out)" if self.cuda else ""
+            raise CompileError(f"the native libraries do not build: see the messages above{hint}")
         for library in self.extensions:
             target = Path(self.get_ext_fullpath(library.name))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +276,7 @@ class CheckedMetadata(dist_info):
 if int(__version__.split(".")[0]) < 77:  # older ones stumble over pyproject.toml at length
     sys.exit(f"error: setuptools {__version__} is too old: pip install 'setuptools>=77'")
 setup(
-    ext_modules=LIBRARIES,
+    ext_modules=[CPU_LIBRARY],
     cmdclass={"build_ext": NinjaBuild, "dist_info": CheckedMetadata},
     options={"bdist_wheel": {"py_limited_api": "cp{}{}".format(*PYTHON_MINIMUM)}},
 )

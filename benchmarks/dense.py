@@ -1,18 +1,22 @@
 """The fused dense layer against eager activation(F.linear(x, weight, bias)), forward and backward.
 
     python -m benchmarks.dense [--threads 1 2] [--activation sigmoid] [--save dense-cpu]
+    python -m benchmarks.dense --device cuda [--seconds 180] [--save dense-cuda]
 
 Both compute the same thing, which is checked first. "forward" is inference, without gradients;
-"forward+backward" gives the gradients of x, weight and bias.
+"forward+backward" gives the gradients of x, weight and bias. What is measured on a GPU is in
+benchmarks/dense_cuda.py.
 """
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import machine, measure, save, show
+from benchmarks import cuda, dense_cuda
+from benchmarks.harness import RESULTS, machine, measure, save, show
 from torchnn import ops, reference
 
 SHAPES = [  # rows, in_features, units
@@ -110,15 +114,26 @@ def print_table(rows: list[dict[str, object]], activation: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--activation", choices=ops.activations(), default="sigmoid")
+    parser.add_argument("--seconds", type=float, default=180, help="on CUDA, at most")
     parser.add_argument("--save", metavar="NAME", help="write benchmarks/results/NAME.json")
+    parser.add_argument(
+        "--folder", type=Path, default=RESULTS, help="write NAME.json there instead"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
+    if options.device == "cuda":
+        rows = dense_cuda.benchmark(options.activation, options.seconds)
+        if options.save:
+            print("written:", save(options.save, rows, options.folder, **cuda.facts()))
+        dense_cuda.print_table(rows, options.activation)
+        return
     rows = [row for threads in options.threads for row in benchmark(threads, options.activation)]
     print_table(rows, options.activation)
     if options.save:
-        print("written:", save(options.save, rows))
+        print("written:", save(options.save, rows, options.folder))
 
 
 if __name__ == "__main__":

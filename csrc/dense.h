@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+struct CUstream_st;  // CUDA's, so that this file needs none of its headers
+
 namespace torchnn {
 
 struct Range {
@@ -66,4 +68,38 @@ template <class T>
 void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range features);
 
 }  // namespace cpu
+
+// Each launches kernels on a stream and returns; a launch that fails throws. Inside the kernels, a
+// block of threads computes rectangles, by functions of the same names as on the CPU. T may also be
+// __half or __nv_bfloat16, which are computed in float.
+namespace cuda {
+
+using Stream = CUstream_st*;  // cudaStream_t
+
+// The crossovers between these kernels and PyTorch's products.
+bool fuses_forward(int64_t rows, int64_t in_features, int64_t units);
+bool fuses_backward(int64_t rows, int64_t in_features, int64_t units);
+
+// out = activation(out + bias): what is left to do after x @ weight.T
+template <class T>
+void activate(const DenseForward<T>& layer, Stream stream);
+
+// out = activation(x @ weight.T + bias)
+template <class T>
+void dense_forward(const DenseForward<T>& layer, Stream stream);
+
+// grad_z, if it is not null, and sums (bias_parts(rows), units), if not null: of blocks of rows
+template <class T, class Sum>
+void dense_backward_z(const DenseBackward<T>& layer, Sum* sums, Stream stream);
+int64_t bias_parts(int64_t rows);
+
+// grad_bias = sums.sum(0)
+template <class T, class Sum>
+void dense_backward_bias(const DenseBackward<T>& layer, const Sum* sums, Stream stream);
+
+// grad_x, grad_weight and grad_bias, those that are not null, in one kernel; grad_z is never stored
+template <class T>
+void dense_backward(const DenseBackward<T>& layer, Stream stream);
+
+}  // namespace cuda
 }  // namespace torchnn

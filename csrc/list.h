@@ -11,9 +11,9 @@ template <class... Entries>
 struct TypeList {
   static constexpr int64_t size = sizeof...(Entries);
 
-  // Calls f with the entry at that place, which must exist.
+  // Calls f with the entry at that place, which must exist. constexpr, so that CUDA threads may.
   template <class F>
-  static void with(int64_t place, F&& f) {
+  static constexpr void with(int64_t place, F&& f) {
     int64_t i = 0;
     static_cast<void>(((i++ == place && (f(Entries{}), true)) || ...));
   }

@@ -2,15 +2,12 @@
 // torchnn/ops.py judges what a user can get wrong; the checks here are those that memory safety
 // rests on, so that a direct torch.ops.torchnn call can be refused but never corrupt anything.
 #include <Python.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <array>
 #include <string>
 #include <tuple>
 
 #include "activation.h"
+#include "binding.h"
 #include "cpu/isa.h"
 #include "dense.h"
 #include "loss.h"
@@ -19,66 +16,8 @@
 namespace torchnn {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// A contiguous tensor of the dtype and device of `like`. The raw call takes a fifth of the time of
-// stable::new_empty.
-template <int dim>
-Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes) {
-  std::array<int64_t, dim> strides;
-  int64_t stride = 1;
-  for (int i = dim - 1; i >= 0; --i) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(sizes[i], 1);
-  }
-  int32_t dtype, device_type, device_index;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), dtype,
-                                                  device_type, device_index, &handle));
-  return Tensor(handle);
-}
-
-// A tensor like x, of shape (..., columns).
-Tensor new_output(const Tensor& x, int64_t columns) {
-  if (x.dim() == 2) return new_tensor<2>(x, {x.size(0), columns});
-  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-  sizes.back() = columns;
-  return torch::stable::new_empty(x, sizes);
-}
-
-Tensor make_contiguous(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
-}
-
-// A tensor (..., columns) as a matrix: rows contiguous in themselves, row_stride apart.
-struct Rows {
-  Tensor tensor;
-  int64_t count, row_stride;
-};
-
-Rows as_rows(const Tensor& t) {
-  const int64_t dim = t.dim();
-  if (dim == 2 && (t.stride(1) == 1 || t.size(1) <= 1)) return {t, t.size(0), t.stride(0)};
-  const Tensor whole = make_contiguous(t);
-  int64_t count = 1;
-  for (int64_t i = 0; i + 1 < dim; ++i) count *= t.size(i);
-  return {whole, count, t.size(dim - 1)};
-}
-
 bool cpu_like(const Tensor& t, const Tensor& x) {
   return t.is_cpu() && t.scalar_type() == x.scalar_type();
-}
-
-void check_layer(const Tensor& x, const Tensor& weight, int64_t activation) {
-  STD_TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.size(1) == x.size(x.dim() - 1),
-                  "x must be (..., in_features) and weight (units, in_features)");
-  STD_TORCH_CHECK(x.is_cpu() && cpu_like(weight, x),
-                  "x and weight must be on the CPU, of one dtype");
-  STD_TORCH_CHECK(activation >= 0 && activation < Activations::size, "no activation ", activation);
 }
 
 // Calls f with a null pointer of the tensor's element type.
@@ -113,15 +52,6 @@ void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& 
   });
 }
 
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* mutable_data(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
 // Where the product of a large layer goes, the one place (measured: docs/log.md). With AVX2, MKL is
 // as fast as our blocks, and steadier on a busy machine; with AVX-512 on AMD it runs at half the
 // speed, so there all layers are ours.
@@ -130,15 +60,6 @@ bool library_multiplies(const Tensor& x, const Tensor& weight) {
   return cpu::capability_in_use() == cpu::Capability::avx2 && x.dim() == 2 &&
          std::min({x.size(0), weight.size(0), weight.size(1)}) >= 64 &&
          x.size(0) * weight.size(0) * weight.size(1) >= large;
-}
-
-Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(x),
-                                    torch::stable::detail::from(weight),
-                                    torch::stable::detail::from(bias)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 // f(begin, end) for parts of `count` rows of so many elements that are worth a thread.
@@ -151,10 +72,8 @@ void parallel_elements(int64_t count, int64_t row, const F& f) {
 
 Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
              int64_t activation) {
-  check_layer(x, weight, activation);
+  check_dense(x, weight, bias, activation, DeviceType::CPU);
   const int64_t in_features = weight.size(1), units = weight.size(0);
-  STD_TORCH_CHECK(!bias || (cpu_like(*bias, x) && bias->dim() == 1 && bias->size(0) == units),
-                  "bias must be (units,), on the CPU, of the dtype of x");
   if (library_multiplies(x, weight)) {
     Tensor out = linear(x, weight, bias);
     dispatch_float(x, [&]<class T>(T*) {
@@ -191,14 +110,8 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
                                                   const Tensor& x, const Tensor& weight,
                                                   int64_t activation, bool need_x, bool need_weight,
                                                   bool need_bias) {
-  check_layer(x, weight, activation);
+  check_dense_backward(grad_out, out, x, weight, activation, DeviceType::CPU);
   const int64_t in_features = weight.size(1), units = weight.size(0);
-  for (const Tensor* t : {&grad_out, &out}) {
-    STD_TORCH_CHECK(cpu_like(*t, x) && t->dim() == x.dim() && t->size(t->dim() - 1) == units,
-                    "grad_out and out must be (..., units), on the CPU, of the dtype of x");
-    for (int64_t i = 0; i + 1 < x.dim(); ++i)
-      STD_TORCH_CHECK(t->size(i) == x.size(i), "grad_out and out must have as many rows as x");
-  }
   const Rows rows = as_rows(x);
   const Tensor w = make_contiguous(weight), a = make_contiguous(out),
                grad = make_contiguous(grad_out);

@@ -17,6 +17,8 @@ from setuptools.errors import SetupError
 from torchnn import ops
 
 ROOT = Path(__file__).resolve().parent.parent
+NM = shutil.which("nm")
+LIBRARIES = [path.name.partition(".")[0] for path in (ROOT / "torchnn").glob("_*.abi3.so")]
 AUDIT = shutil.which("torch-abi-audit", path=Path(sys.executable).parent)
 
 
@@ -46,9 +48,12 @@ def checkout(tmp_path_factory):
 def run(directory, *command):
     """Runs Python in a directory and returns what it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, *command], cwd=directory, env=environment, capture_output=True, text=True
-    )
+    return run_tool(sys.executable, *command, cwd=directory, env=environment)
+
+
+def run_tool(*command, **options):
+    """Runs a command, which must end well, and returns what it printed."""
+    result = subprocess.run(command, capture_output=True, text=True, **options)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -84,16 +89,24 @@ def test_building_again_does_nothing(checkout):
 
 @pytest.mark.parametrize(
     ("changed", "rebuilt"),
-    [("csrc/dense.h", "csrc/cpu/dense.cpp"), ("csrc/ops.cpp", "csrc/ops.cpp")],
+    [
+        ("csrc/dense.h", "csrc/cpu/dense.cpp"),
+        ("csrc/ops.cpp", "csrc/ops.cpp"),
+        ("csrc/binding.h", "csrc/ops_cuda.cpp"),
+        ("csrc/activation.h", "csrc/cuda/dense.cu"),
+    ],
 )
 def test_changed_source_rebuilds_what_includes_it(checkout, changed, rebuilt):
+    library = "_cuda" if "cuda" in rebuilt else "_C"
+    if library not in LIBRARIES:
+        pytest.skip("built without CUDA kernels")
     path = checkout / changed
     status = path.stat()
     path.touch()
     plan = run(checkout, "-m", "ninja", "-n", "-f", "build/native/build.ninja")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert f"compile {rebuilt}\n" in plan
-    assert "link build/native/torchnn._C\n" in plan
+    assert f"link build/native/torchnn.{library}\n" in plan
 
 
 def test_wheel_serves_every_python_and_holds_the_package_alone(checkout):
@@ -102,15 +115,15 @@ def test_wheel_serves_every_python_and_holds_the_package_alone(checkout):
     assert re.fullmatch(r"torchnn-[\d.]+-cp310-abi3-\w+\.whl", wheel.name)
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names}
-    assert {"torchnn/__init__.py", "torchnn/py.typed", "torchnn/_C.abi3.so"} <= set(names)
+    libraries = {f"torchnn/{library}.abi3.so" for library in LIBRARIES}
+    assert {"torchnn/__init__.py", "torchnn/py.typed", "torchnn/_C.abi3.so", *libraries} <= {*names}
     assert all(re.fullmatch(r"torchnn(-[\d.]+\.dist-info)?", folder) for folder in folders)
 
 
 @pytest.mark.skipif(AUDIT is None, reason="torch-abi-audit comes with torchnn[dev]")
-def test_library_uses_only_the_stable_abi_of_torch_and_python():
-    from torchnn import _C
-
-    command = [AUDIT, "--check", "both", _C.__file__]
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_uses_only_the_stable_abi_of_torch_and_python(library):
+    command = [AUDIT, "--check", "both", ROOT / "torchnn" / f"{library}.abi3.so"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(r"Torch ABI: +STABLE", report)
     assert re.search(r"Min torch: +2\.11\.0", report)
@@ -139,13 +152,82 @@ def test_missing_library_is_an_error_with_the_command_that_builds_it(tmp_path):
     assert "pip install" in message
 
 
-def test_broken_library_is_an_error_with_its_cause(tmp_path):
-    ignore = shutil.ignore_patterns("_C.*")
+@pytest.mark.parametrize("library", ["_C", "_cuda"])
+def test_broken_library_is_an_error_with_its_cause(tmp_path, library):
+    ignore = shutil.ignore_patterns(f"{library}.*")
     shutil.copytree(ROOT / "torchnn", tmp_path / "torchnn", ignore=ignore)
-    (tmp_path / "torchnn" / "_C.abi3.so").write_bytes(b"not a library")
+    (tmp_path / "torchnn" / f"{library}.abi3.so").write_bytes(b"not a library")
     message = import_error(tmp_path)
-    assert "_C.abi3.so" in message
+    assert f"{library}.abi3.so" in message
     assert "python setup.py build_ext --inplace" in message
+
+
+def test_without_the_cuda_library_the_package_works(tmp_path):
+    ignore = shutil.ignore_patterns("_cuda.*")
+    shutil.copytree(ROOT / "torchnn", tmp_path / "torchnn", ignore=ignore)
+    code = (
+        "import torch, torchnn.ops as o; print(o.dense(torch.ones(1, 2), torch.ones(1, 2)).item())"
+    )
+    assert run(tmp_path, "-c", code) == "2.0\n"
+
+
+@pytest.mark.skipif(not (NM and "_cuda" in LIBRARIES), reason="no nm, or no CUDA kernels")
+def test_the_cuda_runtime_within_stays_within():
+    # PyTorch brings a CUDA runtime of its own: neither may find the functions of the other.
+    symbols = run_tool(NM, "-D", ROOT / "torchnn" / "_cuda.abi3.so")
+    assert not re.search(r" [A-Za-z] _{0,2}cuda\w+", symbols)
+    assert re.search(r" w aoti_torch_get_current_cuda_stream$", symbols, re.MULTILINE)
+
+
+def test_without_nvcc_the_build_leaves_cuda_out_and_says_so(checkout, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHNN_CUDA", "0")
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--build-lib", tmp_path]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
+    assert (done.stdout + done.stderr).count("building without CUDA kernels") == 1
+    assert [path.name for path in (tmp_path / "torchnn").iterdir()] == ["_C.abi3.so"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [("1", r"TORCHNN_CUDA=1, but there is no nvcc in the PATH"), ("yes", "must be 0 .* got yes")],
+)
+def test_cuda_that_is_asked_for_in_vain_is_one_line(setup_script, monkeypatch, wanted, message):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setenv("TORCHNN_CUDA", wanted)
+    with pytest.raises(SetupError, match=message):
+        setup_script.find_cuda()
+
+
+NVCC = """#!/bin/sh
+case $1 in
+-dryrun) cat >&2 <<END
+#\\$ TOP=/opt/cuda/bin/..
+#\\$ INCLUDES="-I/opt/cuda/bin/../include"
+#\\$ LIBRARIES=  "-L/opt/cuda/bin/../lib/stubs" "-L/opt/cuda/bin/../lib"
+END
+;;
+--list-gpu-code) echo sm_75 sm_80 sm_90;;
+esac
+"""
+
+
+def test_cuda_is_found_through_its_compiler(setup_script, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.write_text(NVCC)
+    nvcc.chmod(0o755)
+    monkeypatch.delenv("TORCHNN_CUDA", raising=False)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    cuda = setup_script.find_cuda()
+    assert cuda.nvcc == str(nvcc)
+    assert cuda.include == ["-I/opt/cuda/bin/../include"]
+    assert cuda.link == ["-L/opt/cuda/bin/../lib/stubs", "-L/opt/cuda/bin/../lib"]
+    assert cuda.targets == [  # of those we name, what this nvcc knows, and PTX of the first
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_80,code=compute_80",
+    ]
 
 
 def test_missing_torch_is_one_line_that_says_what_to_do(setup_script, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "torchnn"
 KERNELS = [p for p in sorted(CSRC.rglob("*.*")) if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
-BINDINGS = {"ops.cpp", "ops_cuda.cpp"}
+BINDINGS = {"binding.h", "ops.cpp", "ops_cuda.cpp"}
 
 # Lower layers first; a module imports only from lines above its own, or from its own.
 LAYERS = [
@@ -51,20 +51,27 @@ def test_the_lists_of_maths_depend_on_the_lane_alone():
     assert [i for i in includes(CSRC / "lane.h") if i.endswith(".h")] == []
 
 
-def exported_functions(path):
-    """The functions that csrc/dense.h and csrc/train.h declare, in the order they are defined."""
-    declared = re.findall(r"^(?:void|bool) (\w+)\(", (CSRC / "dense.h").read_text(), re.MULTILINE)
-    defined = re.findall(r"^(?:void|bool) (\w+)\(", path.read_text(), re.MULTILINE)
-    return declared, [name for name in defined if name in declared]
+def declared_functions(name):
+    """The functions of namespace cpu in a header, in their order."""
+    header = (CSRC / f"{name}.h").read_text()
+    contract = header[header.index("namespace cpu {") : header.index("}  // namespace cpu")]
+    return re.findall(r"^(?:void|bool) (\w+)\(", contract, re.MULTILINE)
+
+
+def defined_functions(path):
+    """Those of them that a file defines, in its order: on the GPU, what a block of threads runs."""
+    qualifier = "__device__ " if path.suffix == ".cu" else ""
+    found = re.findall(rf"^{qualifier}(?:void|bool) (\w+)\(", path.read_text(), re.MULTILINE)
+    return [name for name in found if name in declared_functions(path.stem)]
 
 
 def steps(path):
-    return re.findall(r"^\s*// (\d+)\. ", path.read_text(), re.MULTILINE)
+    return re.findall(r"^\s*// (\d+\. .*)$", path.read_text(), re.MULTILINE)
 
 
 def test_the_cpu_defines_the_contract_in_its_order():
-    declared, defined = exported_functions(CSRC / "cpu" / "dense.cpp")
-    assert defined == declared
+    declared = declared_functions("dense")
+    assert defined_functions(CSRC / "cpu" / "dense.cpp") == declared
     assert declared
 
 
@@ -73,8 +80,9 @@ def test_cuda_files_are_twins_of_the_cpu_files(name):
     cpu, cuda = CSRC / "cpu" / f"{name}.cpp", CSRC / "cuda" / f"{name}.cu"
     if not cuda.exists():
         pytest.skip(f"there is no csrc/cuda/{name}.cu yet")
-    assert exported_functions(cpu) == exported_functions(cuda)
-    assert steps(cpu) == steps(cuda)
+    assert defined_functions(cuda) == defined_functions(cpu)
+    assert steps(cuda) == steps(cpu)
+    assert steps(cuda)
 
 
 def imports(path):

@@ -16,11 +16,11 @@ def fresh_compiler():
     torch._dynamo.reset()  # or the compiler counts the compilations of other tests, and gives up
 
 
-def arguments(dtype=torch.float64, rows=4):
+def arguments(dtype=torch.float64, rows=4, device="cpu"):
     return (
-        torch.randn(rows, 6, dtype=dtype),
-        torch.randn(5, 6, dtype=dtype) / 3,
-        torch.randn(5, dtype=dtype),
+        torch.randn(rows, 6, dtype=dtype, device=device),
+        torch.randn(5, 6, dtype=dtype, device=device) / 3,
+        torch.randn(5, dtype=dtype, device=device),
     )
 
 
@@ -32,15 +32,15 @@ TRANSFORMS = {
     "grad": lambda f, a: grad(f, argnums=(0, 1, 2))(*a),
     "grad of grad": lambda f, a: grad(lambda *b: grad(f, argnums=1)(*b).square().sum(), 1)(*a),
     "jvp": lambda f, a: jvp(f, a, tuple(torch.ones_like(t) for t in a)),
-    "vjp": lambda f, a: vjp(f, *a)[1](torch.tensor(2.0, dtype=torch.float64)),
+    "vjp": lambda f, a: vjp(f, *a)[1](torch.ones_like(a[0][0, 0])),
     "hessian": lambda f, a: hessian(f, argnums=1)(*a),
 }
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_func_transforms_match_reference(transform, activation):
-    a = arguments()
+def test_func_transforms_match_reference(transform, activation, device):
+    a = arguments(device=device)
     ours = TRANSFORMS[transform](loss_of(ops.dense, activation), a)
     expected = TRANSFORMS[transform](loss_of(reference.dense, activation), a)
     assert_close(ours, expected)
@@ -85,19 +85,19 @@ def test_forward_mode_tangents_match_reference():
     assert_close(ours, expected)
 
 
-def test_double_backward_matches_reference():
+def test_double_backward_matches_reference(device):
     def second(function):
         x, weight, bias = (t.clone().requires_grad_() for t in a)
         out = function(x, weight, bias, "sigmoid").square().sum()
         (first,) = torch.autograd.grad(out, weight, create_graph=True)
         return torch.autograd.grad(first.square().sum(), (x, weight, bias))
 
-    a = arguments()
+    a = arguments(device=device)
     assert_close(second(ops.dense), second(reference.dense))
 
 
-def test_an_expanded_gradient_is_read_right():
-    x, weight, bias = (t.requires_grad_() for t in arguments())
+def test_an_expanded_gradient_is_read_right(device):
+    x, weight, bias = (t.requires_grad_() for t in arguments(device=device))
     ours = torch.autograd.grad(ops.dense(x, weight, bias, "tanh").sum(), (x, weight, bias))
     out = reference.dense(x, weight, bias, "tanh")
     assert_close(ours, torch.autograd.grad(out.sum(), (x, weight, bias)))
@@ -105,8 +105,8 @@ def test_an_expanded_gradient_is_read_right():
 
 @pytest.mark.parametrize("name", ["dense", "dense_forward", "dense_backward"])
 @pytest.mark.parametrize("needs_grad", [False, True])
-def test_opcheck(name, needs_grad):
-    x, weight, bias = arguments(torch.float32)
+def test_opcheck(name, needs_grad, device):
+    x, weight, bias = arguments(torch.float32, device=device)
     operator = getattr(torch.ops.torchnn, name).default
     if name == "dense_backward":
         out = reference.dense(x, weight, bias, "sigmoid")
@@ -120,13 +120,13 @@ def test_opcheck(name, needs_grad):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_compiles_without_a_graph_break(activation):
+def test_compiles_without_a_graph_break(activation, device):
     @torch.compile(fullgraph=True, dynamic=True)
     def compiled(x, weight, bias):
         return ops.dense(x, weight, bias, activation).square().sum()
 
     for rows in (4, 7, 1):
-        a = [t.requires_grad_() for t in arguments(torch.float32, rows)]
+        a = [t.requires_grad_() for t in arguments(torch.float32, rows, device)]
         b = [t.detach().clone().requires_grad_() for t in a]
         compiled(*a).backward()
         reference.dense(*b, activation).square().sum().backward()
@@ -134,14 +134,14 @@ def test_compiles_without_a_graph_break(activation):
             assert_close(ours.grad, expected.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_compiles_under_autocast():
+def test_compiles_under_autocast(device):
     @torch.compile(fullgraph=True)
     def compiled(x, weight, bias):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             return ops.dense(x, weight, bias, "relu")
 
-    a = arguments(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    a = arguments(torch.float32, device=device)
+    with torch.autocast(device, torch.bfloat16):
         expected = ops.dense(*a, "relu")
     out = compiled(*a)
     assert out.dtype == expected.dtype == torch.bfloat16

@@ -10,6 +10,7 @@ takes one of four routes, because no single one is both quick and right everywhe
 - else the bare kernel, which autograd never sees.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,10 @@ from torch.compiler import is_compiling
 from torchnn import reference
 
 try:
-    import torchnn._C  # type: ignore[import-not-found]  # noqa: F401  (registers the operators)
+    import torchnn._C  # type: ignore[import-not-found]  # (registers the operators)
+
+    if importlib.util.find_spec("torchnn._cuda"):  # built where nvcc is
+        import torchnn._cuda  # type: ignore[import-not-found]  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f"torchnn's native library did not load: {error}. Build it with "
@@ -34,7 +38,10 @@ _PLACES = {name: place for place, name in enumerate(_ACTIVATIONS)}
 _LOSSES = tuple(torch.ops.torchnn.losses().split())
 _UPDATES = tuple(torch.ops.torchnn.updates().split())
 _OPTIONS = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
-_KERNEL_DTYPES = (torch.float32, torch.float64)
+_CPU_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+_CUDA_DTYPES = (*_CPU_DTYPES, torch.bfloat16, torch.float16)
+if not torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense", "CUDA"):
+    _CUDA_DTYPES = ()
 
 # The operators as C++ sees them: OpOverload's Python half would cost a tenth of a small layer.
 _forward = torch.ops.torchnn.dense_forward.default._op
@@ -70,9 +77,10 @@ def dense(
 ) -> Tensor:
     """Computes activation(x @ weight.T + bias) in one kernel.
 
-    float32 and float64 on the CPU run in the fused kernels. bfloat16 and float16 are computed in
-    float32 and rounded once; other devices run the same formula in PyTorch's own kernels. Autocast
-    is honoured as in torch.nn.functional.linear.
+    float32 and float64 on the CPU and on CUDA run in the fused kernels; bfloat16 and float16 are
+    computed in float32 and rounded once. Other devices run the same formula in PyTorch's own
+    kernels. Large layers on CUDA go through PyTorch's matrix product, and so honour its settings
+    of precision. Autocast is honoured as in torch.nn.functional.linear.
 
     Args:
         x: Input, shape (..., in_features), a floating dtype.
@@ -88,7 +96,11 @@ def dense(
         ValueError: The shapes or devices disagree, or the activation is not a fused one.
     """
     try:
-        if not x.is_cpu or x.dtype not in _KERNEL_DTYPES or is_autocast_enabled("cpu"):
+        if x.is_cpu:
+            fused = x.dtype in _CPU_DTYPES and not is_autocast_enabled("cpu")
+        else:
+            fused = x.is_cuda and x.dtype in _CUDA_DTYPES and not is_autocast_enabled("cuda")
+        if not fused:
             return _dense_elsewhere(x, weight, bias, activation)
         place = _PLACES[activation or "identity"]
         if is_compiling():
@@ -211,7 +223,7 @@ def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
 def _dense_elsewhere(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
-    """dense where there is no fused kernel: another device, a half type, or under autocast."""
+    """dense where no fused kernel serves: another device, half types on the CPU, autocast."""
     device = x.device.type
     if is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

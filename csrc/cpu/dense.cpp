@@ -54,7 +54,8 @@ void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
   const auto activate = activation_calls<T>(layer.activation).forward;
   T* out = layer.out + rows.begin * layer.units + units.begin;
   if (read_in_place(layer)) {
-    // 1. to 2. start from the bias, accumulate x @ weight.T
+    // 1. start from the bias
+    // 2. accumulate x @ weight.T
     run<ForwardInPlace<T>>(layer, rows, units);
     // 3. activate and store
     if (activate) activate(out, rows.size(), units.size(), layer.units);
@@ -82,18 +83,20 @@ void dense_backward_z(const DenseBackward<T>& layer, Range rows) {
 
 template <class T>
 void dense_backward_bias(const DenseBackward<T>& layer, Range units) {
-  // Blocks of rows are summed on their own, so that rounding errors grow with the block.
+  // So many rows are summed on their own, so that rounding errors grow with the block.
   constexpr int64_t block = 128;
   static thread_local Scratch<T> memory;
   T* part = memory.get(units.size());
   T* total = layer.grad_bias + units.begin;
   std::fill(total, total + units.size(), T(0));
   for (int64_t begin = 0; begin < layer.rows; begin += block) {
+    // 1. sum a block of rows
     std::fill(part, part + units.size(), T(0));
     for (int64_t row = begin; row < std::min(begin + block, layer.rows); ++row) {
       const T* grad_z = layer.grad_z + row * layer.units + units.begin;
       for (int64_t i = 0; i < units.size(); ++i) part[i] += grad_z[i];
     }
+    // 2. add the blocks up
     for (int64_t i = 0; i < units.size(); ++i) total[i] += part[i];
   }
 }

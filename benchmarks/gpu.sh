@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can tell, in one command and without a network:
+#
+#   benchmarks/gpu.sh
+#
+# builds, runs the whole test suite, runs the kernels under compute-sanitizer, and benchmarks; a
+# table of the steps comes last. Needs nvcc, and a Python with PyTorch for CUDA and what the tests
+# need. Ends within ten minutes: a step that takes too long is stopped and has failed.
+#   PYTHON=/path/to/python   the Python to use
+#   OUT=/path/to/folder      where logs and results go, instead of benchmarks/results
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-benchmarks/results}
+mkdir -p "$OUT" build
+export PYTHON TORCHNN_CUDA=1 PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
+
+"$PYTHON" - <<'END' || exit 1
+import sys
+try:
+    import torch
+except ImportError as error:
+    sys.exit(f"gpu.sh: {sys.executable} has no PyTorch: {error}")
+if not torch.cuda.is_available():
+    sys.exit(f"gpu.sh: there is no GPU here that PyTorch {torch.__version__} can use")
+print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
+END
+
+summary=() failed=0
+
+# step NAME SECONDS COMMAND...: runs it in sight, and into $OUT/gpu-NAME.log.
+step() {
+  local name=$1 limit=$2 start=$SECONDS verdict=passed
+  shift 2
+  echo "== $name"
+  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$OUT/gpu-$name.log"
+  local code=${PIPESTATUS[0]}
+  if ((code == 124 || code == 137)); then verdict="stopped after $limit s"
+  elif ((code != 0)); then verdict="failed ($code)"; fi
+  [[ $verdict == passed ]] || failed=1
+  summary+=("$(printf '%-12s %5d s  %s' "$name" $((SECONDS - start)) "$verdict")")
+}
+
+sanitize() {
+  step "$1" 25 compute-sanitizer --tool "$1" --report-api-errors no --error-exitcode 9 \
+    build/check_dense
+}
+
+step build 90 "$PYTHON" setup.py --quiet build_ext --inplace
+step kernels 40 bash -c 'nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -lineinfo \
+  -arch=native -x cu tests/simt/check_dense.cpp -o build/check_dense && build/check_dense'
+sanitize memcheck
+sanitize racecheck
+sanitize initcheck
+step suite 210 "$PYTHON" -m pytest -q -p no:cacheprovider
+step dense 170 "$PYTHON" -m benchmarks.dense --device cuda --seconds 130 \
+  --save dense-cuda --folder "$OUT"
+
+printf '%s\n' "== summary" "${summary[@]}"
+exit "$failed"

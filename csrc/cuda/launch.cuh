@@ -1,0 +1,70 @@
+// How kernels are launched, the one place: the number of blocks, the memory they share, and what is
+// said when a launch fails.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "../dense.h"
+#include "../lane.h"
+
+namespace torchnn::cuda {
+
+// Enough for any GPU. Blocks go on to further tiles, so that there may be more tiles than this.
+#if !defined(TORCHNN_MOST_BLOCKS)  // tests make do with few
+#define TORCHNN_MOST_BLOCKS 65536
+#endif
+
+// An output cut into rectangles. A block takes one after the other, gridDim.x apart.
+struct Tiles {
+  int64_t rows, columns;
+  int64_t tile_rows, tile_columns;
+
+  TORCHNN_FN int64_t across() const { return (columns + tile_columns - 1) / tile_columns; }
+  TORCHNN_FN int64_t count() const { return (rows + tile_rows - 1) / tile_rows * across(); }
+  TORCHNN_FN Range rows_of(int64_t tile) const {
+    return cut(tile / across() * tile_rows, tile_rows, rows);
+  }
+  TORCHNN_FN Range columns_of(int64_t tile) const {
+    return cut(tile % across() * tile_columns, tile_columns, columns);
+  }
+
+ private:
+  static TORCHNN_FN Range cut(int64_t begin, int64_t size, int64_t end) {
+    return {begin, begin + size < end ? begin + size : end};
+  }
+};
+
+// The memory that the threads of a block share, as much as the launch asked for.
+template <class T>
+__device__ T* shared_memory() {
+#if defined(__CUDACC__)
+  extern __shared__ int4 memory[];
+#else
+  void* memory = simt::shared_memory();  // tests/simt/cuda_runtime.h
+#endif
+  return reinterpret_cast<T*>(memory);
+}
+
+// Runs the kernel on so many tiles; of none there is nothing to compute.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int threads,
+            size_t shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
+  if (tiles == 0) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(std::min<int64_t>(tiles, TORCHNN_MOST_BLOCKS)));
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // forget it, or PyTorch would find it and blame another kernel
+  throw std::runtime_error(std::string("the CUDA kernel ") + name +
+                           " was not launched: " + cudaGetErrorString(error));
+}
+
+}  // namespace torchnn::cuda

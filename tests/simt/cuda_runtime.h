@@ -1,0 +1,156 @@
+// CUDA's runtime, as much of it as our kernels use, for a compiler without CUDA: a std::thread runs
+// each CUDA thread, a std::barrier is __syncthreads. The kernels' own source compiles against it,
+// so that AddressSanitizer sees every index and ThreadSanitizer every missing barrier.
+#pragma once
+
+#include <barrier>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace simt {
+
+constexpr int warp_size = 32;
+using Barrier = std::barrier<>;
+
+// The threads of a warp hand values to each other. Two slots, in turn: a thread can be one exchange
+// ahead of its neighbours, and no further.
+struct Warp {
+  Barrier barrier{warp_size};
+  uint64_t values[2][warp_size];
+};
+
+// What the threads of a block share. It has as much memory as the launch asked for, and not a byte
+// more; each block finds it full of NaN.
+struct Block {
+  Block(int threads, size_t shared_bytes)
+      : barrier(threads),
+        warps(threads / warp_size),
+        shared(new unsigned char[shared_bytes]),
+        shared_bytes(shared_bytes) {}
+  Barrier barrier;
+  std::vector<Warp> warps;
+  std::unique_ptr<unsigned char[]> shared;
+  size_t shared_bytes;
+};
+
+inline thread_local Block* block;
+inline thread_local int exchanges;
+
+inline void* shared_memory() { return block->shared.get(); }
+
+// SIMT_SKIP=dense.cu:123 takes away the __syncthreads of that line.
+inline bool is_skipped(const char* file, int line) {
+  static const char* const skipped = std::getenv("SIMT_SKIP");
+  if (!skipped) return false;
+  const char* const name = std::strrchr(file, '/');
+  return std::string(name ? name + 1 : file) + ":" + std::to_string(line) == skipped;
+}
+
+inline void sync_threads(const char* file, int line) {
+  if (!is_skipped(file, line)) block->barrier.arrive_and_wait();
+}
+
+template <class T>
+T shuffle(T value, int source) {
+  Warp& warp = block->warps[threadIdx.x / warp_size];
+  uint64_t* const values = warp.values[exchanges++ % 2];
+  std::memcpy(&values[threadIdx.x % warp_size], &value, sizeof(T));
+  warp.barrier.arrive_and_wait();
+  std::memcpy(&value, &values[source], sizeof(T));
+  return value;
+}
+
+// Two blocks at a time, each with threads of its own, so that blocks that get in each other's way
+// are seen as well; they go on to the next blocks until the grid is done.
+template <class Kernel>
+void run(dim3 grid, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
+  constexpr unsigned at_once = 2;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<std::thread> running;
+  for (unsigned first = 0; first < at_once; ++first) {
+    blocks.push_back(std::make_unique<Block>(threads.x, shared_bytes));
+    for (unsigned i = 0; i < threads.x; ++i)
+      running.emplace_back([=, &kernel, own = blocks.back().get()] {
+        block = own;
+        threadIdx.x = i, blockDim = threads, gridDim = grid;
+        for (blockIdx.x = first; blockIdx.x < grid.x; blockIdx.x += at_once) {
+          own->barrier.arrive_and_wait();
+          if (i == 0) std::memset(own->shared.get(), 0xff, shared_bytes);
+          own->barrier.arrive_and_wait();
+          kernel();
+        }
+      });
+  }
+  for (std::thread& thread : running) thread.join();
+}
+
+}  // namespace simt
+
+#define __syncthreads() simt::sync_threads(__FILE__, __LINE__)
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return simt::shuffle(value, int(threadIdx.x % simt::warp_size) ^ mask);
+}
+
+// ---- the host's side ----
+
+using cudaStream_t = struct CUstream_st*;
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
+enum cudaMemcpyKind { cudaMemcpyDefault };
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid configuration argument"; }
+
+// As on a GPU, what is allocated has no values yet; here it is full of NaN.
+template <class T>
+cudaError_t cudaMalloc(T** p, size_t bytes) {
+  *p = static_cast<T*>(std::malloc(bytes));
+  std::memset(*p, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Arguments&... arguments) {
+  constexpr unsigned most_threads = 1024;
+  constexpr size_t most_shared = 48 << 10;  // without asking for more
+  if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > most_threads ||
+      config->blockDim.x % simt::warp_size != 0 || config->dynamicSmemBytes > most_shared)
+    return cudaErrorInvalidConfiguration;
+  simt::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
+            [&] { kernel(arguments...); });
+  return cudaSuccess;
+}
