@@ -233,20 +233,21 @@ void check_order(const Tensor& order, int64_t rows) {
 
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
-    const std::optional<Tensor>& order, int64_t batch_size, const Tensor& learning_rates,
-    int64_t loss, int64_t update, const Tensor& options, int64_t steps_before,
+    const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options, int64_t steps_before,
     const std::vector<int64_t>& activations, const std::vector<Tensor>& weights,
     const std::vector<Tensor>& biases, const std::vector<Tensor>& slots, bool keep_predictions,
     const Tensor& steps_done) {
   STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
   STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
   STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
+  STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
   int64_t slot_count = 0;
   Updates::with(update, [&](auto rule) { slot_count = decltype(rule)::slots; });
   const int64_t units = check_network(x, weights, biases, activations, slots, slot_count);
   if (order) check_order(*order, x.size(0));
   const int64_t samples = order ? order->numel() : x.size(0);
-  const int64_t steps = (samples + batch_size - 1) / batch_size;
+  const int64_t steps = step_count(samples, epoch_size, batch_size);
   STD_TORCH_CHECK(cpu_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
                       y.size(1) == units,
                   "y must be contiguous, of shape (", x.size(0), ", ", units, ")");
@@ -276,6 +277,7 @@ std::tuple<Tensor, Tensor> train_(
         .order = order ? data<int64_t>(*order) : nullptr,
         .x_stride = x.stride(0),
         .samples = samples,
+        .epoch_size = epoch_size,
         .batch_size = batch_size,
         .loss = loss,
         .update = update,
@@ -342,8 +344,8 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   // Weights, biases (without elements where there is none), slots and steps_done change in place.
   // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
   m.def(
-      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int batch_size, "
-      "Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
+      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
+      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
       "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
       "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");

@@ -26,11 +26,12 @@ struct Train {
   const T* x;                        // rows of in_features, x_stride apart
   const T* y = nullptr;              // rows of units of the last layer
   const T* sample_weight = nullptr;  // one number a row, or null
-  const int64_t* order =
-      nullptr;  // (samples): which row of x, y and sample_weight comes when; null: 0, 1, ...
+  // (samples): which row of x, y and sample_weight comes when; null for 0, 1, ...
+  const int64_t* order = nullptr;
   int64_t x_stride;
-  int64_t samples;     // to train on in this call
-  int64_t batch_size;  // the last batch may be shorter
+  int64_t samples;         // to train on in this call, of all epochs together
+  int64_t epoch_size = 0;  // samples an epoch: a batch ends where its epoch does
+  int64_t batch_size;      // the last batch of an epoch may be shorter
   int64_t loss = 0;    // place in Losses
   int64_t update = 0;  // place in Updates
   UpdateOptions options{};
@@ -42,9 +43,15 @@ struct Train {
   int64_t threads = 1;            // at most
 };
 
+// The steps that so many samples take.
+inline int64_t step_count(int64_t samples, int64_t epoch_size, int64_t batch_size) {
+  auto batches = [&](int64_t n) { return (n + batch_size - 1) / batch_size; };
+  return samples / epoch_size * batches(epoch_size) + batches(samples % epoch_size);
+}
+
 namespace cpu {
 
-// Trains ceil(samples / batch_size) steps.
+// Takes step_count(samples, epoch_size, batch_size) steps.
 template <class T>
 void train(const Train<T>& job);
 

@@ -35,6 +35,7 @@ def job(widths, rows, batch_size, dtype=torch.float64, update="gradient_descent"
         "y": (random(rows, widths[-1]) > 0).double(),
         "sample_weight": None,
         "order": torch.randint(rows, (steps * batch_size,), generator=generator),
+        "epoch_size": steps * batch_size,
         "batch_size": batch_size,
         "learning_rates": [0.1 / (1 + i) ** 0.5 for i in range(steps)],
         "loss": "binary_crossentropy_from_logits",
@@ -139,6 +140,15 @@ def test_layers_without_a_bias_and_a_shorter_last_batch():
     assert_same_training(arguments)
 
 
+@pytest.mark.parametrize("update", SLOTS)
+def test_a_batch_ends_where_its_epoch_does(update):
+    # 20 samples an epoch, in batches of 8, 8 and 4; two epochs and a half
+    assert_same_training(
+        job((6, 5, 1), 20, 8, update=update, epoch_size=20, order=torch.arange(50) % 20)
+        | {"learning_rates": [0.1 + 0.01 * i for i in range(8)]}
+    )
+
+
 def test_a_second_call_goes_on_where_the_first_stopped():
     arguments = job((6, 5, 1), 40, 10, update="adam")
     whole = run(ops.train_, arguments)
@@ -196,6 +206,7 @@ BAD = {
     "an order of another dtype": {"order": torch.zeros(8, dtype=torch.int32)},
     "too few learning rates": {"learning_rates": [0.1]},
     "no batches": {"batch_size": 0},
+    "epochs without samples": {"epoch_size": 0},
     "too few slots": {"update": "adam"},
     "sample weights of other rows": {"sample_weight": torch.ones(39)},
     "x of another width": {"x": torch.ones(40, 15)},

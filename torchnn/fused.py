@@ -119,6 +119,7 @@ class FusedEngine:
                 samples.y,
                 samples.weight,
                 order,
+                epoch_size=run.stop - run.start,
                 batch_size=run.batch_size,
                 learning_rates=[
                     float(rate(step)) if callable(rate) else rate

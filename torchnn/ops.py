@@ -123,6 +123,7 @@ def train_(
     sample_weight: Tensor | None,
     order: Tensor | None,
     *,
+    epoch_size: int,
     batch_size: int,
     learning_rates: Sequence[float],
     loss: str,
@@ -146,7 +147,8 @@ def train_(
         y: Targets, shape (N, units of the last layer).
         sample_weight: Shape (N,), or None.
         order: Rows of x in the order of training, shape (samples,), int64; None for x as it lies.
-        batch_size: Rows a step; the last step may have fewer.
+        epoch_size: Samples an epoch: a batch ends where its epoch does.
+        batch_size: Rows a step; the last step of an epoch may have fewer.
         learning_rates: One for each step.
         loss: A name from losses(): of the last layer's output and y, averaged over the outputs.
         update: A name from updates().
@@ -172,6 +174,7 @@ def train_(
         y,
         sample_weight,
         order,
+        epoch_size,
         batch_size,
         torch.tensor(learning_rates, dtype=torch.float64),
         _LOSSES.index(loss),

@@ -103,6 +103,7 @@ def train_(
     sample_weight: Tensor | None,
     order: Tensor | None,
     *,
+    epoch_size: int,
     batch_size: int,
     learning_rates: Sequence[float],
     loss: str,
@@ -120,7 +121,8 @@ def train_(
     parameters = [p for pair in zip(weights, biases, strict=True) for p in pair]
     rows = torch.arange(len(x)) if order is None else order
     losses, outputs = [], []
-    for step, batch in enumerate(rows.split(batch_size)):
+    batches = [batch for epoch in rows.split(epoch_size) for batch in epoch.split(batch_size)]
+    for step, batch in enumerate(batches):
         with torch.enable_grad():
             learning = [None if p is None else p.detach().requires_grad_() for p in parameters]
             output = predict(x[batch], activations, learning[::2], learning[1::2])  # type: ignore[arg-type]

@@ -64,8 +64,9 @@ class Trainer {
 
   void train(Team& team) {
     Chunk<T> before;
-    for (int64_t begin = 0, step = 0; begin < job_.samples; begin += job_.batch_size, ++step) {
-      const int64_t end = std::min(begin + job_.batch_size, job_.samples);
+    for (int64_t begin = 0, end, step = 0; begin < job_.samples; begin = end, ++step) {
+      const int64_t end_of_epoch = (begin / job_.epoch_size + 1) * job_.epoch_size;
+      end = std::min({begin + job_.batch_size, end_of_epoch, job_.samples});
       for (int64_t first = begin; first < end; first += chunk_rows) {
         const Chunk<T> chunk{.step = step,
                              .first = first,

@@ -94,6 +94,7 @@ struct Problem {
                         .order = order.data(),
                         .x_stride = widths.front(),
                         .samples = rows,
+                        .epoch_size = rows,
                         .batch_size = batch_size,
                         .loss = 0,
                         .update = update,
