@@ -231,6 +231,13 @@ void check_order(const Tensor& order, int64_t rows) {
                     " rows");
 }
 
+// Calls f(context, 0) ... f(context, parts - 1) on PyTorch's threads.
+void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(context, i);
+  });
+}
+
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
@@ -287,6 +294,7 @@ std::tuple<Tensor, Tensor> train_(
         .losses = mutable_data<T>(losses),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
         .steps_done = mutable_data<int64_t>(steps_done),
+        .parallel = in_parallel,
         .threads = int64_t(torch::stable::get_num_threads()),
     });
   });

@@ -51,8 +51,7 @@ class Trainer {
     for (Layer<T>& layer : replicas_[0].layers) layer.read();
   }
 
-  // As many as find work in every chunk. A call that is over before a helper has woken up needs
-  // none.
+  // As many as find work in every chunk; in a call that is over before a helper has woken up, one.
   int64_t most_threads() const {
     constexpr double short_call = 1e7;  // products: some 200 us
     double products = 0;
@@ -329,8 +328,17 @@ class Trainer {
 template <class T>
 void train(const Train<T>& job) {
   Trainer<T> trainer(job);
-  Team team(trainer.most_threads());
-  trainer.train(team);
+  const int64_t threads = trainer.most_threads();
+  Team team(threads);
+  if (threads == 1) return trainer.train(team);
+  auto part = [&](int64_t i) {
+    if (i > 0) return team.help(i);
+    trainer.train(team);
+    team.close();
+  };
+  job.parallel(
+      threads, [](void* context, int64_t i) { (*static_cast<decltype(part)*>(context))(i); },
+      &part);
 }
 
 template <class T>
