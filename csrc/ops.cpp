@@ -241,10 +241,10 @@ void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
-    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options, int64_t steps_before,
-    const std::vector<int64_t>& activations, const std::vector<Tensor>& weights,
-    const std::vector<Tensor>& biases, const std::vector<Tensor>& slots, bool keep_predictions,
-    const Tensor& steps_done) {
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
+    int64_t steps_before, const std::vector<int64_t>& activations,
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
   STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
   STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
   STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
@@ -353,7 +353,8 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
   m.def(
       "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
-      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
+      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int "
+      "steps_before, "
       "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
       "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");

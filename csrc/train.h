@@ -36,8 +36,8 @@ struct Train {
   int64_t samples;         // to train on in this call, of all epochs together
   int64_t epoch_size = 0;  // samples an epoch: a batch ends where its epoch does
   int64_t batch_size;      // the last batch of an epoch may be shorter
-  int64_t loss = 0;    // place in Losses
-  int64_t update = 0;  // place in Updates
+  int64_t loss = 0;        // place in Losses
+  int64_t update = 0;      // place in Updates
   UpdateOptions options{};
   const double* learning_rates = nullptr;  // (steps)
   int64_t steps_before = 0;                // taken by earlier calls

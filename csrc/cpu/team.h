@@ -11,14 +11,14 @@
 
 namespace torchnn::cpu {
 
-// A leader and its helpers, which spin between two pieces of work: to sleep and to be woken up would
-// take longer than most pieces do.
+// A leader and its helpers, which spin between two pieces of work: to sleep and to be woken up
+// would take longer than most pieces do.
 class Team {
  public:
   explicit Team(int64_t most) : helpers_(new Helper[most]), most_(most) {}
 
-  // For the leader: how many threads there are by now. A helper may come late, or never; nobody waits
-  // for one.
+  // For the leader: how many threads there are by now. A helper may come late, or never; nobody
+  // waits for one.
   int64_t size() {
     while (size_ < most_ && helpers_[size_].done.load(std::memory_order_acquire) == ready) ++size_;
     return size_;
@@ -89,9 +89,8 @@ class Team {
   const void* context_ = nullptr;
 };
 
-// Decides by the clock whether the whole team is faster than the leader alone. It is not where other
-// programs keep the cores busy; they come and go, so the slower way is tried again, less and less
-// often while it stays the slower one.
+// Decides by the clock whether the whole team is faster than the leader alone. It is not where
+// other programs keep the cores busy, and they come and go.
 class Pace {
  public:
   // How many threads of a team should take the next rows.
@@ -102,12 +101,15 @@ class Pace {
       const std::chrono::duration<double> seconds = now - begin_;
       seconds_a_row_[way_] = seconds.count() / double(rows_);
       rows_ = 0;
-      choose();
+      way_ = choose();
     }
     if (rows_ == 0) begin_ = now;
     rows_ += rows;
     return way_ == together ? size : 1;
   }
+
+  // Between two calls nothing is measured.
+  void interrupt() { rows_ = 0; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -115,22 +117,30 @@ class Pace {
   static constexpr int most_windows = 32;
   enum Way { together, alone };
 
-  void choose() {
-    if (--windows_left_ > 0) return;
-    const Way other = way_ == together ? alone : together;
-    if (seconds_a_row_[other] == 0 || !is_trial_) {
-      is_trial_ = true, way_ = other, windows_left_ = 1;
-      return;
+  // After a window: how to go on.
+  Way choose() {
+    const bool is_known = seconds_a_row_[together] > 0 && seconds_a_row_[alone] > 0;
+    if (!is_trial_) {
+      // A team goes on as long as it keeps its speed; a leader alone asks for help now and then.
+      if (way_ == together && is_known && seconds_a_row_[together] < 1.25 * usual_) return together;
+      if (way_ == alone && --windows_left_ > 0) return alone;
+      is_trial_ = true;
+      return way_ == together ? alone : together;
     }
-    const Way faster = seconds_a_row_[together] < seconds_a_row_[alone] ? together : alone;
-    windows_ = faster == last_ ? std::min(2 * windows_, most_windows) : 2;
-    is_trial_ = false, way_ = last_ = faster, windows_left_ = windows_;
+    is_trial_ = false;
+    if (seconds_a_row_[together] < seconds_a_row_[alone]) {
+      usual_ = seconds_a_row_[together];
+      windows_ = 1;
+      return together;
+    }
+    windows_left_ = windows_ = std::min(2 * windows_, most_windows);
+    return alone;
   }
 
-  Way way_ = together, last_ = together;
+  Way way_ = together;
   bool is_trial_ = false;
-  int windows_ = 2, windows_left_ = 1;
-  double seconds_a_row_[2] = {};
+  int windows_ = 1, windows_left_ = 0;
+  double seconds_a_row_[2] = {}, usual_ = 0;
   int64_t rows_ = 0;
   Clock::time_point begin_;
 };

@@ -29,7 +29,7 @@ constexpr int64_t products_worth_sharing = 1 << 18;
 template <class T>
 class Trainer {
  public:
-  explicit Trainer(const Train<T>& job) : job_(job) {
+  explicit Trainer(const Train<T>& job) : job_(job), pace_(pace_of(job)) {
     int64_t slot_count = 0;
     Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
     stride_ = padded_(std::min({job.batch_size, job.samples, chunk_rows}));
@@ -87,7 +87,10 @@ class Trainer {
       list_rows(chunk);
       for (int64_t slice = 0; slice < slices_; ++slice) take_in(chunk, slice);
       std::swap(products_, products_before_);
-      forward(replicas_[0], 0, padded_(chunk.rows));
+      if (goes_by_rows(chunk))
+        forward_by_rows(replicas_[0], chunk, x_);
+      else
+        forward(replicas_[0], 0, padded_(chunk.rows));
       store_predictions(replicas_[0], chunk, 0, chunk.rows);
     }
   }
@@ -97,8 +100,20 @@ class Trainer {
   // in all.
   struct Replica {
     std::vector<Layer<T>> layers;
+    T* outputs;  // (rows, units) of the last layer, for a chunk that goes by rows
     T *targets, *scales, *losses;
   };
+
+  // What the clock has said of such a network is kept for the next call.
+  static Pace& pace_of(const Train<T>& job) {
+    thread_local Pace pace;
+    thread_local std::vector<int64_t> measured;
+    std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
+    for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
+    if (sizes != measured) pace = Pace(), measured = sizes;
+    pace.interrupt();
+    return pace;
+  }
 
   void take_memory(Pieces<T>& memory) {
     Layer<T>& shared = replicas_[0].layers[0];
@@ -115,6 +130,7 @@ class Trainer {
         }
         layer.take_outputs(memory);
       }
+      replica.outputs = memory.take(padded_.lanes * replica.layers.back().b.stride);
       replica.targets = memory.take(replica.layers.back().units * stride_);
       replica.scales = memory.take(stride_);
       replica.losses = memory.take(stride_);
@@ -137,7 +153,8 @@ class Trainer {
   void advance(Team& team, const Chunk<T>& before, const Chunk<T>& chunk) {
     list_rows(chunk);
     std::swap(products_, products_before_);
-    const int64_t threads = pace_.threads(team.size(), before.rows);
+    // Going by rows reads all of the first layer, and is too little work to share.
+    const int64_t threads = goes_by_rows(before) ? 1 : pace_.threads(team.size(), before.rows);
     const int64_t parts = std::min(threads, slices_);
     const int64_t registers = padded_(before.rows) / padded_.lanes;
     const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
@@ -193,6 +210,9 @@ class Trainer {
   // Rows of x are read where they lie if they are whole registers, and copied if not.
   bool is_copied() const { return job_.layers[0].in_features % padded_.lanes != 0; }
 
+  // A register of the batch holds so few rows that dot products, along the features, are faster.
+  bool goes_by_rows(const Chunk<T>& chunk) const { return 2 * chunk.rows <= padded_.lanes; }
+
   // 1. a slice of the first layer: its part of bias + x @ weight.T
   void take_in(const Chunk<T>& chunk, int64_t slice) {
     const Layer<T>& layer = replicas_[0].layers[0];
@@ -200,14 +220,15 @@ class Trainer {
     const int64_t begin = first_block(slice) * width;
     const int64_t end = std::min(first_block(slice + 1) * width, layer.in_features);
     T* x_t = layer.x_t + begin * stride_;
-    if (is_copied()) {
+    if (is_copied())
       for (int64_t i = 0; i < rows; ++i)
         std::copy(x_[i] + begin, x_[i] + end, layer.x + i * layer.w.stride + begin);
+    if (goes_by_rows(chunk)) return;
+    if (is_copied())
       transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
                 stride_);
-    } else {
+    else
       transpose(rows, end - begin, ListedRows<T>{x_, begin}, x_t, stride_);
-    }
     multiply(SmallProduct<T>{.rows = layer.units,
                              .columns = rows,
                              .depth = end - begin,
@@ -224,12 +245,18 @@ class Trainer {
   void back_propagate(Replica& replica, const Chunk<T>& chunk, int64_t begin, int64_t end) {
     begin *= padded_.lanes, end *= padded_.lanes;
     if (begin == end) return;
-    forward(replica, begin, end);
+    if (goes_by_rows(chunk))
+      forward_by_rows(replica, chunk, x_before_);
+    else
+      forward(replica, begin, end);
     const bool is_leading = !is_replicated_ || &replica == &replicas_[0];
     if (job_.predictions && is_leading)
       store_predictions(replica, chunk, begin, std::min(end, chunk.rows));
     measure(replica, chunk, begin, end);
-    backward(replica, begin, end);
+    if (goes_by_rows(chunk))
+      backward_by_rows(replica, chunk);
+    else
+      backward(replica, begin, end);
   }
 
   // 2. forward: a = activation(x @ weight.T + bias), layer by layer
@@ -242,6 +269,23 @@ class Trainer {
       replica.layers[l].multiply_forward(begin, end);
       replica.layers[l].activate(begin, end);
     }
+  }
+
+  void forward_by_rows(Replica& replica, const Chunk<T>& chunk, const T* const* x) {
+    std::vector<Layer<T>>& layers = replica.layers;
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const bool is_last = l + 1 == layers.size();
+      T* to = is_last ? replica.outputs : layers[l + 1].x;
+      const int64_t to_stride = is_last ? layers[l].b.stride : layers[l + 1].w.stride;
+      if (l == 0 && !is_copied())
+        layers[l].forward_by_rows(chunk.rows, ListedRows<T>{x}, to, to_stride);
+      else
+        layers[l].forward_by_rows(chunk.rows, StridedRows<T>{layers[l].x, layers[l].w.stride}, to,
+                                  to_stride);
+    }
+    const Layer<T>& last = layers.back();
+    transpose(padded_.lanes, last.b.stride, StridedRows<T>{replica.outputs, last.b.stride},
+              last.out, stride_);
   }
 
   void store_predictions(const Replica& replica, const Chunk<T>& chunk, int64_t begin,
@@ -284,6 +328,12 @@ class Trainer {
     replica.layers[0].backward_z(begin, end);
   }
 
+  void backward_by_rows(Replica& replica, const Chunk<T>& chunk) {
+    replica.layers.back().backward_z(0, padded_.lanes);
+    for (size_t l = replica.layers.size() - 1; l > 0; --l)
+      replica.layers[l].backward_by_rows(chunk.rows, replica.layers[l - 1]);
+  }
+
   // 5. update weight and bias
   void update(Replica& replica, const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t part,
               int64_t parts) {
@@ -313,7 +363,7 @@ class Trainer {
   int64_t stride_;           // between the features of a chunk: its rows, in whole registers
   int64_t blocks_, slices_;  // of the first layer's features
   bool is_replicated_;
-  Pace pace_;
+  Pace& pace_;
   int64_t fresh_ = 1;  // replicas whose parameters are those of the first
   std::vector<Replica> replicas_;
   Pieces<T> memory_;

@@ -105,6 +105,8 @@ int main() {
       {"the rest of the network in every thread", {200, 25, 25, 1}, 1500, 32, 0},
       {"the rest of the network with momentum", {70, 64, 20, 2}, 1500, 50, 1},
       {"rows and tiles shared", {100, 128, 130, 1}, 700, 128, 3},
+      {"short batches that go by rows", {200, 25, 25, 1}, 1506, 19, 0},
+      {"only batches that go by rows", {70, 64, 20, 2}, 800, 3, 2},
       {"chunks of a large batch", {200, 25, 25, 1}, 1500, 750, 0},
   };
   int failures = 0;
