@@ -29,7 +29,6 @@ from torchnn.progress import Progress
 from torchnn.recipe import Recipe
 from torchnn.tally import Tally
 
-
 # Whoever listens to one of these may look at the model, or change it, between two epochs.
 BETWEEN_EPOCHS = (
     "on_epoch_begin",
@@ -104,7 +103,7 @@ class Fit:
         self.callbacks("on_train_end", logs[-1])
 
     def short_epochs(self, epoch: int) -> list[dict[str, float]]:
-        """Trains several epochs in one run, if nobody looks in between; returns the logs of each."""
+        """Trains several epochs in one run, if nobody looks in between; returns their logs."""
         if self.looks_between_epochs:
             return []
         logs: list[dict[str, float]] = []
@@ -148,7 +147,7 @@ class Fit:
         return self.tally.logs()
 
     def count(self, epoch: int, run: Run, result: Result) -> None:
-        """Adds a run to the epoch's means; tells everyone, once, if the loss is no number any more."""
+        """Adds a run to the epoch's means; tells everyone, once, if the loss is no number."""
         losses = result.losses.tolist()
         self.tally.add(run, losses, result.predictions)
         if self.has_warned or math.isfinite(sum(losses)):

@@ -114,32 +114,29 @@ class Pace {
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds window{500};
-  static constexpr int most_windows = 32;
+  static constexpr int most_windows = 128;
   enum Way { together, alone };
 
-  // After a window: how to go on.
+  // After a window: how to go on. The slower way is tried less and less often while it stays the
+  // slower one; at once when the faster one has become slow.
   Way choose() {
-    const bool is_known = seconds_a_row_[together] > 0 && seconds_a_row_[alone] > 0;
+    const Way other = way_ == together ? alone : together;
     if (!is_trial_) {
-      // A team goes on as long as it keeps its speed; a leader alone asks for help now and then.
-      if (way_ == together && is_known && seconds_a_row_[together] < 1.25 * usual_) return together;
-      if (way_ == alone && --windows_left_ > 0) return alone;
+      if (--windows_left_ > 0 && seconds_a_row_[way_] < 1.25 * usual_) return way_;
       is_trial_ = true;
-      return way_ == together ? alone : together;
+      return other;
     }
     is_trial_ = false;
-    if (seconds_a_row_[together] < seconds_a_row_[alone]) {
-      usual_ = seconds_a_row_[together];
-      windows_ = 1;
-      return together;
-    }
-    windows_left_ = windows_ = std::min(2 * windows_, most_windows);
-    return alone;
+    const Way faster = seconds_a_row_[together] < seconds_a_row_[alone] ? together : alone;
+    windows_ = faster == other ? std::min(2 * windows_, most_windows) : 1;
+    windows_left_ = windows_;
+    usual_ = seconds_a_row_[faster];
+    return faster;
   }
 
   Way way_ = together;
   bool is_trial_ = false;
-  int windows_ = 1, windows_left_ = 0;
+  int windows_ = 1, windows_left_ = 1;
   double seconds_a_row_[2] = {}, usual_ = 0;
   int64_t rows_ = 0;
   Clock::time_point begin_;
