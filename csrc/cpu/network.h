@@ -81,7 +81,7 @@ struct Layer : TrainLayer<T> {
         slot_count(slot_count),
         stride(stride) {}
 
-  void take_parameters(Pieces<T>& memory) {
+  void take_parameters(Pieces<T>& memory, bool puts_gradients_aside) {
     const Padding<T> padded;
     const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
     const int64_t size = this->units * in_stride;
@@ -91,7 +91,7 @@ struct Layer : TrainLayer<T> {
       w.slots[s] = memory.take(size);
       b.slots[s] = memory.take(out_stride);
     }
-    weight_gradient = memory.take(size);
+    weight_gradient = puts_gradients_aside ? memory.take(size) : nullptr;
     bias_gradient = memory.take(out_stride);
   }
 

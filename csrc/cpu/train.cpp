@@ -29,9 +29,11 @@ constexpr int64_t products_worth_sharing = 1 << 18;
 template <class T>
 class Trainer {
  public:
-  explicit Trainer(const Train<T>& job) : job_(job), pace_(pace_of(job)) {
+  explicit Trainer(const Train<T>& job) : job_(job) {
     int64_t slot_count = 0;
     Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
+    puts_gradients_aside_ =
+        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
     stride_ = padded_(std::min({job.batch_size, job.samples, chunk_rows}));
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
@@ -61,7 +63,7 @@ class Trainer {
     return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
   }
 
-  void train(Team& team) {
+  void train(Team& team, Pace& pace) {
     Chunk<T> before;
     for (int64_t begin = 0, end, step = 0; begin < job_.samples; begin = end, ++step) {
       const int64_t end_of_epoch = (begin / job_.epoch_size + 1) * job_.epoch_size;
@@ -73,11 +75,11 @@ class Trainer {
                              .share = T(1) / T(end - begin),
                              .is_first = first == begin,
                              .is_last = first + chunk_rows >= end};
-        advance(team, before, chunk);
+        advance(team, pace, before, chunk);
         before = chunk;
       }
     }
-    advance(team, before, Chunk<T>());
+    advance(team, pace, before, Chunk<T>());
     for (Layer<T>& layer : replicas_[0].layers) layer.write_back();
   }
 
@@ -104,20 +106,9 @@ class Trainer {
     T *targets, *scales, *losses;
   };
 
-  // What the clock has said of such a network is kept for the next call.
-  static Pace& pace_of(const Train<T>& job) {
-    thread_local Pace pace;
-    thread_local std::vector<int64_t> measured;
-    std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
-    for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
-    if (sizes != measured) pace = Pace(), measured = sizes;
-    pace.interrupt();
-    return pace;
-  }
-
   void take_memory(Pieces<T>& memory) {
     Layer<T>& shared = replicas_[0].layers[0];
-    shared.take_parameters(memory);
+    shared.take_parameters(memory, puts_gradients_aside_);
     shared.take_inputs(memory, nullptr);
     for (Replica& replica : replicas_) {
       for (size_t l = 0; l < replica.layers.size(); ++l) {
@@ -125,7 +116,7 @@ class Trainer {
         if (l == 0) {
           layer = shared;
         } else {
-          layer.take_parameters(memory);
+          layer.take_parameters(memory, puts_gradients_aside_);
           layer.take_inputs(memory, replica.layers[l - 1].out);
         }
         layer.take_outputs(memory);
@@ -150,11 +141,11 @@ class Trainer {
   }
 
   // Finishes a chunk, all but its first layer's product, and begins the next one with that.
-  void advance(Team& team, const Chunk<T>& before, const Chunk<T>& chunk) {
+  void advance(Team& team, Pace& pace, const Chunk<T>& before, const Chunk<T>& chunk) {
     list_rows(chunk);
     std::swap(products_, products_before_);
     // Going by rows reads all of the first layer, and is too little work to share.
-    const int64_t threads = goes_by_rows(before) ? 1 : pace_.threads(team.size(), before.rows);
+    const int64_t threads = goes_by_rows(before) ? 1 : pace.threads(team.size(), before.rows);
     const int64_t parts = std::min(threads, slices_);
     const int64_t registers = padded_(before.rows) / padded_.lanes;
     const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
@@ -362,8 +353,7 @@ class Trainer {
   const Padding<T> padded_;
   int64_t stride_;           // between the features of a chunk: its rows, in whole registers
   int64_t blocks_, slices_;  // of the first layer's features
-  bool is_replicated_;
-  Pace& pace_;
+  bool is_replicated_, puts_gradients_aside_;
   int64_t fresh_ = 1;  // replicas whose parameters are those of the first
   std::vector<Replica> replicas_;
   Pieces<T> memory_;
@@ -373,6 +363,18 @@ class Trainer {
   const T **x_, **x_before_;  // where the rows of this chunk lie, and those of the one before
 };
 
+// What the clock has said of such a network is kept for this thread's next call.
+template <class T>
+Pace& pace_of(const Train<T>& job) {
+  thread_local Pace pace;
+  thread_local std::vector<int64_t> measured;
+  std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
+  for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
+  if (sizes != measured) pace = Pace(), measured = sizes;
+  pace.interrupt();
+  return pace;
+}
+
 }  // namespace
 
 template <class T>
@@ -380,10 +382,11 @@ void train(const Train<T>& job) {
   Trainer<T> trainer(job);
   const int64_t threads = trainer.most_threads();
   Team team(threads);
-  if (threads == 1) return trainer.train(team);
+  Pace& pace = pace_of(job);
+  if (threads == 1) return trainer.train(team, pace);
   auto part = [&](int64_t i) {
     if (i > 0) return team.help(i);
-    trainer.train(team);
+    trainer.train(team, pace);
     team.close();
   };
   job.parallel(

@@ -227,7 +227,7 @@ struct UpdateTile {
     sums.add(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
     // Gradient descent remembers nothing and is done at once; a rule with slots goes over what has
     // been put aside, which is in the cache.
-    const bool at_once = layer.is_last && layer.update == 0;
+    const bool at_once = layer.is_last && layer.update == Updates::place<GradientDescent>();
     const int64_t first = unit * layer.weight.stride + feature;
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)

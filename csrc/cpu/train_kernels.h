@@ -65,7 +65,7 @@ struct LayerUpdate {
   int64_t grad_stride;
   Parameter<T> weight, bias;
   bool has_bias;
-  T* weight_gradient;  // like weight: where the gradient is put aside
+  T* weight_gradient;  // like weight: where the gradient is put aside, if it ever is
   T* bias_gradient;    // like bias
   bool is_first, is_last;
   const UpdateStep<T>& step;
