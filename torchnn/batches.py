@@ -100,7 +100,12 @@ class ArrayFeed:
         start = 0
         while start < self.count:
             batches = 1 if one_by_one else self._pace
-            stop = min(start + batches * self.batch_size, self.count)
+            stop = start + batches * self.batch_size
+            # What would be left for a short run is taken along.
+            if one_by_one or stop + batches * self.batch_size // 2 < self.count:
+                stop = min(stop, self.count)
+            else:
+                stop = self.count
             yield from self._timed(Run(self.samples, self.batch_size, start, stop, order))
             start = stop
 
