@@ -11,6 +11,7 @@ fewer if they take long. Its time over its steps is one sample.
 """
 
 import argparse
+import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -74,8 +75,10 @@ class Comparison:
         exact = NumpyLoop(replace(network, dtype="float64")).fit(epochs)
         prepared = [self.prepare(worker, network, exact) for worker in self.workers.values()]
         contenders = [contender for contender in prepared if contender]
+        order = random.Random(0)
         for _ in range(self.rounds):
-            for contender in contenders:
+            # Another order in every round: nobody always comes after the one that spins the longest.
+            for contender in order.sample(contenders, len(contenders)):
                 contender.turn(network.steps)
         return self.rows(network, contenders)
 
