@@ -102,6 +102,7 @@ struct BatchLoss {
   const T* sample_weight;  // (rows), or null
   T* grad_out;             // (rows, units)
   T* loss;                 // one number
+  T* predictions;          // (rows, units): a copy of out, or null
   int64_t rows, units;
   int64_t place;  // in Losses
 };

@@ -32,6 +32,20 @@ struct Chunk {
   constexpr bool is_last() const { return first + rows == end; }
 };
 
+// The chunk after that one, of at most so many rows; behind the last there are none.
+template <class T>
+constexpr Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
+  chunk.first += chunk.rows;
+  if (chunk.first == chunk.end) {
+    ++chunk.step;
+    chunk.begin = chunk.end;
+    if (chunk.begin == chunk.end_of_epoch) chunk.end_of_epoch += job.epoch_size;
+    chunk.end = std::min(chunk.begin + job.batch_size, std::min(chunk.end_of_epoch, job.samples));
+  }
+  chunk.rows = std::min(most, chunk.end - chunk.first);
+  return chunk;
+}
+
 inline constexpr int chunks_known = 4;  // the one in work, and those after it
 
 struct LayerPlace {

@@ -19,22 +19,6 @@ namespace {
 
 constexpr int train_warps = train_threads / warp_size;
 
-TORCHNN_FN int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The chunk after that one, of at most so many rows; behind the last there are none.
-template <class T>
-TORCHNN_FN Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
-  chunk.first += chunk.rows;
-  if (chunk.first == chunk.end) {
-    ++chunk.step;
-    chunk.begin = chunk.end;
-    if (chunk.begin == chunk.end_of_epoch) chunk.end_of_epoch += job.epoch_size;
-    chunk.end = smaller(chunk.begin + job.batch_size, smaller(chunk.end_of_epoch, job.samples));
-  }
-  chunk.rows = smaller(most, chunk.end - chunk.first);
-  return chunk;
-}
-
 // All that the kernel is told.
 template <class T>
 struct Network {
@@ -483,7 +467,7 @@ class Trainer {
 };
 
 template <class T>
-__global__ void __launch_bounds__(train_threads)
+__global__ void __launch_bounds__(train_threads, 1)
     train_kernel(const __grid_constant__ Network<T> net) {
   for (int64_t model = blockIdx.x; model < net.models.count; model += gridDim.x) {
     Trainer<T>(net, model).train();
@@ -505,6 +489,7 @@ __global__ void __launch_bounds__(part_threads) measure_kernel(BatchLoss<T> batc
       const T weight = batch.sample_weight ? batch.sample_weight[i / batch.units] : T(1);
       const T scale = share * weight, a = batch.out[i], y = batch.y[i];
       sum += scale * loss.value(a, y);
+      if (batch.predictions) batch.predictions[i] = a;
       batch.grad_out[i] = scale * loss.gradient(a, y);
     }
   });

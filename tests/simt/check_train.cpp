@@ -381,11 +381,18 @@ void check_the_parts_of_a_step() {
   const int64_t rows = 301, units = 3;
   auto out = Array<double>(rows * units).fill(1), y = Array<double>(rows * units).fill(1);
   auto weight = Array<double>(rows).fill(1);
-  Array<double> grad(rows * units), loss(1);
-  cuda::BatchLoss<double> batch{out.data(),  y.data(), weight.data(), grad.data(),
-                                loss.data(), rows,     units,         1};
+  Array<double> grad(rows * units), loss(1), kept(rows * units);
+  const cuda::BatchLoss<double> batch{.out = out.data(),
+                                      .y = y.data(),
+                                      .sample_weight = weight.data(),
+                                      .grad_out = grad.data(),
+                                      .loss = loss.data(),
+                                      .predictions = kept.data(),
+                                      .rows = rows,
+                                      .units = units,
+                                      .place = 1};
   cuda::measure(batch, nullptr);
-  grad.fetch(), loss.fetch();
+  for (auto* array : {&grad, &loss, &kept}) array->fetch();
   double sum = 0;
   std::vector<double> exact;
   for (int64_t i = 0; i < rows * units; ++i) {
@@ -394,6 +401,8 @@ void check_the_parts_of_a_step() {
     exact.push_back(scale * SigmoidCrossEntropy::gradient(out[i], y[i]));
   }
   expect_close<double>({}, "measure: loss", {sum}, {loss[0]});
+  expect_close<double>({}, "measure: predictions", out.exact(0, rows * units),
+                       kept.exact(0, rows * units));
   expect_close<double>({}, "measure: grad_out", exact, grad.exact(0, rows * units));
 
   const UpdateStep<double> step({0.9, 0.9, 0.999, 1e-3, 0.1}, 0.1, 2);
