@@ -83,14 +83,15 @@ struct Models {
 // The memory that a block of threads may have on the current device, in bytes.
 int64_t shared_limit();
 
+// Elements of device memory that train needs beside its arguments.
+template <class T>
+int64_t workspace_size(const Train<T>& job, const Models& models);
+
 // Takes as many steps as the CPU's train, each model in one block of threads. All pointers of the
-// job but layers and learning_rates are the device's, and steps_done, threads are not looked at.
-// The workspace has room for workspace_size elements.
+// job but layers and learning_rates are the device's; steps_done and threads are not looked at.
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream);
-template <class T>
-int64_t workspace_size(const Train<T>& job, const Models& models);
 
 // For networks that do not fit, in which every layer of every batch is a launch of its own:
 

@@ -443,6 +443,7 @@ void check_plans() {
 int check_everything(bool few) {
   if (few) {
     check<float>(everything(0.7));
+    check_a_row_that_is_not_there();
     check_the_parts_of_a_step();
   } else {
     check_all<float>();
