@@ -46,6 +46,10 @@ constexpr Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
   return chunk;
 }
 
+// An UpdateStep<T> is so many T.
+inline constexpr int numbers_a_step = sizeof(UpdateStep<float>) / sizeof(float);
+static_assert(sizeof(UpdateStep<double>) == numbers_a_step * sizeof(double));
+
 inline constexpr int chunks_known = 4;  // the one in work, and those after it
 
 struct LayerPlace {
@@ -111,7 +115,7 @@ inline Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots) {
   take_twice(plan.x, rows * stride(features));
   take_twice(plan.y, rows * outputs);
   take_twice(plan.sample_weight, rows);
-  take_twice(plan.step, sizeof(UpdateStep<float>) / sizeof(float));
+  take_twice(plan.step, numbers_a_step);
   int64_t parts = 0;
   for (size_t l = 0; l + 1 < shape.widths.size(); ++l) {
     const int64_t in_features = shape.widths[l], units = shape.widths[l + 1];

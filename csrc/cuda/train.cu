@@ -6,6 +6,7 @@
 #include "../train.h"
 
 #include <limits>
+#include <vector>
 
 #include "../activation.h"
 #include "../loss.h"
@@ -277,9 +278,8 @@ class Trainer {
       else
         *weight = T(1);
     }
-    constexpr int numbers = sizeof(UpdateStep<T>) / sizeof(T);
     const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
-    if (chunk.rows && threadIdx.x < numbers)
+    if (chunk.rows && threadIdx.x < numbers_a_step)
       copy_async<sizeof(T)>(at(plan_.step[buffer]) + threadIdx.x,
                             reinterpret_cast<const T*>(step) + threadIdx.x);
   }
@@ -547,13 +547,11 @@ int64_t gradient_size(const Train<T>& job) {
   return size;
 }
 
+// The learning rates there are: a step's, for all models or for each.
 template <class T>
-std::vector<UpdateStep<T>> update_steps(const Train<T>& job, const Models& models) {
-  const int64_t steps = step_count(job.samples, job.epoch_size, job.batch_size);
-  std::vector<UpdateStep<T>> all;
-  for (int64_t i = 0; i < (models.learning_rates ? models.count : 1) * steps; ++i)
-    all.emplace_back(job.options, job.learning_rates[i], job.steps_before + i % steps + 1);
-  return all;
+int64_t rate_count(const Train<T>& job, const Models& models) {
+  return (models.learning_rates ? models.count : 1) *
+         step_count(job.samples, job.epoch_size, job.batch_size);
 }
 
 }  // namespace
@@ -568,30 +566,27 @@ int64_t shared_limit() {
 
 template <class T>
 int64_t workspace_size(const Train<T>& job, const Models& models) {
-  const int64_t steps = step_count(job.samples, job.epoch_size, job.batch_size);
-  return models.count * gradient_size(job) + (models.learning_rates ? models.count : 1) * steps *
-                                                 int64_t(sizeof(UpdateStep<T>) / sizeof(T));
+  return models.count * gradient_size(job) + rate_count(job, models) * numbers_a_step;
 }
 
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream) {
-  const std::vector<UpdateStep<T>> steps = update_steps(job, models);
-  Network<T> net{.job = job,
-                 .models = models,
-                 .plan = plan,
-                 .layers = {},
-                 .steps = nullptr,
-                 .gradients = workspace,
-                 .gradient_size = gradient_size(job),
-                 .before = {},
-                 .end = 0,
-                 .step_count = int64_t(step_count(job.samples, job.epoch_size, job.batch_size))};
+  Network<T> net{};
+  net.job = job, net.models = models, net.plan = plan;
   std::copy_n(job.layers, job.layer_count, net.layers);
-  T* const to = workspace + models.count * net.gradient_size;
-  net.steps = reinterpret_cast<const UpdateStep<T>*>(to);
-  check("cudaMemcpyAsync", cudaMemcpyAsync(to, steps.data(), steps.size() * sizeof(UpdateStep<T>),
-                                           cudaMemcpyHostToDevice, stream));
+  net.gradients = workspace, net.gradient_size = gradient_size(job);
+  T* const place = workspace + models.count * net.gradient_size;
+  net.steps = reinterpret_cast<const UpdateStep<T>*>(place);
+  net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
+  std::vector<UpdateStep<T>> steps;
+  for (int64_t i = 0; i < rate_count(job, models); ++i)
+    steps.emplace_back(job.options, job.learning_rates[i],
+                       job.steps_before + i % net.step_count + 1);
+  // Of memory that is not pinned, CUDA has a copy of its own when this returns.
+  check("the copy of the learning rates",
+        cudaMemcpyAsync(place, steps.data(), steps.size() * sizeof(UpdateStep<T>),
+                        cudaMemcpyHostToDevice, stream));
   while (net.end < net.step_count) {
     net.end = std::min(net.step_count, net.end + steps_a_launch(job));
     launch("train", train_kernel<T>, models.count, train_threads, size_t(plan.bytes), stream, net);
