@@ -44,14 +44,13 @@ class TorchnnFit:
 
 
 class TorchnnEngine(TorchnnFit):
-    """The engine under that fit, one call an epoch, on tensors known to be good."""
+    """The engine under that fit, one call for all epochs, on tensors known to be good."""
 
     def __init__(self, network: Network):
         super().__init__(network)
         from torch import from_numpy
 
         from torchnn import engine, recipe
-        from torchnn.batches import Run
         from torchnn.data import Samples
 
         settled = recipe.settle(self.model.optimizer, self.model.loss, None)
@@ -59,16 +58,19 @@ class TorchnnEngine(TorchnnFit):
         self.engine = engine.choose(self.model, settled)
         if isinstance(self.engine, engine.AutogradEngine):
             raise RuntimeError("fit has no fused engine for this network")
-        samples = Samples(from_numpy(self.x), from_numpy(self.y))
-        self.epoch = Run(samples, network.batch_size, 0, network.samples)
+        self.samples = Samples(from_numpy(self.x), from_numpy(self.y))
 
     def fit(self, epochs: int) -> list[float]:
-        losses = [self.engine.train(self.epoch).losses for _ in range(epochs)]
-        sizes = self.epoch.sizes
-        return [
-            sum(x * n for x, n in zip(each.tolist(), sizes, strict=True)) / sum(sizes)
-            for each in losses
-        ]
+        import torch
+
+        from torchnn.batches import Run
+
+        size, count = self.network.batch_size, self.network.samples
+        order = torch.arange(count).repeat(epochs)
+        run = Run(self.samples, size, 0, count * epochs, order, epochs)
+        losses = self.engine.train(run).losses.reshape(epochs, -1)
+        sizes = torch.tensor(run.sizes[: losses.shape[1]], dtype=losses.dtype)
+        return (losses @ sizes / count).tolist()
 
 
 class KerasFit:

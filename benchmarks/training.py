@@ -28,7 +28,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a loss, relative to the fl
 CHECKED_STEPS = 64  # at least; and at least two epochs
 MOST_EPOCHS, LEAST_EPOCHS = 100, 3  # a turn
 TURN_SECONDS = 0.4  # about, between these bounds
-PAUSE = 0.02  # seconds between turns: after its work, a library's pool of threads spins for a while
+PAUSE = 0.1  # seconds between turns: after its work, a library's pool of threads spins for a while
 
 
 @dataclass

@@ -105,7 +105,7 @@ TORCHNN_FN Element<V> sum(V v) {
 template <Simd V>
 TORCHNN_FN V abs(V x) {
   using I = decltype(V{} < V{});  // signed integers of the same width
-  return (V)((I)x & ~(I)-V{});  // all bits but those of -0
+  return (V)((I)x & ~(I)-V{});    // all bits but those of -0
 }
 
 template <Simd V>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace torchnn {
 
@@ -10,6 +11,14 @@ namespace torchnn {
 template <class... Entries>
 struct TypeList {
   static constexpr int64_t size = sizeof...(Entries);
+
+  // Where an entry stands.
+  template <class Entry>
+  static constexpr int64_t place() {
+    int64_t i = 0;
+    static_cast<void>(((std::is_same_v<Entry, Entries> || (++i, false)) || ...));
+    return i;
+  }
 
   // Calls f with the entry at that place, which must exist. constexpr, so that CUDA threads may.
   template <class F>

@@ -165,15 +165,22 @@ void check_order(const Tensor& order, int64_t rows) {
                     " rows");
 }
 
+// Calls f(context, 0) ... f(context, parts - 1) on PyTorch's threads.
+void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(context, i);
+  });
+}
+
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
-    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options, int64_t steps_before,
-    const std::vector<int64_t>& activations, const std::vector<Tensor>& weights,
-    const std::vector<Tensor>& biases, const std::vector<Tensor>& slots, bool keep_predictions,
-    const Tensor& steps_done) {
-  const int64_t slot_count = check_training(epoch_size, batch_size, learning_rates, loss, update,
-                                            options, steps_done);
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
+    int64_t steps_before, const std::vector<int64_t>& activations,
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
+  const int64_t slot_count =
+      check_training(epoch_size, batch_size, learning_rates, loss, update, options, steps_done);
   const int64_t units =
       check_network(x, weights, biases, activations, slots, slot_count, DeviceType::CPU);
   if (order) check_order(*order, x.size(0));
@@ -211,6 +218,7 @@ std::tuple<Tensor, Tensor> train_(
         .losses = mutable_data<T>(losses),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
         .steps_done = mutable_data<int64_t>(steps_done),
+        .parallel = in_parallel,
         .threads = int64_t(torch::stable::get_num_threads()),
     });
   });
@@ -269,7 +277,8 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
   m.def(
       "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
-      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int steps_before, "
+      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int "
+      "steps_before, "
       "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
       "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");

@@ -21,6 +21,10 @@ struct TrainLayer {
   T* bias_slots[most_slots];
 };
 
+// Calls f(context, 0), ... f(context, parts - 1), at the same time as far as there are threads, and
+// else one after the other.
+using Parallel = void (*)(int64_t parts, void (*f)(void* context, int64_t i), void* context);
+
 template <class T>
 struct Train {
   const TrainLayer<T>* layers;
@@ -42,6 +46,7 @@ struct Train {
   T* losses = nullptr;                     // (steps): the loss of each batch before its step
   T* predictions = nullptr;       // (samples, units of the last layer) before each step, or null
   int64_t* steps_done = nullptr;  // counts up while the call is at work, for another thread to see
+  Parallel parallel = nullptr;    // on the CPU, for more than one thread
   int64_t threads = 1;            // at most
 };
 

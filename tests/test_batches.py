@@ -70,8 +70,35 @@ def test_runs_grow_when_batches_are_quick(monkeypatch):
 def test_runs_shrink_when_batches_are_slow(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(batches, "perf_counter", lambda: float(next(clock)))
-    feed = ArrayFeed(numbered(10), batch_size=1)
-    assert [len(run) for run in feed.runs()] == [8, 1, 1]
+    feed = ArrayFeed(numbered(14), batch_size=1)
+    assert [len(run) for run in feed.runs()] == [8, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_short_rest_is_taken_along(monkeypatch):
+    monkeypatch.setattr(batches, "perf_counter", lambda: 0.0)
+    half = batches.FIRST_PACE // 2
+    for rest, expected in ((half, [8 + half]), (half + 1, [8, half + 1])):
+        feed = ArrayFeed(numbered(8 + rest), batch_size=1)
+        assert [len(run) for run in feed.runs()] == expected
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_several_epochs_in_a_run_are_the_epochs_one_by_one(device, seed):
+    feed = ArrayFeed(numbered(7, device), batch_size=3, seed=seed)
+    list(feed.runs())  # to know the pace
+    (run,) = feed.epochs(2, most=3)
+    assert (run.epochs, run.epoch_size, len(run)) == (3, 7, 9)
+    assert run.sizes == [3, 3, 1] * 3
+    assert ys(run.split()) == ys([run])
+    assert ys([run]) == [batch for epoch in (2, 3, 4) for batch in ys(feed.runs(epoch))]
+
+
+def test_an_epoch_that_takes_long_is_not_put_together_with_others(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(batches, "perf_counter", lambda: float(next(clock)))
+    feed = ArrayFeed(numbered(20), batch_size=1)
+    list(feed.runs())
+    assert list(feed.epochs(1, most=5)) == []
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():

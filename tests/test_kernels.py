@@ -52,18 +52,32 @@ def test_an_unknown_instruction_set_is_refused():
     assert "TORCHNN_CPU_CAPABILITY must be baseline, avx2 or avx512, got mmx" in result.stderr
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
-@pytest.mark.parametrize(
-    ("program", "more"),
-    [("check_dense", ["csrc/cpu/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
-)
-def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
-    built = tmp_path / program
-    flags = "-std=gnu++20 -O0 -g1 -ffp-contract=fast -Wno-psabi -fno-sanitize-recover=all"
-    command = [COMPILER, *flags.split(), "-fsanitize=address,undefined"]
-    command += [f"tests/kernels/{program}.cpp", *more, "-o", built]
+def build_and_run(program, flags, folder):
+    """Builds tests/kernels/<program>.cpp, which must run without a failure."""
+    built = folder / program
+    command = [COMPILER, "-std=gnu++20", "-g1", "-ffp-contract=fast", "-Wno-psabi", *flags]
+    command += [f"tests/kernels/{program}.cpp", "-o", built]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     result = subprocess.run([built], capture_output=True, text=True)
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     assert result.stdout.endswith("0 failures\n")
+
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("program", "more"),
+    [("check_dense", ["csrc/cpu/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
+)
+def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
+    sanitizers = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    build_and_run(program, [*sanitizers, *more], tmp_path)
+
+
+@needs_compiler
+def test_threads_change_no_bit_and_race_nowhere(tmp_path):
+    sources = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("csrc/cpu/*.cpp"))]
+    build_and_run("check_threads", ["-O1", "-fsanitize=thread", "-pthread", *sources], tmp_path)

@@ -49,8 +49,8 @@ def run(epochs=2, **options):
 def test_a_file_gets_plain_lines(capsys, verbose):
     run(verbose=verbose)
     assert capsys.readouterr().out == (
-        "Epoch 1/2    3,200 steps/s  0.0 ms  loss: 0.5000\n"
-        "Epoch 2/2    3,200 steps/s  0.0 ms  loss: 0.2500\n"
+        "Epoch 1/2    3,200 steps/s   10 ms  loss: 0.5000\n"
+        "Epoch 2/2    3,200 steps/s   10 ms  loss: 0.2500\n"
     )
 
 

@@ -175,6 +175,33 @@ def test_fit_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+def test_epochs_trained_together_are_those_trained_one_by_one(engine):
+    class Listener(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            """Whoever listens may look at the model: epochs are trained one by one."""
+
+    set_random_seed(3)
+    x, y = data(50)
+    together, apart = (network(metrics=["accuracy"], engine=engine) for _ in range(2))
+    apart.load_state_dict(together.state_dict())
+    found = together.fit(x, y, batch_size=16, epochs=30, verbose=0)
+    expected = apart.fit(x, y, batch_size=16, epochs=30, verbose=0, callbacks=Listener())
+    assert found.history == expected.history
+    assert found.epoch == expected.epoch == list(range(30))
+    assert together.epochs_trained == apart.epochs_trained == 30
+    weights = zip(together.get_weights(), apart.get_weights(), strict=True)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in weights)
+
+
+def test_epochs_trained_together_are_shown_one_by_one(capsys):
+    model = network()
+    model.fit(*data(50), batch_size=16, epochs=30)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[0].split()[-1] for line in lines] == [str(i) for i in range(1, 31)]
+    assert all("steps/s" in line and "loss: " in line for line in lines)
+
+
 def test_two_fits_are_as_good_as_one():
     x, y = data()
     whole, parts = network(optimizer="adam"), network(optimizer="adam")

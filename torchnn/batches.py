@@ -6,6 +6,7 @@ from itertools import chain
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,13 +23,14 @@ Batch = tuple[Tensor, Tensor | None, Tensor | None]  # x, y, weight
 
 @dataclass(slots=True)
 class Run:
-    """Consecutive batches of an epoch: what an engine trains in one call.
+    """Consecutive batches of an epoch, or of several: what an engine trains in one call.
 
     Attributes:
         samples: Where the rows are.
-        batch_size: Rows a batch; the last one may be shorter.
+        batch_size: Rows a batch; the last one of an epoch may be shorter.
         start, stop: The run's part of the order.
-        order: Row numbers, shape (N,), on the samples' device; None for rows as they lie.
+        order: Row numbers, on the samples' device; None for rows as they lie.
+        epochs: How many whole epochs these are; 1 for a part of one, too.
     """
 
     samples: Samples
@@ -36,16 +38,28 @@ class Run:
     start: int
     stop: int
     order: Tensor | None = None
+    epochs: int = 1
+
+    @property
+    def epoch_size(self) -> int:
+        """The number of rows in each epoch."""
+        return (self.stop - self.start) // self.epochs
 
     def __len__(self) -> int:
         """The number of batches."""
-        return -(-(self.stop - self.start) // self.batch_size)
+        return -(-self.epoch_size // self.batch_size) * self.epochs
 
     @property
     def sizes(self) -> list[int]:
         """The number of rows in each batch."""
-        full, rest = divmod(self.stop - self.start, self.batch_size)
-        return [self.batch_size] * full + [rest] * (rest > 0)
+        full, rest = divmod(self.epoch_size, self.batch_size)
+        return ([self.batch_size] * full + [rest] * (rest > 0)) * self.epochs
+
+    def split(self) -> "Iterator[Run]":
+        """Yields every epoch as a run of its own."""
+        size = self.epoch_size
+        for start in range(self.start, self.stop, size):
+            yield Run(self.samples, self.batch_size, start, start + size, self.order)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Returns the tensor's rows in the run's order."""
@@ -54,8 +68,10 @@ class Run:
     def __iter__(self) -> Iterator[Batch]:
         """Yields (x, y, weight) batch by batch."""
         x, y, weight = self.samples.x, self.samples.y, self.samples.weight
-        for start in range(self.start, self.stop, self.batch_size):
-            rows = self.order, start, min(start + self.batch_size, self.stop)
+        stop = self.start
+        for size in self.sizes:
+            start, stop = stop, stop + size
+            rows = self.order, start, stop
             yield (
                 _rows(x, *rows),
                 None if y is None else _rows(y, *rows),
@@ -80,19 +96,45 @@ class ArrayFeed:
 
     def runs(self, epoch: int = 0, one_by_one: bool = False) -> Iterator[Run]:
         """Yields an epoch in runs of about PAUSE seconds, or of one batch."""
-        order = None
-        if self.seed is not None:
-            order = permutation(self.count, self.seed, epoch).to(self.samples.x.device)
+        order = self._orders(epoch, 1) if self.seed is not None else None
         start = 0
         while start < self.count:
             batches = 1 if one_by_one else self._pace
-            stop = min(start + batches * self.batch_size, self.count)
-            run = Run(self.samples, self.batch_size, start, stop, order)
-            began = perf_counter()
-            yield run
-            seconds = max(perf_counter() - began, 1e-6)
-            self._pace = max(1, int(len(run) * PAUSE / seconds))
+            stop = start + batches * self.batch_size
+            # What would be left for a short run is taken along.
+            if one_by_one or stop + batches * self.batch_size // 2 < self.count:
+                stop = min(stop, self.count)
+            else:
+                stop = self.count
+            yield from self._timed(Run(self.samples, self.batch_size, start, stop, order))
             start = stop
+
+    def epochs(self, epoch: int, most: int) -> Iterator[Run]:
+        """Yields as many whole epochs as take PAUSE seconds, in one run; none if one takes longer.
+
+        Args:
+            epoch: The first of them.
+            most: How many there may be.
+        """
+        count = min(most, self._pace * self.batch_size // max(self.count, self.batch_size))
+        if count > 0:
+            order, stop = self._orders(epoch, count), count * self.count
+            yield from self._timed(Run(self.samples, self.batch_size, 0, stop, order, count))
+
+    def _orders(self, epoch: int, count: int) -> Tensor:
+        """The rows' order in so many epochs, one after the other."""
+        orders = np.tile(np.arange(self.count), (count, 1))
+        if self.seed is not None:
+            for i, order in enumerate(orders):
+                permutation(self.count, self.seed, epoch + i, out=torch.from_numpy(order))
+        return torch.from_numpy(orders.reshape(-1)).to(self.samples.x.device)
+
+    def _timed(self, run: Run) -> Iterator[Run]:
+        """Yields the run, and learns from how long it takes."""
+        began = perf_counter()
+        yield run
+        seconds = max(perf_counter() - began, 1e-6)
+        self._pace = max(1, int(len(run) * PAUSE / seconds))
 
     def split(self, validation_split: float) -> "tuple[ArrayFeed, ArrayFeed]":
         """Returns the first samples, to train on, and the last ones, in their order."""
@@ -131,6 +173,10 @@ class LoaderFeed:
         self.first = self._samples(first)
         # The first epoch goes on from the batch that showed the shapes: it is not read twice.
         self.started = chain([first], self.started)
+
+    def epochs(self, epoch: int, most: int) -> Iterator[Run]:
+        """Yields nothing: what a loader will give is not known before it gives it."""
+        return iter(())
 
     def runs(self, epoch: int = 0, one_by_one: bool = True) -> Iterator[Run]:
         """Yields an epoch batch by batch, in the loader's own order."""
@@ -199,14 +245,14 @@ def feed(
     return LoaderFeed(x, form, batch_size, check_targets, origin)
 
 
-def permutation(count: int, seed: int, epoch: int) -> Tensor:
+def permutation(count: int, seed: int, epoch: int, out: Tensor | None = None) -> Tensor:
     """Returns the rows' order in an epoch, a function of the seed and the epoch alone.
 
     A generator of its own leaves torch's global one as it was.
     """
     # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed), out=out)
 
 
 def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> Samples:

@@ -17,7 +17,7 @@ from torchnn.data import Samples
 from torchnn.interrupts import HeldInterrupt
 from torchnn.layers import Activation, Dense, Flatten, Normalization, Rescaling
 from torchnn.losses import BinaryCrossentropy, Loss, MeanSquaredError
-from torchnn.optimizer import SlotOptimizer
+from torchnn.optimizer import LearningRate, SlotOptimizer
 from torchnn.optimizers import SGD, Adam
 from torchnn.recipe import Recipe
 
@@ -113,19 +113,15 @@ class FusedEngine:
         if order is None:
             samples = samples[run.start : run.stop]
         first = optimizer.iterations
-        rate = optimizer.learning_rate
         with HeldInterrupt(), torch.no_grad():
             losses, outputs = ops.train_(
                 samples.x,
                 samples.y,
                 samples.weight,
                 order,
-                epoch_size=run.stop - run.start,
+                epoch_size=run.epoch_size,
                 batch_size=run.batch_size,
-                learning_rates=[
-                    float(rate(step)) if callable(rate) else rate
-                    for step in range(first, first + len(run))
-                ],
+                learning_rates=_rates(optimizer.learning_rate, range(first, first + len(run))),
                 loss=_kernel_loss(network.loss),
                 update=_kernel_update(optimizer),
                 options=_options(optimizer),
@@ -306,6 +302,13 @@ def _kernel_update(optimizer: SGD | Adam) -> str:
 def _options(optimizer: Any) -> dict[str, float]:
     names = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
     return {name: getattr(optimizer, name, 0.0) for name in names}
+
+
+def _rates(rate: LearningRate, steps: range) -> Tensor:
+    """The learning rate of each step."""
+    if callable(rate):
+        return torch.tensor([float(rate(step)) for step in steps], dtype=torch.float64)
+    return torch.full((len(steps),), rate, dtype=torch.float64)
 
 
 def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:

@@ -74,7 +74,9 @@ class Progress(Callback):
     def end(self, logs: Mapping[str, Any]) -> None:
         """Finishes the line."""
         if self._screen and self._started is not None:
-            seconds, self._started = perf_counter() - self._started, None
+            # Epochs that were trained together are told of afterwards, one right after the other.
+            seconds = max(perf_counter() - self._started, self.tally.seconds)
+            self._started = None
             rate = self.tally.steps / self.tally.seconds if self.tally.seconds else 0.0
             self._screen.print(self._look.finished(self._label, rate, duration(seconds), logs))
 

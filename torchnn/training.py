@@ -2,14 +2,17 @@
 
     fit      epoch after epoch, each followed by validation, with callbacks told
     epoch    run after run, one call of the engine each
-    run      as many batches as take about 50 ms, or one if a callback looks at each
+    run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
+             if they are that short and nobody looks at the model in between
 
 What happens inside a run, step by step, is the engine's affair.
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -25,6 +28,15 @@ from torchnn.hooks import CallbackList
 from torchnn.progress import Progress
 from torchnn.recipe import Recipe
 from torchnn.tally import Tally
+
+# Whoever listens to one of these may look at the model, or change it, between two epochs.
+BETWEEN_EPOCHS = (
+    "on_epoch_begin",
+    "on_epoch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_invalid_loss",
+)
 
 
 class Fit:
@@ -64,6 +76,7 @@ class Fit:
         self.callbacks = CallbackList([*callbacks.callbacks, *shown, self.history])
         self.callbacks.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
         self.looks_at_batches = self.callbacks.listens("on_train_batch_begin", "on_train_batch_end")
+        self.looks_between_epochs = validation is not None or callbacks.listens(*BETWEEN_EPOCHS)
         self.has_warned = False
 
     def run(self) -> History:
@@ -80,13 +93,33 @@ class Fit:
 
     def fit(self) -> None:
         """Epoch after epoch, until the last or until a callback says stop."""
-        logs: dict[str, float] = {}
         self.callbacks("on_train_begin", {})
-        for epoch in self.epochs:
-            logs = self.epoch(epoch)
+        epoch, logs = self.epochs.start, [{}]  # type: int, list[dict[str, float]]
+        while epoch < self.epochs.stop:
+            logs = self.short_epochs(epoch) or [self.epoch(epoch)]
+            epoch += len(logs)
             if self.model.stop_training:
                 break
-        self.callbacks("on_train_end", logs)
+        self.callbacks("on_train_end", logs[-1])
+
+    def short_epochs(self, epoch: int) -> list[dict[str, float]]:
+        """Trains several epochs in one run, if nobody looks in between; returns their logs."""
+        if self.looks_between_epochs:
+            return []
+        logs: list[dict[str, float]] = []
+        for run in self.feed.epochs(self.epochs_trained, self.epochs.stop - epoch):
+            began = perf_counter()
+            result = self.engine.train(run)
+            seconds = (perf_counter() - began) / run.epochs
+            for part, own in zip(run.split(), result.split(run.epochs), strict=True):
+                self.callbacks("on_epoch_begin", epoch + len(logs), {})
+                self.tally.reset()
+                self.count(epoch + len(logs), part, own)
+                self.tally.seconds = seconds
+                self.epochs_trained += 1
+                logs.append(self.tally.logs())
+                self.callbacks("on_epoch_end", epoch + len(logs) - 1, logs[-1])
+        return logs
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Trains on everything once, then validates."""
@@ -105,10 +138,7 @@ class Fit:
         self.tally.reset()
         for run in self.feed.runs(self.epochs_trained, self.looks_at_batches):
             self.callbacks("on_train_batch_begin", self.tally.steps, {})
-            result = self.engine.train(run)
-            losses = result.losses.tolist()
-            self.tally.add(run, losses, result.predictions)
-            self.check(epoch, losses)
+            self.count(epoch, run, self.engine.train(run))
             if self.looks_at_batches:
                 self.callbacks("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
             if self.model.stop_training:
@@ -116,8 +146,10 @@ class Fit:
         self.epochs_trained += 1
         return self.tally.logs()
 
-    def check(self, epoch: int, losses: list[float]) -> None:
-        """Tells the callbacks and the user, once, that the loss is no number any more."""
+    def count(self, epoch: int, run: Run, result: Result) -> None:
+        """Adds a run to the epoch's means; tells everyone, once, if the loss is no number."""
+        losses = result.losses.tolist()
+        self.tally.add(run, losses, result.predictions)
         if self.has_warned or math.isfinite(sum(losses)):
             return
         self.has_warned = True
@@ -130,7 +162,7 @@ class Fit:
             "scaled to mean 0 and variance 1, or another loss; the callback TerminateOnNaN() "
             "stops fit here",
             InvalidLossWarning,
-            stacklevel=7,  # the line that called the model's fit
+            stacklevel=_levels_to_user(),
         )
 
 
@@ -211,6 +243,14 @@ def _on_batch(
     result = function(run)
     tally.add(run, result.losses.tolist(), result.predictions)
     return tally.logs()
+
+
+def _levels_to_user() -> int:
+    """The stacklevel, in the function that calls this, of the line that called the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__package__") == __package__:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _build_optimizer(model: nn.Module, recipe: Recipe) -> None:

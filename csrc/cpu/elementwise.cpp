@@ -37,7 +37,8 @@ struct Backward {
       for (; i + lanes<V> <= columns; i += lanes<V>)
         store(grad_z + i, Activation::backward(load<V>(grad_out + i), load<V>(out + i)));
       if (i < columns) {
-        const V grad = load_part<V>(grad_out + i, columns - i), a = load_part<V>(out + i, columns - i);
+        const V grad = load_part<V>(grad_out + i, columns - i),
+                a = load_part<V>(out + i, columns - i);
         store_part(grad_z + i, Activation::backward(grad, a), columns - i);
       }
     }

@@ -36,14 +36,16 @@ struct Padding {
 };
 
 // Memory in pieces, each beginning a cache line of its own. `request` is called twice with the same
-// requests: first they are measured, then they are met, with zeros.
+// requests: first they are measured, then they are met, with zeros. The memory is the thread's, and
+// the last one to allocate has it.
 template <class T>
 class Pieces {
  public:
   template <class F>
   void allocate(const F& request) {
+    thread_local Scratch<T> memory;
     request(*this);
-    place_ = memory_.get(size_);
+    place_ = memory.get(size_);
     std::fill(place_, place_ + size_, T(0));
     request(*this);
   }
@@ -56,7 +58,6 @@ class Pieces {
   }
 
  private:
-  Scratch<T> memory_;
   T* place_ = nullptr;
   int64_t size_ = 0;
 };
@@ -67,11 +68,11 @@ struct Layer : TrainLayer<T> {
   int64_t slot_count;
   Parameter<T> w, b;
   T *weight_gradient, *bias_gradient;
-  T* x_t;     // (in_features, rows): the input, transposed: the output of the layer before
-  T* x;       // (rows, w.stride): the input
-  T* out;     // (units, rows)
-  T* grad_t;  // (units, rows): grad_z
-  T* grad;    // (rows, b.stride): the same, transposed
+  T* x_t;          // (in_features, rows): the input, transposed: the output of the layer before
+  T* x;            // (rows, w.stride): the input
+  T* out;          // (units, rows)
+  T* grad_t;       // (units, rows): grad_z
+  T* grad;         // (rows, b.stride): the same, transposed
   int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
 
   Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
@@ -80,7 +81,7 @@ struct Layer : TrainLayer<T> {
         slot_count(slot_count),
         stride(stride) {}
 
-  void take_parameters(Pieces<T>& memory) {
+  void take_parameters(Pieces<T>& memory, bool puts_gradients_aside) {
     const Padding<T> padded;
     const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
     const int64_t size = this->units * in_stride;
@@ -90,7 +91,7 @@ struct Layer : TrainLayer<T> {
       w.slots[s] = memory.take(size);
       b.slots[s] = memory.take(out_stride);
     }
-    weight_gradient = memory.take(size);
+    weight_gradient = puts_gradients_aside ? memory.take(size) : nullptr;
     bias_gradient = memory.take(out_stride);
   }
 
@@ -156,6 +157,34 @@ struct Layer : TrainLayer<T> {
                              .c_stride = stride});
   }
 
+  // The same for a few rows, by rows: to (rows, to_stride) = activation(bias + x @ weight.T).
+  template <class Rows>
+  void forward_by_rows(int64_t rows, const Rows& from, T* to, int64_t to_stride) {
+    multiply_rows(rows, this->units, Padding<T>()(this->in_features), from, w.values, w.stride,
+                  this->bias ? b.values : nullptr, to, to_stride);
+    if (calls.forward) calls.forward(to, rows, this->units, to_stride);
+  }
+
+  // grad_z of the layer before, by rows: (grad_z @ weight) * da/dz
+  void backward_by_rows(int64_t rows, Layer& before) {
+    const int64_t features = this->in_features, stride = before.b.stride;
+    multiply(SmallProduct<T>{.rows = rows,
+                             .columns = Padding<T>()(features),
+                             .depth = this->units,
+                             .a = grad,
+                             .a_stride = b.stride,
+                             .a_step = 1,
+                             .b = w.values,
+                             .b_stride = w.stride,
+                             .bias = nullptr,
+                             .c = before.grad,
+                             .c_stride = stride});
+    for (int64_t i = 0; i < rows; ++i) {
+      T* grad_out = before.grad + i * stride;
+      before.calls.backward(grad_out, x + i * w.stride, grad_out, 1, features, features);
+    }
+  }
+
   void activate(int64_t begin, int64_t end) {
     if (calls.forward) calls.forward(out + begin, this->units, end - begin, stride);
   }
@@ -192,21 +221,21 @@ struct Layer : TrainLayer<T> {
   // For update_tiles: the step of a chunk.
   LayerUpdate<T> update(const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t place) const {
     return {.units = this->units,
-                                .in_features = Padding<T>()(this->in_features),
-                                .rows = chunk.rows,
-                                .grad = grad,
-                                .grad_stride = b.stride,
-                                .weight = w,
-                                .bias = b,
-                                .has_bias = this->bias != nullptr,
-                                .weight_gradient = weight_gradient,
-                                .bias_gradient = bias_gradient,
-                                .is_first = chunk.is_first,
-                                .is_last = chunk.is_last,
-                                .step = step,
-                                .update = place,
-                                .next_x = nullptr,
-                                .next_rows = 0};
+            .in_features = Padding<T>()(this->in_features),
+            .rows = chunk.rows,
+            .grad = grad,
+            .grad_stride = b.stride,
+            .weight = w,
+            .bias = b,
+            .has_bias = this->bias != nullptr,
+            .weight_gradient = weight_gradient,
+            .bias_gradient = bias_gradient,
+            .is_first = chunk.is_first,
+            .is_last = chunk.is_last,
+            .step = step,
+            .update = place,
+            .next_x = nullptr,
+            .next_rows = 0};
   }
 };
 

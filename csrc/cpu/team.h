@@ -2,77 +2,144 @@
 // second: handing a piece of work over and getting it back takes some 150 ns.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <thread>
 
 namespace torchnn::cpu {
 
-class Crew;
-
-// The calling thread, and helpers as long as it lasts. There is one crew of helpers in a process:
-// while another team has it, this one consists of the caller alone.
+// A leader and its helpers, which spin between two pieces of work: to sleep and to be woken up
+// would take longer than most pieces do.
 class Team {
  public:
-  explicit Team(int64_t most);
-  ~Team();
-  Team(const Team&) = delete;
-  Team& operator=(const Team&) = delete;
+  explicit Team(int64_t most) : helpers_(new Helper[most]), most_(most) {}
 
-  // How many threads there are by now: helpers take a while to wake up, and nobody waits for them.
-  int64_t size();
+  // For the leader: how many threads there are by now. A helper may come late, or never; nobody
+  // waits for one.
+  int64_t size() {
+    while (size_ < most_ && helpers_[size_].done.load(std::memory_order_acquire) == ready) ++size_;
+    return size_;
+  }
 
-  // Calls f(0), ... f(parts - 1), each in a thread of its own, and waits for all; parts <= size().
+  // For the leader: calls f(0), ... f(parts - 1), each in a thread of its own, and waits for all;
+  // parts <= size().
   template <class F>
   void run(int64_t parts, const F& f) {
     if (parts <= 1) return f(0);
-    post(parts, [](const void* f, int64_t part) { (*static_cast<const F*>(f))(part); }, &f);
+    call_ = [](const void* f, int64_t part) { (*static_cast<const F*>(f))(part); };
+    context_ = &f;
+    round_ = std::max<uint32_t>(round_ + 1, first_round);  // it wraps around
+    for (int64_t i = 1; i < parts; ++i) helpers_[i].posted.store(round_, std::memory_order_release);
     f(0);
-    wait(parts);
+    for (int64_t i = 1; i < parts; ++i)
+      spin([&] { return helpers_[i].done.load(std::memory_order_acquire) == round_; });
+  }
+
+  // For the leader, at the end: lets the helpers go, also those that have not come yet.
+  void close() {
+    for (int64_t i = 1; i < most_; ++i) helpers_[i].posted.store(closed, std::memory_order_release);
+  }
+
+  // For helper i, 1 <= i < most: works until the leader closes the team.
+  void help(int64_t i) {
+    Helper& own = helpers_[i];
+    own.done.store(ready, std::memory_order_release);
+    for (uint32_t round = none;;) {
+      spin([&] { return own.posted.load(std::memory_order_acquire) != round; });
+      round = own.posted.load(std::memory_order_acquire);
+      if (round == closed) return;
+      call_(context_, i);
+      own.done.store(round, std::memory_order_release);
+    }
   }
 
  private:
-  void post(int64_t parts, void (*call)(const void* context, int64_t part), const void* context);
-  void wait(int64_t parts);
+  enum : uint32_t { none, closed, ready, first_round };
 
-  Crew* crew_;
-  int64_t helpers_, joined_ = 0;
+  struct alignas(64) Helper {  // a cache line each
+    std::atomic<uint32_t> posted{none}, done{none};
+  };
+
+  template <class Condition>
+  static void spin(const Condition& is_met) {
+    constexpr int patience = 2000;  // tries, some 50 us; then others may have the core
+    for (int tries = 0; !is_met(); ++tries) {
+      if (tries < patience)
+        pause();
+      else
+        std::this_thread::yield();
+    }
+  }
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
+  std::unique_ptr<Helper[]> helpers_;  // the first place is the leader's, and empty
+  int64_t most_, size_ = 1;
+  uint32_t round_ = none;
+  void (*call_)(const void* context, int64_t part) = nullptr;
+  const void* context_ = nullptr;
 };
 
-// Decides by the clock whether the whole team is faster than the caller alone. It is not where the
-// other cores are busy, and other programs come and go, so both are tried again and again.
+// Decides by the clock whether the whole team is faster than the leader alone. It is not where
+// other programs keep the cores busy, and they come and go.
 class Pace {
  public:
   // How many threads of a team should take the next rows.
   int64_t threads(int64_t size, int64_t rows) {
     if (size == 1) return 1;
-    const Time now = Clock::now();
+    const Clock::time_point now = Clock::now();
     if (rows_ > 0 && now - begin_ >= window) {
-      const double seconds = std::chrono::duration<double>(now - begin_).count() / double(rows_);
-      (is_team_ ? team_ : alone_) = seconds;
-      const bool is_known = team_ > 0 && alone_ > 0;
-      const bool is_team_faster = team_ < alone_;
-      // Of so many windows, the last tries the slower way.
-      windows_ = (windows_ + 1) % 32;
-      is_team_ = !is_known ? !is_team_ : windows_ == 0 ? !is_team_faster : is_team_faster;
+      const std::chrono::duration<double> seconds = now - begin_;
+      seconds_a_row_[way_] = seconds.count() / double(rows_);
       rows_ = 0;
+      way_ = choose();
     }
     if (rows_ == 0) begin_ = now;
     rows_ += rows;
-    return is_team_ ? size : 1;
+    return way_ == together ? size : 1;
   }
+
+  // Between two calls nothing is measured.
+  void interrupt() { rows_ = 0; }
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Time = Clock::time_point;
   static constexpr std::chrono::microseconds window{500};
+  static constexpr int most_windows = 128;
+  enum Way { together, alone };
 
-  bool is_team_ = true;
-  double team_ = 0, alone_ = 0;  // seconds a row
-  int64_t rows_ = 0, windows_ = 1;
-  Time begin_;
+  // After a window: how to go on. The slower way is tried less and less often while it stays the
+  // slower one; at once when the faster one has become slow.
+  Way choose() {
+    const Way other = way_ == together ? alone : together;
+    if (!is_trial_) {
+      if (--windows_left_ > 0 && seconds_a_row_[way_] < 1.25 * usual_) return way_;
+      is_trial_ = true;
+      return other;
+    }
+    is_trial_ = false;
+    const Way faster = seconds_a_row_[together] < seconds_a_row_[alone] ? together : alone;
+    windows_ = faster == other ? std::min(2 * windows_, most_windows) : 1;
+    windows_left_ = windows_;
+    usual_ = seconds_a_row_[faster];
+    return faster;
+  }
+
+  Way way_ = together;
+  bool is_trial_ = false;
+  int windows_ = 1, windows_left_ = 1;
+  double seconds_a_row_[2] = {}, usual_ = 0;
+  int64_t rows_ = 0;
+  Clock::time_point begin_;
 };
 
 }  // namespace torchnn::cpu

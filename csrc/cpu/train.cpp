@@ -32,6 +32,8 @@ class Trainer {
   explicit Trainer(const Train<T>& job) : job_(job) {
     int64_t slot_count = 0;
     Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
+    puts_gradients_aside_ =
+        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
     stride_ = padded_(std::min({job.batch_size, job.samples, chunk_rows}));
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
@@ -51,8 +53,7 @@ class Trainer {
     for (Layer<T>& layer : replicas_[0].layers) layer.read();
   }
 
-  // As many as find work in every chunk. A call that is over before a helper has woken up needs
-  // none.
+  // As many as find work in every chunk; in a call that is over before a helper has woken up, one.
   int64_t most_threads() const {
     constexpr double short_call = 1e7;  // products: some 200 us
     double products = 0;
@@ -62,7 +63,7 @@ class Trainer {
     return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
   }
 
-  void train(Team& team) {
+  void train(Team& team, Pace& pace) {
     Chunk<T> before;
     for (int64_t begin = 0, end, step = 0; begin < job_.samples; begin = end, ++step) {
       const int64_t end_of_epoch = (begin / job_.epoch_size + 1) * job_.epoch_size;
@@ -74,11 +75,11 @@ class Trainer {
                              .share = T(1) / T(end - begin),
                              .is_first = first == begin,
                              .is_last = first + chunk_rows >= end};
-        advance(team, before, chunk);
+        advance(team, pace, before, chunk);
         before = chunk;
       }
     }
-    advance(team, before, Chunk<T>());
+    advance(team, pace, before, Chunk<T>());
     for (Layer<T>& layer : replicas_[0].layers) layer.write_back();
   }
 
@@ -88,7 +89,10 @@ class Trainer {
       list_rows(chunk);
       for (int64_t slice = 0; slice < slices_; ++slice) take_in(chunk, slice);
       std::swap(products_, products_before_);
-      forward(replicas_[0], 0, padded_(chunk.rows));
+      if (goes_by_rows(chunk))
+        forward_by_rows(replicas_[0], chunk, x_);
+      else
+        forward(replicas_[0], 0, padded_(chunk.rows));
       store_predictions(replicas_[0], chunk, 0, chunk.rows);
     }
   }
@@ -98,12 +102,13 @@ class Trainer {
   // in all.
   struct Replica {
     std::vector<Layer<T>> layers;
+    T* outputs;  // (rows, units) of the last layer, for a chunk that goes by rows
     T *targets, *scales, *losses;
   };
 
   void take_memory(Pieces<T>& memory) {
     Layer<T>& shared = replicas_[0].layers[0];
-    shared.take_parameters(memory);
+    shared.take_parameters(memory, puts_gradients_aside_);
     shared.take_inputs(memory, nullptr);
     for (Replica& replica : replicas_) {
       for (size_t l = 0; l < replica.layers.size(); ++l) {
@@ -111,11 +116,12 @@ class Trainer {
         if (l == 0) {
           layer = shared;
         } else {
-          layer.take_parameters(memory);
+          layer.take_parameters(memory, puts_gradients_aside_);
           layer.take_inputs(memory, replica.layers[l - 1].out);
         }
         layer.take_outputs(memory);
       }
+      replica.outputs = memory.take(padded_.lanes * replica.layers.back().b.stride);
       replica.targets = memory.take(replica.layers.back().units * stride_);
       replica.scales = memory.take(stride_);
       replica.losses = memory.take(stride_);
@@ -135,10 +141,11 @@ class Trainer {
   }
 
   // Finishes a chunk, all but its first layer's product, and begins the next one with that.
-  void advance(Team& team, const Chunk<T>& before, const Chunk<T>& chunk) {
+  void advance(Team& team, Pace& pace, const Chunk<T>& before, const Chunk<T>& chunk) {
     list_rows(chunk);
     std::swap(products_, products_before_);
-    const int64_t threads = pace_.threads(team.size(), before.rows);
+    // Going by rows reads all of the first layer, and is too little work to share.
+    const int64_t threads = goes_by_rows(before) ? 1 : pace.threads(team.size(), before.rows);
     const int64_t parts = std::min(threads, slices_);
     const int64_t registers = padded_(before.rows) / padded_.lanes;
     const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
@@ -194,6 +201,9 @@ class Trainer {
   // Rows of x are read where they lie if they are whole registers, and copied if not.
   bool is_copied() const { return job_.layers[0].in_features % padded_.lanes != 0; }
 
+  // A register of the batch holds so few rows that dot products, along the features, are faster.
+  bool goes_by_rows(const Chunk<T>& chunk) const { return 2 * chunk.rows <= padded_.lanes; }
+
   // 1. a slice of the first layer: its part of bias + x @ weight.T
   void take_in(const Chunk<T>& chunk, int64_t slice) {
     const Layer<T>& layer = replicas_[0].layers[0];
@@ -201,14 +211,15 @@ class Trainer {
     const int64_t begin = first_block(slice) * width;
     const int64_t end = std::min(first_block(slice + 1) * width, layer.in_features);
     T* x_t = layer.x_t + begin * stride_;
-    if (is_copied()) {
+    if (is_copied())
       for (int64_t i = 0; i < rows; ++i)
         std::copy(x_[i] + begin, x_[i] + end, layer.x + i * layer.w.stride + begin);
+    if (goes_by_rows(chunk)) return;
+    if (is_copied())
       transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
                 stride_);
-    } else {
+    else
       transpose(rows, end - begin, ListedRows<T>{x_, begin}, x_t, stride_);
-    }
     multiply(SmallProduct<T>{.rows = layer.units,
                              .columns = rows,
                              .depth = end - begin,
@@ -225,12 +236,18 @@ class Trainer {
   void back_propagate(Replica& replica, const Chunk<T>& chunk, int64_t begin, int64_t end) {
     begin *= padded_.lanes, end *= padded_.lanes;
     if (begin == end) return;
-    forward(replica, begin, end);
+    if (goes_by_rows(chunk))
+      forward_by_rows(replica, chunk, x_before_);
+    else
+      forward(replica, begin, end);
     const bool is_leading = !is_replicated_ || &replica == &replicas_[0];
     if (job_.predictions && is_leading)
       store_predictions(replica, chunk, begin, std::min(end, chunk.rows));
     measure(replica, chunk, begin, end);
-    backward(replica, begin, end);
+    if (goes_by_rows(chunk))
+      backward_by_rows(replica, chunk);
+    else
+      backward(replica, begin, end);
   }
 
   // 2. forward: a = activation(x @ weight.T + bias), layer by layer
@@ -243,6 +260,23 @@ class Trainer {
       replica.layers[l].multiply_forward(begin, end);
       replica.layers[l].activate(begin, end);
     }
+  }
+
+  void forward_by_rows(Replica& replica, const Chunk<T>& chunk, const T* const* x) {
+    std::vector<Layer<T>>& layers = replica.layers;
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const bool is_last = l + 1 == layers.size();
+      T* to = is_last ? replica.outputs : layers[l + 1].x;
+      const int64_t to_stride = is_last ? layers[l].b.stride : layers[l + 1].w.stride;
+      if (l == 0 && !is_copied())
+        layers[l].forward_by_rows(chunk.rows, ListedRows<T>{x}, to, to_stride);
+      else
+        layers[l].forward_by_rows(chunk.rows, StridedRows<T>{layers[l].x, layers[l].w.stride}, to,
+                                  to_stride);
+    }
+    const Layer<T>& last = layers.back();
+    transpose(padded_.lanes, last.b.stride, StridedRows<T>{replica.outputs, last.b.stride},
+              last.out, stride_);
   }
 
   void store_predictions(const Replica& replica, const Chunk<T>& chunk, int64_t begin,
@@ -285,6 +319,12 @@ class Trainer {
     replica.layers[0].backward_z(begin, end);
   }
 
+  void backward_by_rows(Replica& replica, const Chunk<T>& chunk) {
+    replica.layers.back().backward_z(0, padded_.lanes);
+    for (size_t l = replica.layers.size() - 1; l > 0; --l)
+      replica.layers[l].backward_by_rows(chunk.rows, replica.layers[l - 1]);
+  }
+
   // 5. update weight and bias
   void update(Replica& replica, const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t part,
               int64_t parts) {
@@ -313,8 +353,7 @@ class Trainer {
   const Padding<T> padded_;
   int64_t stride_;           // between the features of a chunk: its rows, in whole registers
   int64_t blocks_, slices_;  // of the first layer's features
-  bool is_replicated_;
-  Pace pace_;
+  bool is_replicated_, puts_gradients_aside_;
   int64_t fresh_ = 1;  // replicas whose parameters are those of the first
   std::vector<Replica> replicas_;
   Pieces<T> memory_;
@@ -324,13 +363,35 @@ class Trainer {
   const T **x_, **x_before_;  // where the rows of this chunk lie, and those of the one before
 };
 
+// What the clock has said of such a network is kept for this thread's next call.
+template <class T>
+Pace& pace_of(const Train<T>& job) {
+  thread_local Pace pace;
+  thread_local std::vector<int64_t> measured;
+  std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
+  for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
+  if (sizes != measured) pace = Pace(), measured = sizes;
+  pace.interrupt();
+  return pace;
+}
+
 }  // namespace
 
 template <class T>
 void train(const Train<T>& job) {
   Trainer<T> trainer(job);
-  Team team(trainer.most_threads());
-  trainer.train(team);
+  const int64_t threads = trainer.most_threads();
+  Team team(threads);
+  Pace& pace = pace_of(job);
+  if (threads == 1) return trainer.train(team, pace);
+  auto part = [&](int64_t i) {
+    if (i > 0) return team.help(i);
+    trainer.train(team, pace);
+    team.close();
+  };
+  job.parallel(
+      threads, [](void* context, int64_t i) { (*static_cast<decltype(part)*>(context))(i); },
+      &part);
 }
 
 template <class T>

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../loss.h"
+#include "dot.h"
 #include "isa.h"
 #include "transpose.h"
 
@@ -135,6 +136,16 @@ struct MultiplySmall {
 };
 
 template <class T, class Rows>
+struct MultiplyRows {
+  template <class Isa>
+  static TORCHNN_FN void run(int64_t rows, int64_t units, int64_t depth, const Rows& x,
+                             const T* const& weight, int64_t weight_stride, const T* const& bias,
+                             T* const& out, int64_t out_stride) {
+    Dot<Isa, T>::multiply(rows, units, depth, x, weight, weight_stride, bias, out, out_stride);
+  }
+};
+
+template <class T, class Rows>
 struct Transpose {
   template <class Isa>
   static TORCHNN_FN void run(int64_t rows, int64_t columns, const Rows& from, T* const& to,
@@ -216,7 +227,7 @@ struct UpdateTile {
     sums.add(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
     // Gradient descent remembers nothing and is done at once; a rule with slots goes over what has
     // been put aside, which is in the cache.
-    const bool at_once = layer.is_last && layer.update == 0;
+    const bool at_once = layer.is_last && layer.update == Updates::place<GradientDescent>();
     const int64_t first = unit * layer.weight.stride + feature;
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
@@ -318,6 +329,12 @@ void multiply(const SmallProduct<T>& product) {
 }
 
 template <class T, class Rows>
+void multiply_rows(int64_t rows, int64_t units, int64_t depth, const Rows& x, const T* weight,
+                   int64_t weight_stride, const T* bias, T* out, int64_t out_stride) {
+  run<MultiplyRows<T, Rows>>(rows, units, depth, x, weight, weight_stride, bias, out, out_stride);
+}
+
+template <class T, class Rows>
 void transpose(int64_t rows, int64_t columns, const Rows& from, T* to, int64_t to_stride) {
   run<Transpose<T, Rows>>(rows, columns, from, to, to_stride);
 }
@@ -346,19 +363,22 @@ void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int
 
 template <class T>
 void measure_loss(const LossOfOutputs<T>& outputs) {
-  Losses::with(outputs.loss,
-               [&](auto loss) { run<MeasureLoss<decltype(loss), T>>(outputs); });
+  Losses::with(outputs.loss, [&](auto loss) { run<MeasureLoss<decltype(loss), T>>(outputs); });
 }
 
-#define TORCHNN_INSTANTIATE(T)                                                                  \
-  template void multiply(const SmallProduct<T>&);                                               \
-  template void transpose(int64_t, int64_t, const ListedRows<T>&, T*, int64_t);                 \
-  template void transpose(int64_t, int64_t, const StridedRows<T>&, T*, int64_t);                \
-  template void add_up(int64_t, int64_t, int64_t, int64_t, int64_t, const T*, T*);              \
-  template int64_t block_features<T>();                                                         \
-  template int64_t update_tile_count<T>(int64_t, int64_t);                                      \
-  template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t);    \
-  template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);   \
+#define TORCHNN_INSTANTIATE(T)                                                                     \
+  template void multiply(const SmallProduct<T>&);                                                  \
+  template void multiply_rows(int64_t, int64_t, int64_t, const ListedRows<T>&, const T*, int64_t,  \
+                              const T*, T*, int64_t);                                              \
+  template void multiply_rows(int64_t, int64_t, int64_t, const StridedRows<T>&, const T*, int64_t, \
+                              const T*, T*, int64_t);                                              \
+  template void transpose(int64_t, int64_t, const ListedRows<T>&, T*, int64_t);                    \
+  template void transpose(int64_t, int64_t, const StridedRows<T>&, T*, int64_t);                   \
+  template void add_up(int64_t, int64_t, int64_t, int64_t, int64_t, const T*, T*);                 \
+  template int64_t block_features<T>();                                                            \
+  template int64_t update_tile_count<T>(int64_t, int64_t);                                         \
+  template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t);       \
+  template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);      \
   template void measure_loss(const LossOfOutputs<T>&);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)

@@ -29,6 +29,12 @@ struct SmallProduct {
 template <class T>
 void multiply(const SmallProduct<T>& product);
 
+// out = bias + x @ weight.T by dot products, for rows too few to fill a register: out (rows,
+// units). depth is whole registers.
+template <class T, class Rows>
+void multiply_rows(int64_t rows, int64_t units, int64_t depth, const Rows& x, const T* weight,
+                   int64_t weight_stride, const T* bias, T* out, int64_t out_stride);
+
 // to (columns, rows) = from (rows, columns).T; both counts are multiples of four floats or two
 // doubles.
 template <class T, class Rows>
@@ -59,7 +65,7 @@ struct LayerUpdate {
   int64_t grad_stride;
   Parameter<T> weight, bias;
   bool has_bias;
-  T* weight_gradient;  // like weight: where the gradient is put aside
+  T* weight_gradient;  // like weight: where the gradient is put aside, if it ever is
   T* bias_gradient;    // like bias
   bool is_first, is_last;
   const UpdateStep<T>& step;

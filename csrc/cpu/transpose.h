@@ -44,7 +44,8 @@ struct Square {
     constexpr int places[] = {place...};
     return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
       return __builtin_shufflevector(
-          a, b, (i / inner * inner + places[i % inner] % inner + places[i % inner] / inner * side)...);
+          a, b,
+          (i / inner * inner + places[i % inner] % inner + places[i % inner] / inner * side)...);
     }(Places());
   }
 

@@ -10,7 +10,6 @@
 
 #include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/matmul.cpp"
-#include "../../csrc/cpu/team.cpp"
 #include "../../csrc/cpu/train.cpp"
 #include "../../csrc/cpu/train_kernels.cpp"
 
