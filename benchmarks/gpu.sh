@@ -45,16 +45,22 @@ step() {
 sanitize() {
   step "$1" 25 compute-sanitizer --tool "$1" --report-api-errors no --error-exitcode 9 \
     build/check_dense
+  step "$1-train" 15 compute-sanitizer --tool "$1" --report-api-errors no --error-exitcode 9 \
+    build/check_train few
 }
 
 step build 90 "$PYTHON" setup.py --quiet build_ext --inplace
-step kernels 40 bash -c 'nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -lineinfo \
-  -arch=native -x cu tests/simt/check_dense.cpp -o build/check_dense && build/check_dense'
+step kernels 50 bash -c 'for name in dense train; do
+  nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -lineinfo -arch=native \
+    -DTORCHNN_TRAIN_THREADS=512 -x cu "tests/simt/check_$name.cpp" -o "build/check_$name" \
+    && "build/check_$name" || exit 1; done'
 sanitize memcheck
 sanitize racecheck
 sanitize initcheck
-step suite 210 "$PYTHON" -m pytest -q -p no:cacheprovider
-step dense 170 "$PYTHON" -m benchmarks.dense --device cuda --seconds 130 \
+step suite 170 "$PYTHON" -m pytest -q -p no:cacheprovider
+step training 75 "$PYTHON" -m benchmarks.training_cuda --seconds 40 \
+  --save training-cuda --folder "$OUT"
+step dense 85 "$PYTHON" -m benchmarks.dense --device cuda --seconds 60 \
   --save dense-cuda --folder "$OUT"
 
 printf '%s\n' "== summary" "${summary[@]}"

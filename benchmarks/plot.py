@@ -69,7 +69,7 @@ def _bars(rows: list[Row], machine: dict) -> Figure:
     for ax in axes.flat[len(networks) :]:
         ax.set_axis_off()
     title = "Time of a training step, as a multiple of torchnn's (log scale; shorter is faster)"
-    return _finish(figure, title, machine, rows[0]["dtype"])
+    return _finish(figure, title, machine, rows[0]["dtype"], spread="Black")
 
 
 def _order(rows: list[Row]) -> list[str]:
@@ -133,7 +133,7 @@ def _lines(rows: list[Row], machine: dict) -> Figure:
         _sweep(ax, name, network)
     axes[0].set_ylabel("µs a step")
     title = "Time of a training step (log scales)"
-    return _finish(figure, title, machine, rows[0]["dtype"])
+    return _finish(figure, title, machine, rows[0]["dtype"], spread="Shaded")
 
 
 def _sweep(ax: Axes, name: str, rows: list[Row]) -> None:
@@ -147,7 +147,7 @@ def _sweep(ax: Axes, name: str, rows: list[Row]) -> None:
     ours = [row for row in rows if row["peer"] == "torchnn"]
     sizes = [key(row) for row in ours]
     for cores, dashes in (("one_core", (4, 2)), ("all_cores", (1, 2))):
-        floors, label = [r[f"floor_{cores}"] for r in ours], cores.replace("_", " ")
+        floors, label = [r[f"floor_{cores}"] for r in ours], f"floor, {cores.replace('_', ' ')}"
         ax.plot(sizes, floors, color=PALE, linewidth=1, linestyle=(0, dashes), label=label)
     layers = "width-width-width-1" if by_width else ours[0]["layers"]
     ax.set_title(f"{layers}, {ours[0]['batch']}" if by_width else layers)
@@ -169,7 +169,7 @@ def _line(ax: Axes, sizes: list[int], rows: list[Row], color: str) -> None:
     ax.plot(sizes, medians, "o-", color=color, markersize=4, linewidth=2, label=rows[0]["label"])
 
 
-def _finish(figure: Figure, title: str, machine: dict, dtype: str) -> Figure:
+def _finish(figure: Figure, title: str, machine: dict, dtype: str, spread: str) -> Figure:
     """Says above the panels what is drawn, and below them on which machine."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     versions = ", ".join(f"{name} {v}" for name, v in sorted(machine["versions"].items()))
@@ -177,7 +177,7 @@ def _finish(figure: Figure, title: str, machine: dict, dtype: str) -> Figure:
     facts = (
         f"{machine['processor']}, {machine['capability']}, {machine['cores']} cores, {dtype}, "
         f"{machine['date']}, commit {machine['commit']}. Dashed: the arithmetic at this machine's "
-        f"{rates['one_core']:.0f} GFLOP/s a core.\n{versions}. Black: 20th to 80th percentile."
+        f"{rates['one_core']:.0f} GFLOP/s a core.\n{versions}. {spread}: 20th to 80th percentile."
     )
     figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color=PALE)
     return figure

@@ -77,7 +77,7 @@ class Comparison:
         contenders = [contender for contender in prepared if contender]
         order = random.Random(0)
         for _ in range(self.rounds):
-            # Another order in every round: nobody always comes after the one that spins the longest.
+            # Another order in every round, so that nobody always comes after the same one.
             for contender in order.sample(contenders, len(contenders)):
                 contender.turn(network.steps)
         return self.rows(network, contenders)

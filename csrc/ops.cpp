@@ -10,15 +10,10 @@
 #include "binding.h"
 #include "cpu/isa.h"
 #include "dense.h"
-#include "loss.h"
 #include "train.h"
 
 namespace torchnn {
 namespace {
-
-bool cpu_like(const Tensor& t, const Tensor& x) {
-  return t.is_cpu() && t.scalar_type() == x.scalar_type();
-}
 
 // Calls f with a null pointer of the tensor's element type.
 template <class F>
@@ -160,67 +155,6 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
   return {grad_x, grad_weight, grad_bias};
 }
 
-template <class T>
-std::vector<TrainLayer<T>> as_layers(const std::vector<Tensor>& weights,
-                                     const std::vector<Tensor>& biases,
-                                     const std::vector<int64_t>& activations,
-                                     const std::vector<Tensor>& slots) {
-  std::vector<TrainLayer<T>> layers;
-  const size_t count = weights.size();
-  for (size_t i = 0; i < count; ++i) {
-    TrainLayer<T> layer{.in_features = weights[i].size(1),
-                        .units = weights[i].size(0),
-                        .activation = activations[i],
-                        .weight = mutable_data<T>(weights[i]),
-                        .bias = biases[i].numel() ? mutable_data<T>(biases[i]) : nullptr,
-                        .weight_slots = {},
-                        .bias_slots = {}};
-    for (size_t s = 0; s < slots.size() / (2 * count); ++s) {
-      layer.weight_slots[s] = mutable_data<T>(slots[2 * (s * count + i)]);
-      layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + i) + 1]);
-    }
-    layers.push_back(layer);
-  }
-  return layers;
-}
-
-void check_state(const Tensor& t, const Tensor& like, const Tensor& x) {
-  STD_TORCH_CHECK(cpu_like(t, x) && t.is_contiguous() && t.dim() == like.dim(),
-                  "weights, biases and slots must be contiguous, on the CPU, of the dtype of x");
-  for (int64_t i = 0; i < t.dim(); ++i)
-    STD_TORCH_CHECK(t.size(i) == like.size(i), "slots must have the shapes of their weights");
-}
-
-// Returns how many numbers the network gives for each row of x.
-int64_t check_network(const Tensor& x, const std::vector<Tensor>& weights,
-                      const std::vector<Tensor>& biases, const std::vector<int64_t>& activations,
-                      const std::vector<Tensor>& slots, int64_t slot_count) {
-  const size_t count = weights.size();
-  STD_TORCH_CHECK(count > 0 && biases.size() == count && activations.size() == count,
-                  "there must be a weight, a bias and an activation for each layer");
-  STD_TORCH_CHECK(slots.size() == 2 * count * size_t(slot_count), "the update rule needs ",
-                  slot_count, " slots for each weight and bias");
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 2 && (x.stride(1) == 1 || x.size(1) == 1),
-                  "x must be rows on the CPU");
-  int64_t features = x.size(1);
-  for (size_t i = 0; i < count; ++i) {
-    check_state(weights[i], weights[i], x);
-    check_state(biases[i], biases[i], x);
-    STD_TORCH_CHECK(weights[i].dim() == 2 && weights[i].size(1) == features && features > 0,
-                    "weight ", i, " must have shape (units, ", features, ")");
-    features = weights[i].size(0);
-    STD_TORCH_CHECK(biases[i].dim() == 1 && (biases[i].size(0) == features || !biases[i].numel()),
-                    "bias ", i, " must have shape (", features, ",) or none");
-    STD_TORCH_CHECK(activations[i] >= 0 && activations[i] < Activations::size, "no activation ",
-                    activations[i]);
-    for (int64_t s = 0; s < slot_count; ++s) {
-      check_state(slots[2 * (s * count + i)], weights[i], x);
-      check_state(slots[2 * (s * count + i) + 1], biases[i], x);
-    }
-  }
-  return features;
-}
-
 void check_order(const Tensor& order, int64_t rows) {
   STD_TORCH_CHECK(order.is_cpu() && order.dim() == 1 && order.is_contiguous() &&
                       order.scalar_type() == ScalarType::Long,
@@ -245,31 +179,21 @@ std::tuple<Tensor, Tensor> train_(
     int64_t steps_before, const std::vector<int64_t>& activations,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
-  STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
-  STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
-  STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
-  STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
-  int64_t slot_count = 0;
-  Updates::with(update, [&](auto rule) { slot_count = decltype(rule)::slots; });
-  const int64_t units = check_network(x, weights, biases, activations, slots, slot_count);
+  const int64_t slot_count =
+      check_training(epoch_size, batch_size, learning_rates, loss, update, options, steps_done);
+  const int64_t units =
+      check_network(x, weights, biases, activations, slots, slot_count, DeviceType::CPU);
   if (order) check_order(*order, x.size(0));
   const int64_t samples = order ? order->numel() : x.size(0);
   const int64_t steps = step_count(samples, epoch_size, batch_size);
-  STD_TORCH_CHECK(cpu_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
+  STD_TORCH_CHECK(is_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
                       y.size(1) == units,
                   "y must be contiguous, of shape (", x.size(0), ", ", units, ")");
   STD_TORCH_CHECK(
-      !sample_weight || (cpu_like(*sample_weight, x) && sample_weight->dim() == 1 &&
+      !sample_weight || (is_like(*sample_weight, x) && sample_weight->dim() == 1 &&
                          sample_weight->is_contiguous() && sample_weight->size(0) == x.size(0)),
       "sample_weight must be contiguous, of shape (", x.size(0), ",)");
-  for (const Tensor* t : {&learning_rates, &options})
-    STD_TORCH_CHECK(t->is_cpu() && t->is_contiguous() && t->scalar_type() == ScalarType::Double,
-                    "learning_rates and options must be contiguous float64 on the CPU");
-  STD_TORCH_CHECK(learning_rates.numel() == steps && options.numel() == 5, "there must be ", steps,
-                  " learning rates and 5 options");
-  STD_TORCH_CHECK(steps_done.is_cpu() && steps_done.numel() == 1 &&
-                      steps_done.scalar_type() == ScalarType::Long,
-                  "steps_done must be one int64 on the CPU");
+  STD_TORCH_CHECK(learning_rates.numel() == steps, "there must be ", steps, " learning rates");
   Tensor losses = new_tensor<1>(x, {steps});
   Tensor predictions = new_tensor<2>(x, {keep_predictions ? samples : 0, units});
   const double* o = data<double>(options);
@@ -303,7 +227,7 @@ std::tuple<Tensor, Tensor> train_(
 
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
-  const int64_t units = check_network(x, weights, biases, activations, {}, 0);
+  const int64_t units = check_network(x, weights, biases, activations, {}, 0, DeviceType::CPU);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   Tensor out = new_tensor<2>(x, {x.size(0), units});
   dispatch_float(x, [&]<class T>(T*) {

@@ -9,7 +9,9 @@
 #include <tuple>
 
 #include "binding.h"
+#include "cuda/plan.h"
 #include "dense.h"
+#include "train.h"
 
 // Weak: it is in a PyTorch with CUDA alone.
 extern "C" __attribute__((weak)) AOTITorchError
@@ -29,6 +31,16 @@ void dispatch_float(const Tensor& t, F&& f) {
     case ScalarType::Half: return f(static_cast<__half*>(nullptr), single);
     case ScalarType::BFloat16: return f(static_cast<__nv_bfloat16*>(nullptr), single);
     default: STD_TORCH_CHECK(false, "x must be float32, float64, float16 or bfloat16");
+  }
+}
+
+// The same for whole networks, which are trained in float32 or float64 alone.
+template <class F>
+void dispatch_network(const Tensor& t, F&& f) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return f(static_cast<float*>(nullptr));
+    case ScalarType::Double: return f(static_cast<double*>(nullptr));
+    default: STD_TORCH_CHECK(false, "x must be float32 or float64");
   }
 }
 
@@ -162,13 +174,227 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
   return {grad_x, grad_weight, grad_bias};
 }
 
+std::optional<Tensor> if_any(const Tensor& bias) {
+  return bias.numel() ? std::optional(bias) : std::nullopt;
+}
+
+Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
+               const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
+  check_network(x, weights, biases, activations, {}, 0, DeviceType::CUDA);
+  Tensor a = x;
+  for (size_t l = 0; l < weights.size(); ++l)
+    a = dense(a, weights[l], if_any(biases[l]), activations[l]);
+  return a;
+}
+
+// ---- training ----
+
+// Rows first ... first + count - 1 of t, or those that order names there.
+Tensor rows_of(Tensor t, std::optional<Tensor> order, int64_t first, int64_t count) {
+  if (!order) return torch::stable::narrow(t, 0, first, count);
+  std::array<StableIValue, 3> stack{
+      torch::stable::detail::from(t), torch::stable::detail::from(int64_t(0)),
+      torch::stable::detail::from(torch::stable::narrow(*order, 0, first, count))};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::index_select", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+// What train_ is given, beside numbers.
+struct Tensors {
+  const Tensor &x, &y;
+  const std::optional<Tensor>&sample_weight, &order;
+  const std::vector<Tensor>&weights, &biases;
+};
+
+// Step after step, each some launches: for a network that does not fit into one.
+template <class T>
+void train_by_layers(const Train<T>& job, const Tensors& t) {
+  const OnDevice device(t.x);
+  for (cuda::Chunk batch = cuda::chunk_after(job, {}, job.batch_size); batch.rows;
+       batch = cuda::chunk_after(job, batch, job.batch_size)) {
+    const auto rows = [&](const Tensor& all) {
+      return rows_of(all, t.order, batch.first, batch.rows);
+    };
+    // 1. fetch the batch
+    std::vector<Tensor> a{rows(t.x)};
+    const Tensor y = rows(t.y);
+    const Tensor weight = t.sample_weight ? rows(*t.sample_weight) : y;
+    // 2. forward
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      a.push_back(dense(a[l], t.weights[l], if_any(t.biases[l]), job.layers[l].activation));
+    // 3. loss
+    const int64_t units = a.back().size(1);
+    Tensor grad = new_tensor<2>(y, {batch.rows, units});
+    cuda::measure(
+        cuda::BatchLoss<T>{
+            .out = data<T>(a.back()),
+            .y = data<T>(y),
+            .sample_weight = t.sample_weight ? data<T>(weight) : nullptr,
+            .grad_out = mutable_data<T>(grad),
+            .loss = job.losses + batch.step,
+            .predictions = job.predictions ? job.predictions + batch.first * units : nullptr,
+            .rows = batch.rows,
+            .units = units,
+            .place = job.loss,
+        },
+        device.stream);
+    // 4. backward, 5. update
+    const UpdateStep<T> step(job.options, job.learning_rates[batch.step],
+                             job.steps_before + batch.step + 1);
+    for (int64_t l = job.layer_count - 1; l >= 0; --l) {
+      const TrainLayer<T>& layer = job.layers[l];
+      const auto [grad_x, grad_weight, grad_bias] = dense_backward(
+          grad, a[l + 1], a[l], t.weights[l], layer.activation, l > 0, true, layer.bias);
+      cuda::ParameterStep<T> parameter{.values = layer.weight,
+                                       .slots = {layer.weight_slots[0], layer.weight_slots[1]},
+                                       .grad = data<T>(grad_weight),
+                                       .count = layer.units * layer.in_features,
+                                       .place = job.update,
+                                       .step = step};
+      cuda::update(parameter, device.stream);
+      parameter.values = layer.bias, parameter.grad = data<T>(grad_bias);
+      std::copy_n(layer.bias_slots, most_slots, parameter.slots);
+      parameter.count = layer.bias ? layer.units : 0;
+      cuda::update(parameter, device.stream);
+      grad = grad_x;
+    }
+  }
+}
+
+// How many elements it is from one model's part of t to the next's, 0 where all share the one there
+// is; a part has that many dimensions and no gaps between its rows.
+int64_t model_stride(const char* name, const Tensor& t, int64_t dim, int64_t models) {
+  STD_TORCH_CHECK(t.dim() == dim || (models && t.dim() == dim + 1 && t.size(0) == models), name,
+                  " must have ", dim, " dimensions, or one more of ", models, " models");
+  return t.dim() == dim ? 0 : t.stride(0);
+}
+
+// Of x, y, sample_weight, order and learning_rates in one; the last size counts samples or units.
+cuda::Models check_models(const Tensor& x, const Tensor& y,
+                          const std::optional<Tensor>& sample_weight,
+                          const std::optional<Tensor>& order, const Tensor& learning_rates,
+                          int64_t units, int64_t models) {
+  const int64_t rows = x.size(x.dim() - 2);
+  cuda::Models all{.count = std::max<int64_t>(models, 1), .rows = rows};
+  all.x = model_stride("x", x, 2, models);
+  all.y = model_stride("y", y, 2, models);
+  STD_TORCH_CHECK(is_like(y, x) && y.is_contiguous() && y.size(y.dim() - 2) == rows &&
+                      y.size(y.dim() - 1) == units,
+                  "y must be contiguous, on the device of x, of shape (", rows, ", ", units, ")");
+  if (sample_weight) {
+    all.sample_weight = model_stride("sample_weight", *sample_weight, 1, models);
+    STD_TORCH_CHECK(is_like(*sample_weight, x) && sample_weight->is_contiguous() &&
+                        sample_weight->size(sample_weight->dim() - 1) == rows,
+                    "sample_weight must be contiguous, on the device of x, of shape (", rows, ",)");
+  }
+  if (order) {
+    all.order = model_stride("order", *order, 1, models);
+    STD_TORCH_CHECK(order->device() == x.device() && order->is_contiguous() &&
+                        order->scalar_type() == ScalarType::Long,
+                    "order must be a contiguous int64 vector on the device of x");
+    STD_TORCH_CHECK(rows > 0 || order->numel() == 0, "order must be empty, as x is");
+  }
+  all.learning_rates = model_stride("learning_rates", learning_rates, 1, models);
+  return all;
+}
+
+cuda::Plan plan_of(const std::vector<Tensor>& weights, int64_t slots, int64_t batch_size) {
+  const int64_t dim = weights[0].dim();
+  cuda::Shape shape{{weights[0].size(dim - 1)}, slots, int64_t(weights[0].element_size())};
+  for (const Tensor& weight : weights) shape.widths.push_back(weight.size(dim - 2));
+  return cuda::make_plan(shape, batch_size, cuda::shared_limit());
+}
+
+std::tuple<Tensor, Tensor> train_(
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
+    const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
+    int64_t steps_before, const std::vector<int64_t>& activations,
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
+  const int64_t slot_count =
+      check_training(epoch_size, batch_size, learning_rates, loss, update, options, steps_done);
+  const bool many = !weights.empty() && weights[0].dim() == 3;
+  const int64_t models = many ? weights[0].size(0) : 0;
+  STD_TORCH_CHECK(!many || models > 0, "there must be at least one model");
+  const int64_t units =
+      check_network(x, weights, biases, activations, slots, slot_count, DeviceType::CUDA, models);
+  const cuda::Models grid = check_models(x, y, sample_weight, order, learning_rates, units, models);
+  const int64_t samples = order ? order->size(order->dim() - 1) : grid.rows;
+  const int64_t steps = step_count(samples, epoch_size, batch_size);
+  STD_TORCH_CHECK(learning_rates.size(learning_rates.dim() - 1) == steps, "there must be ", steps,
+                  " learning rates");
+  const OnDevice device(x);
+  const cuda::Plan plan = plan_of(weights, slot_count, std::min(batch_size, samples));
+  STD_TORCH_CHECK(plan.rows || !many, "models must fit in shared memory to be trained at once");
+  const int64_t kept = keep_predictions ? samples : 0;
+  Tensor losses = many ? new_tensor<2>(x, {models, steps}) : new_tensor<1>(x, {steps});
+  Tensor predictions =
+      many ? new_tensor<3>(x, {models, kept, units}) : new_tensor<2>(x, {kept, units});
+  const double* o = data<double>(options);
+  dispatch_network(x, [&]<class T>(T*) {
+    const auto layers = as_layers<T>(weights, biases, activations, slots);
+    const Train<T> job{
+        .layers = layers.data(),
+        .layer_count = int64_t(layers.size()),
+        .x = data<T>(x),
+        .y = data<T>(y),
+        .sample_weight = sample_weight ? data<T>(*sample_weight) : nullptr,
+        .order = order ? data<int64_t>(*order) : nullptr,
+        .x_stride = x.stride(x.dim() - 2),
+        .samples = samples,
+        .epoch_size = epoch_size,
+        .batch_size = std::min(batch_size, epoch_size),  // so that no sum of them overflows
+        .loss = loss,
+        .update = update,
+        .options = {o[0], o[1], o[2], o[3], o[4]},
+        .learning_rates = data<double>(learning_rates),
+        .steps_before = steps_before,
+        .losses = mutable_data<T>(losses),
+        .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
+    };
+    if (plan.rows) {
+      const Tensor workspace = new_tensor<1>(x, {cuda::workspace_size(job, grid)});
+      cuda::train(job, grid, plan, mutable_data<T>(workspace), device.stream);
+    } else {
+      train_by_layers(job, {x, y, sample_weight, order, weights, biases});
+    }
+  });
+  *mutable_data<int64_t>(steps_done) += steps;
+  return {losses, predictions};
+}
+
+// How many rows of a batch go through a network at once in that much shared memory, 0 if it does
+// not fit, and the bytes that this takes, or would take at the least.
+std::tuple<int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths, int64_t element_size,
+                                       int64_t batch_size, int64_t shared_bytes) {
+  STD_TORCH_CHECK(widths.size() > 1 && *std::min_element(widths.begin(), widths.end()) > 0 &&
+                      (element_size == 4 || element_size == 8) && batch_size > 0,
+                  "there must be two positive widths or more, of 4 or 8 bytes, and a batch");
+  const cuda::Plan plan = cuda::make_plan({widths, 0, element_size}, batch_size, shared_bytes);
+  return {plan.rows, plan.bytes};
+}
+
 }  // namespace
 }  // namespace torchnn
+
+STABLE_TORCH_LIBRARY_FRAGMENT(torchnn, m) {
+  m.def(
+      "cuda_plan(int[] widths, int element_size, int batch_size, int shared_bytes) -> "
+      "(int rows, int bytes)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
+  m.impl("cuda_plan", TORCH_BOX(&torchnn::cuda_plan));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CUDA, m) {
   m.impl("dense", TORCH_BOX(&torchnn::dense));
   m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
+  m.impl("train_", TORCH_BOX(&torchnn::train_));
+  m.impl("predict", TORCH_BOX(&torchnn::predict));
 }
 
 // Importing the module loads the library, whose static initialisers register the kernels.

@@ -6,6 +6,8 @@
 
 #include "update.h"
 
+struct CUstream_st;  // CUDA's, so that this file needs none of its headers
+
 namespace torchnn {
 
 template <class T>
@@ -66,4 +68,67 @@ template <class T>
 void predict(const Train<T>& job);
 
 }  // namespace cpu
+
+namespace cuda {
+
+using Stream = CUstream_st*;  // cudaStream_t
+
+// How networks of one shape lie in the memory of a multiprocessor: cuda/plan.h.
+struct Plan;
+
+// Models that are trained side by side. Weights, biases, slots, losses and predictions of one
+// follow those of the other; of the rest, this is how many elements it is to the next model, or 0
+// where all share one.
+struct Models {
+  int64_t count = 1;
+  int64_t rows = 0;  // of x, y and sample_weight; another number in order gives a loss of NaN
+  int64_t x = 0, y = 0, sample_weight = 0, order = 0, learning_rates = 0;
+};
+
+// The memory that a block of threads may have on the current device, in bytes.
+int64_t shared_limit();
+
+// Elements of device memory that train needs beside its arguments.
+template <class T>
+int64_t workspace_size(const Train<T>& job, const Models& models);
+
+// Takes as many steps as the CPU's train, each model in one block of threads. All pointers of the
+// job but layers and learning_rates are the device's; steps_done and threads are not looked at.
+template <class T>
+void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
+           Stream stream);
+
+// For networks that do not fit, in which every layer of every batch is a launch of its own:
+
+// A batch's loss, and from its outputs the derivative with respect to them.
+template <class T>
+struct BatchLoss {
+  const T* out;            // (rows, units)
+  const T* y;              // (rows, units)
+  const T* sample_weight;  // (rows), or null
+  T* grad_out;             // (rows, units)
+  T* loss;                 // one number
+  T* predictions;          // (rows, units): a copy of out, or null
+  int64_t rows, units;
+  int64_t place;  // in Losses
+};
+
+template <class T>
+void measure(const BatchLoss<T>& batch, Stream stream);
+
+// One step of a weight or a bias of `count` numbers.
+template <class T>
+struct ParameterStep {
+  T* values;
+  T* slots[most_slots];
+  const T* grad;
+  int64_t count;
+  int64_t place;  // in Updates
+  UpdateStep<T> step;
+};
+
+template <class T>
+void update(const ParameterStep<T>& parameter, Stream stream);
+
+}  // namespace cuda
 }  // namespace torchnn

@@ -20,18 +20,25 @@ from test_ops import assert_as_exact_as_eager, gradients, layer, rounding
 from torchnn import ops, reference
 
 ROOT = Path(__file__).parent.parent
-LOG = ROOT / "build" / "native" / "csrc" / "cuda" / "dense.cu.o.log"
+LOGS = [ROOT / "build" / "native" / "csrc" / "cuda" / f"{n}.cu.o.log" for n in ("dense", "train")]
 NVCC = shutil.which("nvcc")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
-# A multiprocessor has 65,536: one block of 512 threads of the forward, four of 256 of the others.
+# A multiprocessor has 65,536: one block of 512 threads of the forward and of training, four of 256
+# of the layer's others, two of the parts of a step.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "dense_forward_kernel": 128,
     "dense_backward_z_kernel": 64,
     "dense_backward_bias_kernel": 64,
     "dense_backward_kernel": 64,
+    "train_kernel": 128,
+    "measure_kernel": 128,
+    "update_kernel": 128,
 }
+TRAINING = ("train_kernel", "measure_kernel", "update_kernel")
+# Whole networks train in float32 and float64 alone.
+KINDS_OF = {name: KINDS[:2] if name in TRAINING else KINDS for name in MOST_REGISTERS}
 
 built = pytest.mark.skipif(
     util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"
@@ -46,10 +53,15 @@ def test_the_cuda_library_is_built_where_nvcc_is():
 
 
 @built
-@pytest.mark.parametrize("name", ["dense", "dense_forward", "dense_backward"])
+@pytest.mark.parametrize("name", ["dense", "dense_forward", "dense_backward", "train_", "predict"])
 def test_kernels_are_registered_for_cuda(name):
     assert ops.activations()
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"torchnn::{name}", "CUDA")
+
+
+assembled_here = pytest.mark.skipif(
+    not all(log.exists() for log in LOGS), reason="the CUDA kernels were not built here"
+)
 
 
 def assembled():
@@ -60,21 +72,21 @@ def assembled():
         r" +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
         r"ptxas info +: Used (\d+) registers"
     )
-    found = re.findall(pattern, LOG.read_text())
+    found = re.findall(pattern, "".join(log.read_text() for log in LOGS))
     return {(kernel, kind, gpu): [*map(int, numbers)] for kernel, kind, gpu, *numbers in found}
 
 
-@pytest.mark.skipif(not LOG.exists(), reason="the CUDA kernels were not built here")
+@assembled_here
 def test_kernels_keep_everything_in_registers_and_few_of_them():
     kernels = assembled()
     gpus = {gpu for _, _, gpu in kernels}
-    assert len(kernels) == len(MOST_REGISTERS) * len(KINDS) * len(gpus) > 0
+    assert len(kernels) == sum(map(len, KINDS_OF.values())) * len(gpus) > 0
     for (name, *rest), (*memory, registers) in kernels.items():
         assert memory == [0, 0, 0], (name, *rest)
         assert registers <= MOST_REGISTERS[name], (name, *rest)
 
 
-@pytest.mark.skipif(not LOG.exists(), reason="the CUDA kernels were not built here")
+@assembled_here
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
 def test_the_registers_on_record_are_those_of_the_kernels():
     version = subprocess.run([NVCC, "--version"], capture_output=True, text=True).stdout
@@ -84,7 +96,7 @@ def test_the_registers_on_record_are_those_of_the_kernels():
     kernels = assembled()
     for name in MOST_REGISTERS:
         columns = [
-            ", ".join(str(kernels[name, kind, gpu][-1]) for kind in KINDS)
+            ", ".join(str(kernels[name, kind, gpu][-1]) for kind in KINDS_OF[name])
             for gpu in ("sm_80", "sm_90", "sm_100", "sm_120")
         ]
         assert f"| `{name.removesuffix('_kernel')}` | {' | '.join(columns)} |" in record
@@ -93,7 +105,11 @@ def test_the_registers_on_record_are_those_of_the_kernels():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     "command",
-    [["bash", "benchmarks/gpu.sh"], [sys.executable, "-m", "benchmarks.dense", "--device", "cuda"]],
+    [
+        ["bash", "benchmarks/gpu.sh"],
+        [sys.executable, "-m", "benchmarks.dense", "--device", "cuda"],
+        [sys.executable, "-m", "benchmarks.training_cuda"],
+    ],
 )
 def test_without_a_gpu_its_benchmarks_end_with_one_line(command, tmp_path):
     environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)}

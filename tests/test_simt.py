@@ -9,30 +9,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-KERNELS = "csrc/cuda/dense.cu"
+KERNELS = ("dense", "train")  # csrc/cuda/NAME.cu, which tests/simt/check_NAME.cpp runs
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
     "-fno-sanitize-recover=all -pthread -Itests/simt"
 )
 BARRIERS = [
-    line
-    for line, text in enumerate((ROOT / KERNELS).read_text().splitlines(), 1)
+    (name, line)
+    for name in KERNELS
+    for line, text in enumerate((ROOT / f"csrc/cuda/{name}.cu").read_text().splitlines(), 1)
     if "__syncthreads()" in text
 ]
 # What an index must not outgrow, and the same without its bound.
 BOUNDS = {
-    "a tail": ("cuda/lane.cuh", "if (aligned && count >= pack<T>) return", "if (aligned) return"),
-    "a row": ("cuda/dense.cu", "within(rows.begin + i, rows) * layer", "(rows.begin + i) * layer"),
+    "a tail": (
+        *("dense", "cuda/lane.cuh"),
+        *("if (aligned && count >= pack<T>) return", "if (aligned) return"),
+    ),
+    "a row": (
+        *("dense", "cuda/dense.cu"),
+        *("within(rows.begin + i, rows) * layer", "(rows.begin + i) * layer"),
+    ),
+    "a row number": (
+        *("train", "cuda/train.cu"),
+        *("from >= 0 && from < net_.models.rows", "from >= 0"),
+    ),
+    "a place in shared memory": (
+        *("train", "cuda/plan.h"),
+        *("plan.values = take(rows * outputs)", "plan.values = take(1)"),
+    ),
 }
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 
-def build(folder, sanitizer, root=ROOT):
-    program = folder / f"check_{sanitizer.partition(',')[0]}"
+def build(name, folder, sanitizer, root=ROOT):
+    program = folder / f"check_{name}"
     command = [COMPILER, *FLAGS.split(), f"-fsanitize={sanitizer}", "-o", program]
-    command.append("tests/simt/check_dense.cpp")
+    command.append(f"tests/simt/check_{name}.cpp")
     result = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return program
@@ -48,42 +63,59 @@ def run(program, *arguments, **environment):
     return done.returncode, output
 
 
+def build_changed(name, folder, file, text, changed):
+    """The program with another text in one file of csrc, under AddressSanitizer."""
+    for part in ("csrc", "tests/simt"):
+        shutil.copytree(ROOT / part, folder / part)
+    source = folder / "csrc" / file
+    assert source.read_text().count(text) == 1
+    source.write_text(source.read_text().replace(text, changed))
+    return build(name, folder, "address", root=folder)
+
+
 @pytest.fixture(scope="module")
 def under_thread_sanitizer(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("simt"), "thread")
+    folder = tmp_path_factory.mktemp("simt")
+    return {name: build(name, folder, "thread") for name in KERNELS}
 
 
-def test_cuda_kernels_match_plain_loops_and_stay_within_bounds(tmp_path):
-    code, output = run(build(tmp_path, "address,undefined"))
+@pytest.mark.parametrize("name", KERNELS)
+def test_cuda_kernels_match_plain_loops_and_stay_within_bounds(name, tmp_path):
+    code, output = run(build(name, tmp_path, "address,undefined"))
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
-def test_cuda_kernels_have_no_races(under_thread_sanitizer):
-    code, output = run(under_thread_sanitizer, "few")
+@pytest.mark.parametrize("name", KERNELS)
+def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
+    code, output = run(under_thread_sanitizer[name], "few")
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
-@pytest.mark.parametrize("line", BARRIERS)
-def test_without_any_one_barrier_there_is_a_race(line, under_thread_sanitizer):
-    place = f"{Path(KERNELS).name}:{line}"
-    options = {"SIMT_SKIP": place, "TSAN_OPTIONS": "halt_on_error=1"}
-    code, output = run(under_thread_sanitizer, "few", **options)
+@pytest.mark.parametrize(("name", "line"), BARRIERS)
+def test_without_any_one_barrier_there_is_a_race(name, line, under_thread_sanitizer):
+    options = {"SIMT_SKIP": f"{name}.cu:{line}", "TSAN_OPTIONS": "halt_on_error=1"}
+    code, output = run(under_thread_sanitizer[name], "few", **options)
     assert code != 0
     assert "WARNING: ThreadSanitizer: data race" in output
 
 
-def test_the_kernels_have_barriers_to_take_away():
-    assert len(BARRIERS) == len(re.findall(r"__syncthreads", (ROOT / KERNELS).read_text())) > 0
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_kernels_have_barriers_to_take_away(name):
+    barriers = re.findall(r"__syncthreads", (ROOT / f"csrc/cuda/{name}.cu").read_text())
+    assert len([line for kernels, line in BARRIERS if kernels == name]) == len(barriers) > 0
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_without_a_bound_there_is_an_overflow(bound, tmp_path):
-    name, bounded, boundless = BOUNDS[bound]
-    for folder in ("csrc", "tests/simt"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    source = tmp_path / "csrc" / name
-    assert source.read_text().count(bounded) == 1
-    source.write_text(source.read_text().replace(bounded, boundless))
-    code, output = run(build(tmp_path, "address", root=tmp_path), "few")
+    name, *change = BOUNDS[bound]
+    code, output = run(build_changed(name, tmp_path, *change), "few")
     assert code != 0
     assert "ERROR: AddressSanitizer: heap-buffer-overflow" in output
+
+
+def test_without_waiting_for_copies_the_results_are_wrong(tmp_path):
+    waiting = "wait_for_copies();\n      __syncthreads();"
+    hasty = build_changed("train", tmp_path, "cuda/train.cu", waiting, "__syncthreads();")
+    code, output = run(hasty, "few")
+    assert code == 1
+    assert "losses" in output

@@ -75,14 +75,30 @@ def test_the_cpu_defines_the_contract_in_its_order():
     assert declared
 
 
-@pytest.mark.parametrize("name", ["dense", "train"])
-def test_cuda_files_are_twins_of_the_cpu_files(name):
-    cpu, cuda = CSRC / "cpu" / f"{name}.cpp", CSRC / "cuda" / f"{name}.cu"
-    if not cuda.exists():
-        pytest.skip(f"there is no csrc/cuda/{name}.cu yet")
+def test_the_dense_layer_on_cuda_is_the_twin_of_that_on_the_cpu():
+    cpu, cuda = CSRC / "cpu" / "dense.cpp", CSRC / "cuda" / "dense.cu"
     assert defined_functions(cuda) == defined_functions(cpu)
     assert steps(cuda) == steps(cpu)
     assert steps(cuda)
+
+
+def test_the_training_engines_take_the_same_steps():
+    # Who does what differs: slices for threads of the CPU, everything for one block on CUDA.
+    def heads(path):
+        return [re.match(r"\d+\. \w+", step)[0] for step in steps(path)]
+
+    cpu, cuda = heads(CSRC / "cpu" / "train.cpp"), heads(CSRC / "cuda" / "train.cu")
+    assert len(cuda) == len(cpu) == 5
+    assert cuda[1:] == cpu[1:]
+
+
+def test_cuda_defines_the_contract_of_training_in_its_order():
+    header, kernels = (CSRC / "train.h").read_text(), (CSRC / "cuda" / "train.cu").read_text()
+    function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
+    declared = function.findall(header[header.index("namespace cuda {") :])
+    defined = function.findall(kernels[kernels.index("}  // namespace\n") :])
+    assert defined == declared
+    assert declared
 
 
 def imports(path):

@@ -8,6 +8,7 @@ from torch import nn
 
 from torchnn.autograd import AutogradEngine
 from torchnn.fused import FusedEngine, NotFusedError, plan
+from torchnn.fused import describe as describe_fused
 from torchnn.recipe import Recipe
 
 Engine = AutogradEngine | FusedEngine
@@ -36,7 +37,6 @@ def describe(model: nn.Module, recipe: Recipe | None) -> str:
     if recipe.engine == "autograd":
         return f"{AutogradEngine.description}, as compile asked for"
     try:
-        plan(model, recipe)
+        return describe_fused(plan(model, recipe))
     except NotFusedError as reason:
         return f"{AutogradEngine.description}, since {reason}"
-    return FusedEngine.description

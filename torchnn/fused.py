@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchnn import ops
 from torchnn.autograd import Result, has_hooks
 from torchnn.batches import Run
+from torchnn.building import is_built
 from torchnn.data import Samples
 from torchnn.interrupts import HeldInterrupt
 from torchnn.layers import Activation, Dense, Flatten, Normalization, Rescaling
@@ -186,6 +187,27 @@ def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
     return network
 
 
+def describe(network: Plan) -> str:
+    """Returns one line on how the engine trains a network, and why in that way."""
+    layers = network.layers
+    if layers[0].weight.device.type != "cuda" or not all(map(is_built, layers)):
+        return FusedEngine.description
+    weights = network.weights
+    properties: Any = torch.cuda.get_device_properties(weights[0].device)
+    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+    return describe_on_cuda(widths, weights[0].dtype, properties.shared_memory_per_block_optin)
+
+
+def describe_on_cuda(widths: list[int], dtype: torch.dtype, shared_bytes: int) -> str:
+    """The same for a network on CUDA, given the memory that a block of threads may share."""
+    rows, size = ops.cuda_plan(widths, dtype, 32, shared_bytes)
+    of = f"of {shared_bytes / 1024:,.0f} KB of shared memory"
+    if rows:
+        return f"fused (many steps in one launch: the network takes {size / 1024:,.0f} {of})"
+    wanted = f"{size / 1024:,.0f}" if size else "far more"
+    return f"fused (layer by layer, since one launch would take {wanted} {of})"
+
+
 def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:
     """Sorts the layers into those in front, dense ones and their activations."""
     front: list[nn.Module] = []
@@ -234,8 +256,10 @@ def _check_parameters(model: nn.Module, network: Plan) -> None:
     for p in own:
         if not p.requires_grad:
             raise NotFusedError("a parameter is frozen (requires_grad is False)")
-        if p.device.type != "cpu":
+        if not ops.trains_on(p.device):
             raise NotFusedError(f"the model is on {p.device}")
+        if p.device != own[0].device:
+            raise NotFusedError(f"the model is on {own[0].device} and on {p.device}")
         if p.dtype not in (torch.float32, torch.float64) or p.dtype != own[0].dtype:
             raise NotFusedError(f"a parameter is of {p.dtype}")
         if p._backward_hooks:

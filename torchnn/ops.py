@@ -40,7 +40,8 @@ _UPDATES = tuple(torch.ops.torchnn.updates().split())
 _OPTIONS = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
 _CPU_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 _CUDA_DTYPES = (*_CPU_DTYPES, torch.bfloat16, torch.float16)
-if not torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense", "CUDA"):
+_HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense", "CUDA")
+if not _HAS_CUDA:
     _CUDA_DTYPES = ()
 
 # The operators as C++ sees them: OpOverload's Python half would cost a tenth of a small layer.
@@ -62,6 +63,30 @@ def losses() -> tuple[str, ...]:
 def updates() -> tuple[str, ...]:
     """Returns the names of the update rules that train_ knows."""
     return _UPDATES
+
+
+def trains_on(device: torch.device) -> bool:
+    """Returns whether train_ and predict have kernels for a device."""
+    return device.type == "cpu" or (device.type == "cuda" and _HAS_CUDA)
+
+
+def cuda_plan(
+    widths: Sequence[int], dtype: torch.dtype, batch_size: int, shared_bytes: int
+) -> tuple[int, int]:
+    """Returns how train_ on CUDA fits a network into the memory that a block of threads shares.
+
+    Args:
+        widths: The number of features, then the units of each layer.
+        dtype: float32 or float64.
+        batch_size: Rows a step.
+        shared_bytes: The most memory that a block may have.
+
+    Returns:
+        Rows of a batch that go through at once, or 0 for a network that does not fit and trains
+        layer by layer, and the bytes that it takes, or would take at the least; 0 bytes for more
+        layers, or wider ones, than are ever counted.
+    """
+    return torch.ops.torchnn.cuda_plan(list(widths), dtype.itemsize, batch_size, shared_bytes)
 
 
 def cpu_capability() -> str:
@@ -140,7 +165,14 @@ def train_(
     """Takes steps of gradient descent on a network of dense layers, in one native call.
 
     Weights, biases and slots change in place. `reference.train_` is the same in plain PyTorch. All
-    tensors are on the CPU and contiguous, float32 or float64 where nothing else is said.
+    tensors are on one device and contiguous, float32 or float64 where nothing else is said;
+    learning_rates and steps_done are on the CPU.
+
+    On CUDA, the call returns when the work is queued. There, weights, biases and slots may have a
+    leading dimension of models, which train side by side, each in a multiprocessor of its own, if
+    they fit into its memory; x, y, sample_weight, order and learning_rates are then shared, or have
+    that dimension too, and so do the results. A row number in order that x does not have makes the
+    loss NaN in a network that fits, and is an error of the device in another.
 
     Args:
         x: Features, shape (N, in_features).
@@ -203,7 +235,7 @@ def predict(
     """Computes the output of a network of dense layers, in one native call, without gradients.
 
     Args:
-        x: Features, shape (N, in_features), float32 or float64, on the CPU.
+        x: Features, shape (N, in_features), float32 or float64, on the CPU or on CUDA.
         activations: A name from activations() for each layer.
         weights: Shape (units, in_features) each.
         biases: Shape (units,) each, or None.

@@ -50,6 +50,12 @@ __device__ T* shared_memory() {
   return reinterpret_cast<T*>(memory);
 }
 
+inline void check(const char* call, cudaError_t error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // forget it, or PyTorch would find it and blame another kernel
+  throw std::runtime_error(std::string(call) + " failed: " + cudaGetErrorString(error));
+}
+
 // Runs the kernel on so many tiles; of none there is nothing to compute.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int threads,
@@ -60,11 +66,12 @@ void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int 
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // forget it, or PyTorch would find it and blame another kernel
-  throw std::runtime_error(std::string("the CUDA kernel ") + name +
-                           " was not launched: " + cudaGetErrorString(error));
+  const std::string what = std::string("the launch of the CUDA kernel ") + name;
+  constexpr size_t most_unasked = 48 << 10;
+  if (shared_bytes > most_unasked)
+    check(what.c_str(), cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             int(shared_bytes)));
+  check(what.c_str(), cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 }  // namespace torchnn::cuda

@@ -242,7 +242,7 @@ void check_a_failed_launch() {
     std::printf("a block of 2048 threads was launched\n"), ++failures;
   } catch (const std::runtime_error& error) {
     const std::string message = error.what();
-    if (message.find("the CUDA kernel impossible was not launched") == message.npos)
+    if (message.find("the launch of the CUDA kernel impossible failed") == message.npos)
       std::printf("%s\n", error.what()), ++failures;
   }
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -15,6 +16,7 @@
 
 #define __device__
 #define __global__
+#define __grid_constant__
 #define __launch_bounds__(...)
 
 struct dim3 {
@@ -26,6 +28,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace simt {
 
 constexpr int warp_size = 32;
+constexpr int most_shared = 227 << 10;  // bytes, as on an H100
 using Barrier = std::barrier<>;
 
 // The threads of a warp hand values to each other. Two slots, in turn: a thread can be one exchange
@@ -64,6 +67,25 @@ inline bool is_skipped(const char* file, int line) {
 
 inline void sync_threads(const char* file, int line) {
   if (!is_skipped(file, line)) block->barrier.arrive_and_wait();
+}
+
+// Asynchronous copies are made when they are waited for, and not a moment earlier.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+inline thread_local std::vector<Copy> copies;
+
+inline void copy_later(void* to, const void* from, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
+    std::abort();
+  copies.push_back({to, from, bytes});
+}
+
+inline void finish_copies() {
+  for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
+  copies.clear();
 }
 
 template <class T>
@@ -114,7 +136,9 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
-enum cudaMemcpyKind { cudaMemcpyDefault };
+enum cudaMemcpyKind { cudaMemcpyDefault, cudaMemcpyHostToDevice };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
@@ -136,6 +160,33 @@ inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemc
   return cudaSuccess;
 }
 
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t) {
+  return cudaMemcpy(to, from, bytes, kind);
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = simt::most_shared;
+  return cudaSuccess;
+}
+
+// How much memory the blocks of a kernel may share: 48 KB, unless more was asked for.
+template <class Kernel>
+size_t& allowed_shared(Kernel kernel) {
+  static std::map<Kernel, size_t> allowed;
+  return allowed.emplace(kernel, 48 << 10).first->second;
+}
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int bytes) {
+  if (bytes > simt::most_shared) return cudaErrorInvalidConfiguration;
+  allowed_shared(kernel) = bytes;
+  return cudaSuccess;
+}
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
@@ -146,9 +197,9 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
   constexpr unsigned most_threads = 1024;
-  constexpr size_t most_shared = 48 << 10;  // without asking for more
   if (config->gridDim.x == 0 || config->blockDim.x == 0 || config->blockDim.x > most_threads ||
-      config->blockDim.x % simt::warp_size != 0 || config->dynamicSmemBytes > most_shared)
+      config->blockDim.x % simt::warp_size != 0 ||
+      config->dynamicSmemBytes > allowed_shared(kernel))
     return cudaErrorInvalidConfiguration;
   simt::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
             [&] { kernel(arguments...); });

@@ -1,0 +1,207 @@
+"""Training on CUDA: how it is planned and described everywhere; on a GPU, the same as on the CPU.
+
+The kernels without a GPU are in tests/test_simt.py.
+"""
+
+import signal
+import threading
+from importlib import util
+
+import numpy as np
+import pytest
+import torch
+from test_train_op import SLOTS, call, cast, clone, job
+
+from torchnn import Sequential, engine, ops, optimizers, recipe
+from torchnn.fused import describe_on_cuda
+from torchnn.layers import Dense
+from torchnn.utils import set_random_seed
+
+HOPPER = 227 << 10  # bytes of shared memory
+
+built = pytest.mark.skipif(
+    util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"
+)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@built
+def test_a_small_network_trains_in_one_launch():
+    rows, size = ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, HOPPER)
+    assert rows == 32
+    # two tiles of 32 rows of x, 404 apart, and the first weight of 28 such rows, at the least
+    assert 4 * (2 * 32 * 404 + 28 * 404) < size <= HOPPER
+    text = describe_on_cuda([400, 25, 25, 1], torch.float32, HOPPER)
+    assert (
+        text == "fused (many steps in one launch: the network takes 197 of 227 KB of shared memory)"
+    )
+
+
+@built
+def test_a_network_that_does_not_fit_trains_layer_by_layer_and_says_why():
+    rows, size = ops.cuda_plan((784, 512, 512, 1), torch.float32, 128, HOPPER)
+    assert rows == 0
+    assert size > 4 * (784 * 512 + 512 * 512)
+    text = describe_on_cuda([784, 512, 512, 1], torch.float32, HOPPER)
+    assert text.startswith("fused (layer by layer, since one launch would take ")
+    assert text.endswith(f" {size / 1024:,.0f} of 227 KB of shared memory)")
+    assert "far more of 227 KB" in describe_on_cuda([10**9, 1], torch.float32, HOPPER)
+
+
+@built
+def test_less_shared_memory_takes_fewer_rows_at_once():
+    plans = [ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, k << 10) for k in (227, 163, 99)]
+    rows = [rows for rows, _ in plans]
+    assert rows == sorted(rows, reverse=True)
+    assert rows[0] > rows[-1] > 0
+    assert all(size <= k << 10 for (_, size), k in zip(plans, (227, 163, 99), strict=True))
+
+
+@built
+def test_a_plan_of_nothing_is_refused():
+    for widths in ((4,), (4, 0)):
+        with pytest.raises(RuntimeError, match="two positive widths"):
+            ops.cuda_plan(widths, torch.float32, 32, HOPPER)
+
+
+def test_the_devices_of_the_kernels():
+    assert ops.trains_on(torch.device("cpu"))
+    assert not ops.trains_on(torch.device("meta"))
+    assert ops.trains_on(torch.device("cuda")) == (util.find_spec("torchnn._cuda") is not None)
+
+
+def model(device, dtype=torch.float64, widths=(9, 5), **compiled):
+    set_random_seed(7)
+    made = Sequential([*(Dense(width, "tanh") for width in widths), Dense(1, "sigmoid")])
+    made.to(device, dtype)
+    options = {"loss": "bce", "metrics": ["accuracy"], "optimizer": optimizers.SGD(0.1)}
+    made.compile(engine="fused", **(options | compiled))
+    return made
+
+
+def data(rows=70, features=6):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(rows, features))
+    return x, (x[:, :1] + 0.3 * generator.normal(size=(rows, 1)) > 0).astype(float)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: optimizers.SGD(0.1, weight_decay=0.2),
+    "momentum": lambda: optimizers.SGD(0.01, momentum=0.9),
+    "nesterov": lambda: optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+    "adam": lambda: optimizers.Adam(0.01),
+}
+
+
+@gpu
+@pytest.mark.parametrize("widths", [(), (25, 25), (3,) * 8, (300, 700)])  # the last one by layers
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fit_on_cuda_leaves_what_fit_on_the_cpu_leaves(optimizer, widths):
+    found = []
+    for device in ("cpu", "cuda"):
+        trained = model(device, widths=widths, optimizer=OPTIMIZERS[optimizer]())
+        x, y = data()
+        history = trained.fit(
+            *(x, y), epochs=3, validation_split=0.2, sample_weight=np.linspace(0, 2, 70), verbose=0
+        )
+        found.append((history.history, trained.get_weights(), trained.predict(x, verbose=0)))
+    (one, weights, outputs), (other, other_weights, other_outputs) = found
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-8, err_msg=name)
+    np.testing.assert_allclose(outputs, other_outputs, rtol=1e-7)
+    for w, v in zip(weights, other_weights, strict=True):
+        np.testing.assert_allclose(w, v, rtol=1e-7, atol=1e-9)
+
+
+def on_cuda(arguments):
+    """Arguments of train_ with all tensors but the counter on the GPU."""
+
+    def moved(value):
+        if isinstance(value, list):
+            return [moved(v) for v in value]
+        return value.cuda() if isinstance(value, torch.Tensor) else value
+
+    return {k: v if k == "steps_done" else moved(v) for k, v in arguments.items()}
+
+
+def trained(arguments):
+    """Losses, predictions, weights, biases and slots after training on copies, on the CPU."""
+    own = {k: clone(arguments[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    losses, predictions = call(ops.train_, arguments | own)
+    left = [*own["weights"], *own["biases"], *(t for slot in own["slots"] for t in slot)]
+    return [t.cpu() for t in (losses, predictions, *left, own["steps_done"])]
+
+
+@gpu
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize(
+    ("widths", "rows", "batch_size"),
+    [((400, 25, 25, 1), 70, 32), ((7, 16, 33, 3), 500, 500), ((300, 700, 2), 40, 16)],
+)
+def test_train_on_cuda_is_train_on_the_cpu(widths, rows, batch_size, update):
+    arguments = job(widths, rows, batch_size, update=update)
+    for ours, expected in zip(trained(on_cuda(arguments)), trained(arguments), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-10)
+
+
+@gpu
+@pytest.mark.parametrize("widths", [(400, 25, 25, 1), (300, 700, 2)])
+def test_every_run_on_cuda_gives_the_same_bits(widths):
+    arguments = on_cuda(job(widths, 200, 32, torch.float32, "adam"))
+    assert all(map(torch.equal, trained(arguments), trained(arguments)))
+
+
+@gpu
+def test_models_side_by_side_train_as_each_alone():
+    alone = [on_cuda(cast(job((20, 9, 1), 64, 16, update="adam"), torch.float32)) for _ in range(3)]
+    for number, arguments in enumerate(alone):
+        arguments["weights"] = [w * (1 + number) for w in arguments["weights"]]
+    names = ("weights", "biases")
+    together = alone[0] | {
+        name: [torch.stack(ts) for ts in zip(*(a[name] for a in alone), strict=True)]
+        for name in names
+    }
+    together["slots"] = [[torch.stack([t] * 3) for t in slot] for slot in alone[0]["slots"]]
+    results = zip(*map(trained, alone), strict=True)
+    for ours, expected in zip(trained(together)[:-1], list(results)[:-1], strict=True):
+        assert torch.equal(ours, torch.stack(expected))
+
+
+@gpu
+def test_a_row_number_that_is_not_there_makes_the_loss_nan():
+    arguments = on_cuda(job((16, 5, 1), 40, 8, torch.float32))
+    arguments["order"][-1] = 40
+    losses = trained(arguments)[0]
+    assert losses[:-1].isfinite().all()
+    assert losses[-1].isnan()
+
+
+@gpu
+def test_tensors_on_two_devices_are_refused_before_anything_changes():
+    arguments = on_cuda(job((16, 5, 1), 40, 8, torch.float32))
+    for name in ("y", "order"):
+        with pytest.raises(RuntimeError, match=f"{name} must be"):
+            trained(arguments | {name: arguments[name].cpu()})
+
+
+@gpu
+def test_summary_tells_how_a_model_on_cuda_trains():
+    made = model("cuda")
+    made.build((None, 6))
+    settled = recipe.settle("sgd", "bce", None)
+    assert "fused (many steps in one launch" in engine.describe(made, settled)
+
+
+@gpu
+def test_ctrl_c_on_cuda_leaves_the_weights_of_a_whole_number_of_steps():
+    x, y = data(500)
+    cut = model("cuda")
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(x, y, batch_size=500, epochs=10**7, shuffle=False, verbose=0)
+    steps = cut.optimizer.iterations
+    assert 0 < steps < 10**7
+    whole = model("cuda")
+    whole.fit(x, y, batch_size=500, epochs=steps, shuffle=False, verbose=0)
+    for one, other in zip(cut.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
