@@ -24,21 +24,16 @@ struct Tile {
   static constexpr int64_t block_depth = 16 * 1024 / (columns * sizeof(T));
   static constexpr int64_t block_rows = 72, block_columns = 1024;
 
-  // c = start + a @ b for one tile. The element a[i][k] is at a[i * a_stride + k * a_step], and the
-  // rows of b lie b_stride apart.
+  // c = start + a @ b for one tile. The element a[i][k] is at a[i * a_stride + k * a_step], one of
+  // which is 1, and the rows of b lie b_stride apart.
   static TORCHNN_FN void multiply(int64_t depth, const T* a, int64_t a_stride, int64_t a_step,
                                   const T* b, int64_t b_stride, const T* start,
                                   int64_t start_stride, T* c, int64_t c_stride) {
     V sum[height][registers] = {};
-    for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_stride) {
-      V b_row[registers];
-#pragma GCC unroll 32
-      for (int j = 0; j < registers; ++j) b_row[j] = load<V>(b + j * lanes<V>);
-#pragma GCC unroll 16
-      for (int i = 0; i < height; ++i)
-#pragma GCC unroll 32
-        for (int j = 0; j < registers; ++j) sum[i][j] += a[i * a_stride] * b_row[j];
-    }
+    if (a_stride == 1)
+      accumulate(sum, depth, DenseColumn<T>{a, a_step}, b, b_stride);
+    else
+      accumulate(sum, depth, StridedColumn<T, height>(a, a_stride), b, b_stride);
     // start is added last, so that a rounding error grows with the block and not with the depth
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
@@ -46,6 +41,23 @@ struct Tile {
       for (int j = 0; j < registers; ++j)
         store(c + i * c_stride + j * lanes<V>,
               load<V>(start + i * start_stride + j * lanes<V>) + sum[i][j]);
+  }
+
+ private:
+  template <class Column>
+  static TORCHNN_FN void accumulate(V (&sum)[height][registers], int64_t depth, Column a,
+                                    const T* b, int64_t b_stride) {
+    for (int64_t k = 0; k < depth; ++k, a.next(), b += b_stride) {
+      V b_row[registers];
+#pragma GCC unroll 32
+      for (int j = 0; j < registers; ++j) b_row[j] = load<V>(b + j * lanes<V>);
+#pragma GCC unroll 16
+      for (int i = 0; i < height; ++i) {
+        const T factor = a[i];
+#pragma GCC unroll 32
+        for (int j = 0; j < registers; ++j) sum[i][j] += factor * b_row[j];
+      }
+    }
   }
 };
 

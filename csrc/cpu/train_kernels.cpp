@@ -33,33 +33,6 @@ TORCHNN_FN void with_height(int64_t height, const F& f) {
   }
 }
 
-// Element i of column k of a, for rows that lie far apart: every third one has a pointer, and an
-// address reaches the two after it.
-template <class T, int height>
-struct StridedColumn {
-  static constexpr int pointers = (height + 2) / 3;
-  const T* from[pointers];
-  int64_t stride;
-  TORCHNN_FN StridedColumn(const T* a, int64_t stride) : stride(stride) {
-#pragma GCC unroll 8
-    for (int i = 0; i < pointers; ++i) from[i] = a + 3 * i * stride;
-  }
-  TORCHNN_FN T operator[](int i) const { return from[i / 3][i % 3 * stride]; }
-  TORCHNN_FN void next() {
-#pragma GCC unroll 8
-    for (int i = 0; i < pointers; ++i) ++from[i];
-  }
-};
-
-// The same for rows that lie next to each other.
-template <class T>
-struct DenseColumn {
-  const T* from;
-  int64_t step;
-  TORCHNN_FN T operator[](int i) const { return from[i]; }
-  TORCHNN_FN void next() { from += step; }
-};
-
 // A tile of a @ b, `height` rows and `registers` registers, summed in registers.
 template <class V, int height, int registers>
 struct Sums {
