@@ -132,6 +132,7 @@ struct Layer : TrainLayer<T> {
     });
   }
 
+  // Parameters, and what has been put aside of their gradients.
   void copy_parameters(const Layer& from) {
     auto copy = [this](const Parameter<T>& from, Parameter<T>& to, int64_t rows) {
       std::copy(from.values, from.values + rows * from.stride, to.values);
@@ -140,6 +141,10 @@ struct Layer : TrainLayer<T> {
     };
     copy(from.w, w, this->units);
     copy(from.b, b, 1);
+    if (weight_gradient)
+      std::copy(from.weight_gradient, from.weight_gradient + this->units * w.stride,
+                weight_gradient);
+    std::copy(from.bias_gradient, from.bias_gradient + b.stride, bias_gradient);
   }
 
   // out = bias + x @ weight.T

@@ -1,5 +1,6 @@
 // Trains networks with one thread and with several: every bit must be the same, whoever comes to
 // help and when. Run under ThreadSanitizer, and built by tests/test_kernels.py.
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -24,6 +25,19 @@ void at_once(int64_t parts, void (*f)(void*, int64_t), void* context) {
 void helpers_first(int64_t parts, void (*f)(void*, int64_t), void* context) {
   std::vector<std::thread> threads;
   for (int64_t i = parts - 1; i >= 0; --i) threads.emplace_back(f, context, i);
+  for (auto& thread : threads) thread.join();
+}
+
+// Helpers that come in the middle of the work, and most probably of a batch.
+template <int milliseconds>
+void late(int64_t parts, void (*f)(void*, int64_t), void* context) {
+  std::vector<std::thread> threads;
+  for (int64_t i = 1; i < parts; ++i)
+    threads.emplace_back([=] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds * i));
+      f(context, i);
+    });
+  f(context, 0);
   for (auto& thread : threads) thread.join();
 }
 
@@ -71,7 +85,7 @@ std::vector<float> train(const Problem& problem, int64_t threads, Parallel paral
     layers.push_back(layer);
   }
   const int64_t steps = step_count(problem.samples, problem.samples, problem.batch_size);
-  const std::vector<double> rates(steps, 0.001);
+  const std::vector<double> rates(steps, 0.05);  // large enough for a wrong gradient to show
   std::vector<float> losses(steps), predictions(problem.samples * widths.back());
   int64_t steps_done = 0;
   cpu::train(Train<float>{.layers = layers.data(),
@@ -107,13 +121,14 @@ int main() {
       {"rows and tiles shared", {100, 128, 130, 1}, 700, 128, 3},
       {"short batches that go by rows", {200, 25, 25, 1}, 1506, 19, 0},
       {"only batches that go by rows", {70, 64, 20, 2}, 800, 3, 2},
-      {"chunks of a large batch", {200, 25, 25, 1}, 1500, 750, 0},
+      {"chunks of a large batch", {200, 25, 25, 1}, 24000, 1500, 0},
   };
   int failures = 0;
   for (const Problem& problem : problems) {
     const auto expected = train(problem, 1, nullptr);
     for (const float value : expected) failures += !std::isfinite(value);
-    for (const Parallel parallel : {at_once, helpers_first, one_after_the_other})
+    for (const Parallel parallel :
+         {at_once, helpers_first, late<1>, late<2>, late<4>, late<8>, one_after_the_other})
       for (const int64_t threads : {2, 3, 5})
         if (train(problem, threads, parallel) != expected) {
           std::printf("%s: %d threads give other bits\n", problem.name, int(threads));
