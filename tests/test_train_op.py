@@ -152,6 +152,16 @@ def test_a_batch_ends_where_its_epoch_does(update):
     )
 
 
+def test_no_samples_are_no_steps():
+    arguments = job((6, 5, 1), 20, 8, update="adam", order=torch.zeros(0, dtype=torch.int64))
+    arguments["learning_rates"] = []
+    before = clone(arguments["weights"])
+    losses, predictions = call(ops.train_, arguments)
+    assert (losses.shape, predictions.shape) == ((0,), (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(arguments["weights"], before, strict=True))
+    assert arguments["steps_done"].item() == 0
+
+
 def test_a_second_call_goes_on_where_the_first_stopped():
     arguments = job((6, 5, 1), 40, 10, update="adam")
     whole = run(ops.train_, arguments)

@@ -379,6 +379,7 @@ Pace& pace_of(const Train<T>& job) {
 
 template <class T>
 void train(const Train<T>& job) {
+  if (job.samples == 0) return;
   Trainer<T> trainer(job);
   const int64_t threads = trainer.most_threads();
   Team team(threads);

@@ -35,8 +35,7 @@ template <class T, class Rows>
 void multiply_rows(int64_t rows, int64_t units, int64_t depth, const Rows& x, const T* weight,
                    int64_t weight_stride, const T* bias, T* out, int64_t out_stride);
 
-// to (columns, rows) = from (rows, columns).T; both counts are multiples of four floats or two
-// doubles.
+// to (columns, rows) = from (rows, columns).T; both counts are whole registers.
 template <class T, class Rows>
 void transpose(int64_t rows, int64_t columns, const Rows& from, T* to, int64_t to_stride);
 
