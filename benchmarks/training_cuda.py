@@ -18,7 +18,7 @@ from benchmarks.cuda import facts, require_gpu
 from benchmarks.harness import RESULTS, Timing, save, show, timing
 from benchmarks.loops import JaxLoop, TorchLoop, torch_model
 from benchmarks.networks import NETWORKS, Network
-from torchnn import ops
+from torchnn import graphs, ops
 
 NAMES = ("notes", "digits", "deep", "full-batch", "medium", "large")  # the most telling first
 MODELS = (1, 8, 64, 132, 264)
@@ -28,7 +28,7 @@ CHECKED_EPOCHS = 3
 
 
 class Engine:
-    """torchnn.ops.train_, one call an epoch, of one network or of many copies side by side."""
+    """What fit calls once an epoch, for one network or for many copies side by side."""
 
     def __init__(self, network: Network, device: str, models: int = 0) -> None:
         def own(t: torch.Tensor) -> torch.Tensor:
@@ -40,11 +40,17 @@ class Engine:
         sizes = [network.batch_size] * network.steps
         sizes[-1] = network.samples - sum(sizes[:-1])
         self.sizes = torch.tensor(sizes, dtype=torch.float64, device=device)
-        self.arguments = (x, y, None, None)
-        self.options = {
+        self.train_ = ops.train_ if models else graphs.Trainer().train_
+        self.arguments = {
+            "x": x,
+            "y": y,
+            "sample_weight": None,
+            "order": torch.arange(network.samples, device=device),
             "epoch_size": network.samples,
             "batch_size": network.batch_size,
-            "learning_rates": [network.learning_rate] * network.steps,
+            "learning_rates": torch.full(
+                (network.steps,), network.learning_rate, dtype=torch.float64, device=device
+            ),
             "loss": "binary_crossentropy_from_logits",
             "update": "gradient_descent",
             "options": dict.fromkeys(
@@ -61,7 +67,7 @@ class Engine:
 
     def epoch(self) -> torch.Tensor:
         """Queues an epoch; returns its mean loss, or that of each model."""
-        losses, _ = ops.train_(*self.arguments, **self.options)
+        losses, _ = self.train_(**self.arguments)
         return losses.double() @ self.sizes / self.sizes.sum()
 
 

@@ -198,17 +198,23 @@ inline int64_t check_network(const Tensor& x, const std::vector<Tensor>& weights
 }
 
 // What no tensor of the network tells. Returns how many slots the update rule has.
-inline int64_t check_training(int64_t epoch_size, int64_t batch_size, const Tensor& learning_rates,
-                              int64_t loss, int64_t update, const Tensor& options,
+inline int64_t check_training(const Tensor& x, int64_t epoch_size, int64_t batch_size,
+                              const Tensor& learning_rates, int64_t loss, int64_t update,
+                              const Tensor& options, const Tensor& steps_before,
                               const Tensor& steps_done) {
   STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
   STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
   STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
   STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
-  for (const Tensor* t : {&learning_rates, &options})
-    STD_TORCH_CHECK(t->is_cpu() && t->is_contiguous() && t->scalar_type() == ScalarType::Double,
-                    "learning_rates and options must be contiguous float64 on the CPU");
-  STD_TORCH_CHECK(options.numel() == 5, "there must be 5 options");
+  STD_TORCH_CHECK(learning_rates.device() == x.device() && learning_rates.is_contiguous() &&
+                      learning_rates.scalar_type() == ScalarType::Double,
+                  "learning_rates must be contiguous float64 on the device of x");
+  STD_TORCH_CHECK(options.is_cpu() && options.is_contiguous() && options.numel() == 5 &&
+                      options.scalar_type() == ScalarType::Double,
+                  "options must be 5 contiguous float64 on the CPU");
+  STD_TORCH_CHECK(steps_before.device() == x.device() && steps_before.numel() == 1 &&
+                      steps_before.scalar_type() == ScalarType::Long,
+                  "steps_before must be one int64 on the device of x");
   STD_TORCH_CHECK(steps_done.is_cpu() && steps_done.numel() == 1 &&
                       steps_done.scalar_type() == ScalarType::Long,
                   "steps_done must be one int64 on the CPU");

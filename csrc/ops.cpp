@@ -176,11 +176,11 @@ std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
-    int64_t steps_before, const std::vector<int64_t>& activations,
+    const Tensor& steps_before, const std::vector<int64_t>& activations,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
-  const int64_t slot_count =
-      check_training(epoch_size, batch_size, learning_rates, loss, update, options, steps_done);
+  const int64_t slot_count = check_training(x, epoch_size, batch_size, learning_rates, loss, update,
+                                            options, steps_before, steps_done);
   const int64_t units =
       check_network(x, weights, biases, activations, slots, slot_count, DeviceType::CPU);
   if (order) check_order(*order, x.size(0));
@@ -214,7 +214,7 @@ std::tuple<Tensor, Tensor> train_(
         .update = update,
         .options = {o[0], o[1], o[2], o[3], o[4]},
         .learning_rates = data<double>(learning_rates),
-        .steps_before = steps_before,
+        .steps_before = data<int64_t>(steps_before),
         .losses = mutable_data<T>(losses),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
         .steps_done = mutable_data<int64_t>(steps_done),
@@ -277,9 +277,9 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
   m.def(
       "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
-      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, int "
-      "steps_before, "
-      "int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
+      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
+      "Tensor steps_before, int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, "
+      "Tensor(c!)[] slots, "
       "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");
   m.def("activations() -> str");

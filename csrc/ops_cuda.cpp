@@ -211,6 +211,10 @@ struct Tensors {
 template <class T>
 void train_by_layers(const Train<T>& job, const Tensors& t) {
   const OnDevice device(t.x);
+  const int64_t step_count = torchnn::step_count(job.samples, job.epoch_size, job.batch_size);
+  const Tensor numbers = new_tensor<2>(t.x, {step_count, cuda::numbers_a_step});
+  auto* const steps = reinterpret_cast<UpdateStep<T>*>(mutable_data<T>(numbers));
+  cuda::make_steps(job, {}, steps, device.stream);
   for (cuda::Chunk batch = cuda::chunk_after(job, {}, job.batch_size); batch.rows;
        batch = cuda::chunk_after(job, batch, job.batch_size)) {
     const auto rows = [&](const Tensor& all) {
@@ -226,12 +230,14 @@ void train_by_layers(const Train<T>& job, const Tensors& t) {
     // 3. loss
     const int64_t units = a.back().size(1);
     Tensor grad = new_tensor<2>(y, {batch.rows, units});
+    const Tensor sums = new_tensor<1>(y, {cuda::loss_parts(batch.rows * units)});
     cuda::measure(
         cuda::BatchLoss<T>{
             .out = data<T>(a.back()),
             .y = data<T>(y),
             .sample_weight = t.sample_weight ? data<T>(weight) : nullptr,
             .grad_out = mutable_data<T>(grad),
+            .sums = mutable_data<T>(sums),
             .loss = job.losses + batch.step,
             .predictions = job.predictions ? job.predictions + batch.first * units : nullptr,
             .rows = batch.rows,
@@ -240,8 +246,6 @@ void train_by_layers(const Train<T>& job, const Tensors& t) {
         },
         device.stream);
     // 4. backward, 5. update
-    const UpdateStep<T> step(job.options, job.learning_rates[batch.step],
-                             job.steps_before + batch.step + 1);
     for (int64_t l = job.layer_count - 1; l >= 0; --l) {
       const TrainLayer<T>& layer = job.layers[l];
       const auto [grad_x, grad_weight, grad_bias] = dense_backward(
@@ -251,7 +255,7 @@ void train_by_layers(const Train<T>& job, const Tensors& t) {
                                        .grad = data<T>(grad_weight),
                                        .count = layer.units * layer.in_features,
                                        .place = job.update,
-                                       .step = step};
+                                       .step = steps + batch.step};
       cuda::update(parameter, device.stream);
       parameter.values = layer.bias, parameter.grad = data<T>(grad_bias);
       std::copy_n(layer.bias_slots, most_slots, parameter.slots);
@@ -299,10 +303,13 @@ cuda::Models check_models(const Tensor& x, const Tensor& y,
   return all;
 }
 
+// How to train networks in blocks of threads; no rows at once if one does not fit there, or if it
+// is a single one with batches that are better off without.
 cuda::Plan plan_of(const std::vector<Tensor>& weights, int64_t slots, int64_t batch_size) {
   const int64_t dim = weights[0].dim();
   cuda::Shape shape{{weights[0].size(dim - 1)}, slots, int64_t(weights[0].element_size())};
   for (const Tensor& weight : weights) shape.widths.push_back(weight.size(dim - 2));
+  if (dim == 2 && batch_size > cuda::most_rows_in_a_block(shape.widths)) return {};
   return cuda::make_plan(shape, batch_size, cuda::shared_limit());
 }
 
@@ -310,11 +317,11 @@ std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
-    int64_t steps_before, const std::vector<int64_t>& activations,
+    const Tensor& steps_before, const std::vector<int64_t>& activations,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
-  const int64_t slot_count =
-      check_training(epoch_size, batch_size, learning_rates, loss, update, options, steps_done);
+  const int64_t slot_count = check_training(x, epoch_size, batch_size, learning_rates, loss, update,
+                                            options, steps_before, steps_done);
   const bool many = !weights.empty() && weights[0].dim() == 3;
   const int64_t models = many ? weights[0].size(0) : 0;
   STD_TORCH_CHECK(!many || models > 0, "there must be at least one model");
@@ -350,7 +357,7 @@ std::tuple<Tensor, Tensor> train_(
         .update = update,
         .options = {o[0], o[1], o[2], o[3], o[4]},
         .learning_rates = data<double>(learning_rates),
-        .steps_before = steps_before,
+        .steps_before = data<int64_t>(steps_before),
         .losses = mutable_data<T>(losses),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
     };
@@ -365,15 +372,18 @@ std::tuple<Tensor, Tensor> train_(
   return {losses, predictions};
 }
 
-// How many rows of a batch go through a network at once in that much shared memory, 0 if it does
-// not fit, and the bytes that this takes, or would take at the least.
-std::tuple<int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths, int64_t element_size,
-                                       int64_t batch_size, int64_t shared_bytes) {
+// How many rows of a batch go through a network at once in that much shared memory, 0 if it trains
+// layer by layer; the bytes that this takes, or would take at the least; and the most rows of a
+// batch that one block of threads is given.
+std::tuple<int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths,
+                                                int64_t element_size, int64_t batch_size,
+                                                int64_t shared_bytes) {
   STD_TORCH_CHECK(widths.size() > 1 && *std::min_element(widths.begin(), widths.end()) > 0 &&
                       (element_size == 4 || element_size == 8) && batch_size > 0,
                   "there must be two positive widths or more, of 4 or 8 bytes, and a batch");
   const cuda::Plan plan = cuda::make_plan({widths, 0, element_size}, batch_size, shared_bytes);
-  return {plan.rows, plan.bytes};
+  const int64_t most_rows = cuda::most_rows_in_a_block(widths);
+  return {batch_size > most_rows ? 0 : plan.rows, plan.bytes, most_rows};
 }
 
 }  // namespace
@@ -382,7 +392,7 @@ std::tuple<int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths, int64
 STABLE_TORCH_LIBRARY_FRAGMENT(torchnn, m) {
   m.def(
       "cuda_plan(int[] widths, int element_size, int batch_size, int shared_bytes) -> "
-      "(int rows, int bytes)");
+      "(int rows, int bytes, int most_rows)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {

@@ -42,7 +42,7 @@ struct Train {
   int64_t update = 0;      // place in Updates
   UpdateOptions options{};
   const double* learning_rates = nullptr;  // (steps)
-  int64_t steps_before = 0;                // taken by earlier calls
+  const int64_t* steps_before = nullptr;   // one number: taken by earlier calls; null for none
   T* losses = nullptr;                     // (steps): the loss of each batch before its step
   T* predictions = nullptr;       // (samples, units of the last layer) before each step, or null
   int64_t* steps_done = nullptr;  // counts up while the call is at work, for another thread to see
@@ -88,17 +88,24 @@ struct Models {
 // The memory that a block of threads may have on the current device, in bytes.
 int64_t shared_limit();
 
+// What follows is given jobs whose pointers, all but layers, are the device's; steps_done, parallel
+// and threads are not looked at. Nothing waits for the device, or reads what is there: a CUDA graph
+// may record it all.
+
+// The numbers of each step, (steps) of each model or of all: as many as there are learning rates.
+template <class T>
+void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream);
+
 // Elements of device memory that train needs beside its arguments.
 template <class T>
 int64_t workspace_size(const Train<T>& job, const Models& models);
 
-// Takes as many steps as the CPU's train, each model in one block of threads. All pointers of the
-// job but layers and learning_rates are the device's; steps_done and threads are not looked at.
+// Takes as many steps as the CPU's train, each model in one block of threads.
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream);
 
-// For networks that do not fit, in which every layer of every batch is a launch of its own:
+// For networks whose every layer of every batch is a launch of its own:
 
 // A batch's loss, and from its outputs the derivative with respect to them.
 template <class T>
@@ -107,11 +114,15 @@ struct BatchLoss {
   const T* y;              // (rows, units)
   const T* sample_weight;  // (rows), or null
   T* grad_out;             // (rows, units)
+  T* sums;                 // (loss_parts): workspace
   T* loss;                 // one number
   T* predictions;          // (rows, units): a copy of out, or null
   int64_t rows, units;
   int64_t place;  // in Losses
 };
+
+// The parts that the loss of so many outputs is summed in.
+int64_t loss_parts(int64_t outputs);
 
 template <class T>
 void measure(const BatchLoss<T>& batch, Stream stream);
@@ -123,8 +134,8 @@ struct ParameterStep {
   T* slots[most_slots];
   const T* grad;
   int64_t count;
-  int64_t place;  // in Updates
-  UpdateStep<T> step;
+  int64_t place;              // in Updates
+  const UpdateStep<T>* step;  // of those that make_steps made
 };
 
 template <class T>

@@ -24,7 +24,7 @@ struct UpdateStep {
   T learning_rate, corrected_rate, decay, momentum, epsilon;
   T rest_1, rest_2;  // 1 - beta: taken in double, since 1 - float(0.999) is off by 1e-5 of itself
 
-  UpdateStep(const UpdateOptions& o, double learning_rate, int64_t t)
+  TORCHNN_FN UpdateStep(const UpdateOptions& o, double learning_rate, int64_t t)
       : learning_rate(T(learning_rate)),
         corrected_rate(T(learning_rate * std::sqrt(1 - std::pow(o.beta_2, double(t))) /
                          (1 - std::pow(o.beta_1, double(t))))),

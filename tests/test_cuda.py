@@ -33,12 +33,15 @@ MOST_REGISTERS = {
     "dense_backward_bias_kernel": 64,
     "dense_backward_kernel": 64,
     "train_kernel": 128,
+    "make_steps_kernel": 128,
     "measure_kernel": 128,
+    "add_losses_kernel": 128,
     "update_kernel": 128,
 }
-TRAINING = ("train_kernel", "measure_kernel", "update_kernel")
 # Whole networks train in float32 and float64 alone.
-KINDS_OF = {name: KINDS[:2] if name in TRAINING else KINDS for name in MOST_REGISTERS}
+KINDS_OF = {
+    name: KINDS if name.startswith(("activate", "dense")) else KINDS[:2] for name in MOST_REGISTERS
+}
 
 built = pytest.mark.skipif(
     util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"

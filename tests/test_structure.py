@@ -17,7 +17,7 @@ LAYERS = [
     "_C reference",
     "ops",
     "checks registry initializers activations layer schedules",
-    "interrupts hooks lines screen weights names data callbacks optimizer",
+    "graphs interrupts hooks lines screen weights names data callbacks optimizer",
     "dense losses metrics optimizers",
     "layers batches recipe",
     "autograd tally building",

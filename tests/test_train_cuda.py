@@ -26,35 +26,40 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @built
-def test_a_small_network_trains_in_one_launch():
-    rows, size = ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, HOPPER)
+def test_a_small_network_trains_in_one_launch_unless_its_batches_are_large():
+    widths = [400, 25, 25, 1]
+    rows, size, most_rows = ops.cuda_plan(widths, torch.float32, 32, HOPPER)
     assert rows == 32
+    assert 32 < most_rows < 1000
     # two tiles of 32 rows of x, 404 apart, and the first weight of 28 such rows, at the least
     assert 4 * (2 * 32 * 404 + 28 * 404) < size <= HOPPER
-    text = describe_on_cuda([400, 25, 25, 1], torch.float32, HOPPER)
-    assert (
-        text == "fused (many steps in one launch: the network takes 197 of 227 KB of shared memory)"
+    assert ops.cuda_plan(widths, torch.float32, most_rows, HOPPER)[0] > 0
+    assert ops.cuda_plan(widths, torch.float32, most_rows + 1, HOPPER)[0] == 0
+    assert describe_on_cuda(widths, torch.float32, HOPPER) == (
+        "fused (many steps in one launch: with batch_size=32 the network takes 197 of 227 KB of "
+        f"shared memory; layer by layer in CUDA graphs above batch_size={most_rows})"
     )
 
 
 @built
 def test_a_network_that_does_not_fit_trains_layer_by_layer_and_says_why():
-    rows, size = ops.cuda_plan((784, 512, 512, 1), torch.float32, 128, HOPPER)
+    rows, size, _ = ops.cuda_plan((784, 512, 512, 1), torch.float32, 1, HOPPER)
     assert rows == 0
     assert size > 4 * (784 * 512 + 512 * 512)
     text = describe_on_cuda([784, 512, 512, 1], torch.float32, HOPPER)
-    assert text.startswith("fused (layer by layer, since one launch would take ")
-    assert text.endswith(f" {size / 1024:,.0f} of 227 KB of shared memory)")
+    assert text.startswith("fused (layer by layer in CUDA graphs, since one launch of many steps ")
+    assert text.endswith(f" would take {size / 1024:,.0f} of 227 KB of shared memory)")
     assert "far more of 227 KB" in describe_on_cuda([10**9, 1], torch.float32, HOPPER)
 
 
 @built
 def test_less_shared_memory_takes_fewer_rows_at_once():
-    plans = [ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, k << 10) for k in (227, 163, 99)]
-    rows = [rows for rows, _ in plans]
+    limits = [k << 10 for k in (227, 163, 99)]
+    plans = [ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, limit) for limit in limits]
+    rows = [rows for rows, _, _ in plans]
     assert rows == sorted(rows, reverse=True)
     assert rows[0] > rows[-1] > 0
-    assert all(size <= k << 10 for (_, size), k in zip(plans, (227, 163, 99), strict=True))
+    assert all(size <= limit for (_, size, _), limit in zip(plans, limits, strict=True))
 
 
 @built

@@ -41,6 +41,13 @@ class Run:
     epochs: int = 1
 
     @property
+    def rows(self) -> Tensor:
+        """The row numbers of the run, in its order."""
+        if self.order is not None:
+            return self.order[self.start : self.stop]
+        return torch.arange(self.start, self.stop, device=self.samples.x.device)
+
+    @property
     def epoch_size(self) -> int:
         """The number of rows in each epoch."""
         return (self.stop - self.start) // self.epochs

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchnn import ops
+from torchnn import graphs, ops
 from torchnn.autograd import Result, has_hooks
 from torchnn.batches import Run
 from torchnn.building import is_built
@@ -100,6 +100,7 @@ class FusedEngine:
         if recipe is not None:
             self._optimizer: Any = recipe.optimizer
             self._keeps_predictions = bool(recipe.metrics)
+            self._trainer = graphs.Trainer()
 
     @property
     def steps_done(self) -> int:
@@ -109,16 +110,13 @@ class FusedEngine:
         """Takes one step for each batch of the run; Ctrl-C waits for the end of the run."""
         network, optimizer = self._network, self._optimizer
         samples: Any = self._prepare(run.samples)
-        order = None if run.order is None else run.order[run.start : run.stop]
-        if order is None:
-            samples = samples[run.start : run.stop]
         first = optimizer.iterations
         with HeldInterrupt(), torch.no_grad():
-            losses, outputs = ops.train_(
-                samples.x,
-                samples.y,
-                samples.weight,
-                order,
+            losses, outputs = self._trainer.train_(
+                x=samples.x,
+                y=samples.y,
+                sample_weight=samples.weight,
+                order=run.rows,
                 epoch_size=run.epoch_size,
                 batch_size=run.batch_size,
                 learning_rates=_rates(optimizer.learning_rate, range(first, first + len(run))),
@@ -200,12 +198,20 @@ def describe(network: Plan) -> str:
 
 def describe_on_cuda(widths: list[int], dtype: torch.dtype, shared_bytes: int) -> str:
     """The same for a network on CUDA, given the memory that a block of threads may share."""
-    rows, size = ops.cuda_plan(widths, dtype, 32, shared_bytes)
+    rows, size, most_rows = ops.cuda_plan(widths, dtype, 1, shared_bytes)
     of = f"of {shared_bytes / 1024:,.0f} KB of shared memory"
-    if rows:
-        return f"fused (many steps in one launch: the network takes {size / 1024:,.0f} {of})"
-    wanted = f"{size / 1024:,.0f}" if size else "far more"
-    return f"fused (layer by layer, since one launch would take {wanted} {of})"
+    if not rows:
+        wanted = f"{size / 1024:,.0f}" if size else "far more"
+        return (
+            f"fused (layer by layer in CUDA graphs, since one launch of many steps would take "
+            f"{wanted} {of})"
+        )
+    batch_size = min(32, most_rows)
+    _, size, _ = ops.cuda_plan(widths, dtype, batch_size, shared_bytes)
+    return (
+        f"fused (many steps in one launch: with batch_size={batch_size} the network takes "
+        f"{size / 1024:,.0f} {of}; layer by layer in CUDA graphs above batch_size={most_rows})"
+    )
 
 
 def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:

@@ -72,7 +72,7 @@ def trains_on(device: torch.device) -> bool:
 
 def cuda_plan(
     widths: Sequence[int], dtype: torch.dtype, batch_size: int, shared_bytes: int
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Returns how train_ on CUDA fits a network into the memory that a block of threads shares.
 
     Args:
@@ -82,9 +82,10 @@ def cuda_plan(
         shared_bytes: The most memory that a block may have.
 
     Returns:
-        Rows of a batch that go through at once, or 0 for a network that does not fit and trains
-        layer by layer, and the bytes that it takes, or would take at the least; 0 bytes for more
-        layers, or wider ones, than are ever counted.
+        Rows of a batch that go through at once, or 0 if the network trains layer by layer; the
+        bytes that it takes, or would take at the least, 0 for more layers, or wider ones, than are
+        ever counted; and the most rows of a batch that it is not better to train layer by layer
+        for.
     """
     return torch.ops.torchnn.cuda_plan(list(widths), dtype.itemsize, batch_size, shared_bytes)
 
@@ -154,7 +155,7 @@ def train_(
     loss: str,
     update: str,
     options: Mapping[str, float],
-    steps_before: int,
+    steps_before: int | Tensor,
     activations: Sequence[str],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -166,13 +167,14 @@ def train_(
 
     Weights, biases and slots change in place. `reference.train_` is the same in plain PyTorch. All
     tensors are on one device and contiguous, float32 or float64 where nothing else is said;
-    learning_rates and steps_done are on the CPU.
+    steps_done is on the CPU, learning_rates and steps_before may be.
 
-    On CUDA, the call returns when the work is queued. There, weights, biases and slots may have a
-    leading dimension of models, which train side by side, each in a multiprocessor of its own, if
-    they fit into its memory; x, y, sample_weight, order and learning_rates are then shared, or have
-    that dimension too, and so do the results. A row number in order that x does not have makes the
-    loss NaN in a network that fits, and is an error of the device in another.
+    On CUDA, the call returns when the work is queued; a CUDA graph may record it if learning_rates
+    and steps_before are on the device, and replays then read them anew. There, weights, biases and
+    slots may have a leading dimension of models, which train side by side, each in a multiprocessor
+    of its own, if they fit into its memory; x, y, sample_weight, order and learning_rates are then
+    shared, or have that dimension too, and so do the results. A row number in order that x does not
+    have makes the loss NaN in a network that fits, and is an error of the device in another.
 
     Args:
         x: Features, shape (N, in_features).
@@ -185,7 +187,7 @@ def train_(
         loss: A name from losses(): of the last layer's output and y, averaged over the outputs.
         update: A name from updates().
         options: The update rule's momentum, beta_1, beta_2, epsilon and weight_decay.
-        steps_before: Steps that earlier calls have taken, for Adam.
+        steps_before: Steps that earlier calls have taken, for Adam: a number, or one int64.
         activations: A name from activations() for each layer.
         weights: Shape (units, in_features) each.
         biases: Shape (units,) each, or None.
@@ -201,6 +203,11 @@ def train_(
     Raises:
         RuntimeError: A shape, dtype or device is none of these; nothing has changed then.
     """
+    rates = torch.as_tensor(learning_rates, dtype=torch.float64)
+    before = torch.as_tensor(steps_before, dtype=torch.int64)
+    if x.is_cuda:
+        rates = rates.to(x.device, non_blocking=True)
+        before = before.to(x.device, non_blocking=True)
     result = torch.ops.torchnn.train_(
         x,
         y,
@@ -208,11 +215,11 @@ def train_(
         order,
         epoch_size,
         batch_size,
-        torch.as_tensor(learning_rates, dtype=torch.float64),
+        rates,
         _LOSSES.index(loss),
         _UPDATES.index(update),
         torch.tensor([options[name] for name in _OPTIONS], dtype=torch.float64),
-        steps_before,
+        before,
         [_PLACES[name] for name in activations],
         list(weights),
         _filled_in(biases, x),
@@ -220,10 +227,13 @@ def train_(
         keep_predictions,
         steps_done,
     )
-    # The kernels write past autograd, which must know that what it may have saved has changed.
-    changed = [t for ts in (weights, biases, *slots) for t in ts if t is not None]
-    torch.autograd.graph.increment_version(changed)
+    mark_changed(weights, biases, *slots)
     return result
+
+
+def mark_changed(*tensors: Sequence[Tensor | None]) -> None:
+    """Tells autograd, past which the kernels write, that what it may have saved has changed."""
+    torch.autograd.graph.increment_version([t for ts in tensors for t in ts if t is not None])
 
 
 def predict(

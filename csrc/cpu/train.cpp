@@ -148,8 +148,9 @@ class Trainer {
     const int64_t threads = goes_by_rows(before) ? 1 : pace.threads(team.size(), before.rows);
     const int64_t parts = std::min(threads, slices_);
     const int64_t registers = padded_(before.rows) / padded_.lanes;
+    const int64_t steps_before = job_.steps_before ? *job_.steps_before : 0;
     const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
-                             job_.steps_before + before.step + 1);
+                             steps_before + before.step + 1);
     if (is_replicated_) {
       refresh_replicas(parts);
       team.run(parts, [&](int64_t part) {

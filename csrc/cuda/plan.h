@@ -156,4 +156,31 @@ inline Plan make_plan(const Shape& shape, int64_t batch_size, int64_t limit) {
   }
 }
 
+// ---- how long a step takes: estimates, until a GPU has been asked ----
+
+// Forward, grad_weight, and grad_x of all layers but the first.
+inline double products_a_row(const std::vector<int64_t>& widths) {
+  double products = 0;
+  for (size_t l = 0; l + 1 < widths.size(); ++l)
+    products += (l ? 3 : 2) * double(widths[l]) * double(widths[l + 1]);
+  return products;
+}
+
+inline constexpr double products_a_microsecond = 110'000;  // half of an H100 multiprocessor's best
+
+// A step of so many rows in one block: its products, and a microsecond a layer for its barriers.
+inline double block_microseconds(const std::vector<int64_t>& widths, int64_t rows) {
+  return double(widths.size() - 1) + products_a_row(widths) * double(rows) / products_a_microsecond;
+}
+
+// The most rows of a batch that one block takes no longer for than a launch for each part of a step
+// does: such launches, of four a layer and three for rows and loss, have all multiprocessors, so
+// that what they cost is the launches.
+inline int64_t most_rows_in_a_block(const std::vector<int64_t>& widths) {
+  constexpr double launch_microseconds = 3;  // from a CUDA graph, with the kernel's own start
+  const double layers = double(widths.size() - 1);
+  const double left = launch_microseconds * (4 * layers + 3) - layers;
+  return std::max<int64_t>(1, int64_t(left * products_a_microsecond / products_a_row(widths)));
+}
+
 }  // namespace torchnn::cuda

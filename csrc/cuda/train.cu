@@ -475,32 +475,60 @@ __global__ void __launch_bounds__(train_threads, 1)
   }
 }
 
-// ---- networks that do not fit: a launch for each part of a step ----
+// ---- the numbers of a step, and a launch for each of its parts ----
 
 constexpr int part_threads = 256, part_warps = part_threads / warp_size;
 
 template <class T>
-__global__ void __launch_bounds__(part_threads) measure_kernel(BatchLoss<T> batch) {
-  const int64_t count = batch.rows * batch.units;
-  const T share = T(1) / T(batch.rows) / T(batch.units);
-  T sum{};
-  Losses::with(batch.place, [&](auto loss) {
-    for (int64_t i = threadIdx.x; i < count; i += part_threads) {
-      const T weight = batch.sample_weight ? batch.sample_weight[i / batch.units] : T(1);
-      const T scale = share * weight, a = batch.out[i], y = batch.y[i];
-      sum += scale * loss.value(a, y);
-      if (batch.predictions) batch.predictions[i] = a;
-      batch.grad_out[i] = scale * loss.gradient(a, y);
-    }
-  });
+__global__ void __launch_bounds__(part_threads)
+    make_steps_kernel(const double* rates, const int64_t* steps_before, UpdateOptions options,
+                      int64_t step_count, UpdateStep<T>* steps, int64_t count) {
+  const int64_t before = steps_before ? *steps_before : 0;
+  for (int64_t i = blockIdx.x * int64_t(part_threads) + threadIdx.x; i < count;
+       i += gridDim.x * int64_t(part_threads))
+    steps[i] = UpdateStep<T>(options, rates[i], before + i % step_count + 1);
+}
+
+// The sum over the block, for its first thread.
+template <class T>
+__device__ T sum_of_block(T sum) {
   T* sums = shared_memory<T>();  // (warps)
 #pragma unroll
   for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
   if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = sum;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int i = 1; i < part_warps; ++i) sum += sums[i];
-  *batch.loss = sum;
+  for (int i = 1; threadIdx.x == 0 && i < part_warps; ++i) sum += sums[i];
+  __syncthreads();  // the next sum takes the same memory
+  return sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(part_threads) measure_kernel(BatchLoss<T> batch, int64_t parts) {
+  const int64_t count = batch.rows * batch.units;
+  const T share = T(1) / T(batch.rows) / T(batch.units);
+  Losses::with(batch.place, [&](auto loss) {
+    for (int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
+      T sum{};
+      for (int64_t i = part * part_threads + threadIdx.x; i < count; i += parts * part_threads) {
+        const T weight = batch.sample_weight ? batch.sample_weight[i / batch.units] : T(1);
+        const T scale = share * weight, a = batch.out[i], y = batch.y[i];
+        sum += scale * loss.value(a, y);
+        if (batch.predictions) batch.predictions[i] = a;
+        batch.grad_out[i] = scale * loss.gradient(a, y);
+      }
+      sum = sum_of_block(sum);
+      if (threadIdx.x == 0) batch.sums[part] = sum;
+    }
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(part_threads)
+    add_losses_kernel(const T* sums, int64_t count, T* loss) {
+  T sum{};
+  for (int64_t i = threadIdx.x; i < count; i += part_threads) sum += sums[i];
+  sum = sum_of_block(sum);
+  if (threadIdx.x == 0) *loss = sum;
 }
 
 template <class T>
@@ -514,7 +542,7 @@ __global__ void __launch_bounds__(part_threads) update_kernel(ParameterStep<T> p
   Updates::with(p.place, [&](auto rule) {
     for (int64_t tile = blockIdx.x; tile < tiles.count(); tile += gridDim.x) {
       const int64_t i = tile * part_threads + threadIdx.x;
-      if (i < p.count) take_step<decltype(rule)>(p.values[i], p.slots, i, p.grad[i], p.step);
+      if (i < p.count) take_step<decltype(rule)>(p.values[i], p.slots, i, p.grad[i], *p.step);
     }
   });
 }
@@ -526,16 +554,12 @@ __global__ void __launch_bounds__(part_threads) update_kernel(ParameterStep<T> p
 #define TORCHNN_LAUNCH_MICROSECONDS 50'000
 #endif
 
-// The steps that take about as long, by an estimate: a third of what one multiprocessor multiplies
-// at best, and a microsecond a layer for its barriers.
+// The steps that take about as long.
 template <class T>
 int64_t steps_a_launch(const Train<T>& job) {
-  constexpr double products_a_microsecond = 64'000;
-  double products = 0;
-  for (int64_t l = 0; l < job.layer_count; ++l)
-    products += 3 * double(job.layers[l].in_features * job.layers[l].units);
-  const double rows = double(std::min(job.batch_size, job.samples));
-  const double step = double(job.layer_count) + products * rows / products_a_microsecond;
+  std::vector<int64_t> widths{job.layers[0].in_features};
+  for (int64_t l = 0; l < job.layer_count; ++l) widths.push_back(job.layers[l].units);
+  const double step = block_microseconds(widths, std::min(job.batch_size, job.samples));
   return std::max<int64_t>(1, int64_t(TORCHNN_LAUNCH_MICROSECONDS / step));
 }
 
@@ -565,6 +589,14 @@ int64_t shared_limit() {
 }
 
 template <class T>
+void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream) {
+  const int64_t count = rate_count(job, models);
+  launch("make_steps", make_steps_kernel<T>, (count + part_threads - 1) / part_threads,
+         part_threads, 0, stream, job.learning_rates, job.steps_before, job.options,
+         step_count(job.samples, job.epoch_size, job.batch_size), steps, count);
+}
+
+template <class T>
 int64_t workspace_size(const Train<T>& job, const Models& models) {
   return models.count * gradient_size(job) + rate_count(job, models) * numbers_a_step;
 }
@@ -576,17 +608,11 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
   net.job = job, net.models = models, net.plan = plan;
   std::copy_n(job.layers, job.layer_count, net.layers);
   net.gradients = workspace, net.gradient_size = gradient_size(job);
-  T* const place = workspace + models.count * net.gradient_size;
-  net.steps = reinterpret_cast<const UpdateStep<T>*>(place);
+  auto* const steps =
+      reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);
+  make_steps(job, models, steps, stream);
+  net.steps = steps;
   net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
-  std::vector<UpdateStep<T>> steps;
-  for (int64_t i = 0; i < rate_count(job, models); ++i)
-    steps.emplace_back(job.options, job.learning_rates[i],
-                       job.steps_before + i % net.step_count + 1);
-  // Of memory that is not pinned, CUDA has a copy of its own when this returns.
-  check("the copy of the learning rates",
-        cudaMemcpyAsync(place, steps.data(), steps.size() * sizeof(UpdateStep<T>),
-                        cudaMemcpyHostToDevice, stream));
   while (net.end < net.step_count) {
     net.end = std::min(net.step_count, net.end + steps_a_launch(job));
     launch("train", train_kernel<T>, models.count, train_threads, size_t(plan.bytes), stream, net);
@@ -595,9 +621,22 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
   }
 }
 
+int64_t loss_parts(int64_t outputs) {
+  constexpr int64_t outputs_a_thread = 4, most = 1024;
+  constexpr int64_t outputs_a_part = outputs_a_thread * part_threads;
+  return std::clamp<int64_t>((outputs + outputs_a_part - 1) / outputs_a_part, 1, most);
+}
+
 template <class T>
 void measure(const BatchLoss<T>& batch, Stream stream) {
-  launch("measure", measure_kernel<T>, 1, part_threads, part_warps * sizeof(T), stream, batch);
+  BatchLoss<T> own = batch;
+  const int64_t parts = loss_parts(batch.rows * batch.units);
+  if (parts == 1) own.sums = batch.loss;
+  launch("measure", measure_kernel<T>, parts, part_threads, part_warps * sizeof(T), stream, own,
+         parts);
+  if (parts > 1)
+    launch("add_losses", add_losses_kernel<T>, 1, part_threads, part_warps * sizeof(T), stream,
+           static_cast<const T*>(batch.sums), parts, batch.loss);
 }
 
 template <class T>
@@ -606,10 +645,11 @@ void update(const ParameterStep<T>& parameter, Stream stream) {
          parameter);
 }
 
-#define TORCHNN_INSTANTIATE(T)                                                  \
-  template int64_t workspace_size(const Train<T>&, const Models&);              \
-  template void train(const Train<T>&, const Models&, const Plan&, T*, Stream); \
-  template void measure(const BatchLoss<T>&, Stream);                           \
+#define TORCHNN_INSTANTIATE(T)                                                      \
+  template void make_steps(const Train<T>&, const Models&, UpdateStep<T>*, Stream); \
+  template int64_t workspace_size(const Train<T>&, const Models&);                  \
+  template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);     \
+  template void measure(const BatchLoss<T>&, Stream);                               \
   template void update(const ParameterStep<T>&, Stream);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)

@@ -208,8 +208,10 @@ void check(const Case& c) {
     }
     network.push_back(layer);
   }
-  std::vector<double> rates(sets * steps);
-  for (size_t i = 0; i < rates.size(); ++i) rates[i] = 0.1 / double(1 + i % 3);
+  std::vector<double> rate_values(sets * steps);
+  for (size_t i = 0; i < rate_values.size(); ++i) rate_values[i] = 0.1 / double(1 + i % 3);
+  const Array<double> rates(rate_values);
+  const Array<int64_t> steps_before(std::vector<int64_t>{3});
   Train<T> job{.layers = network.data(),
                .layer_count = layers,
                .x = x.data(),
@@ -221,7 +223,7 @@ void check(const Case& c) {
   if (c.order) job.order = order.data();
   if (c.predictions) job.predictions = kept.data();
   job.loss = c.loss, job.update = c.update, job.learning_rates = rates.data();
-  job.options = {0.9, 0.9, 0.999, 1e-3, 0.1}, job.steps_before = 3;
+  job.options = {0.9, 0.9, 0.999, 1e-3, 0.1}, job.steps_before = steps_before.data();
   cuda::Models models{.count = m, .rows = c.rows};
   if (c.own_data) {
     models.x = c.rows * stride, models.y = c.rows * outputs, models.sample_weight = c.rows;
@@ -270,8 +272,7 @@ void check(const Case& c) {
       }
       exact.losses.push_back(loss_of_batch);
       const double rate = rates[(c.own_data ? model * steps : 0) + step];
-      exact.step(c, UpdateStep<double>(job.options, rate, job.steps_before + step + 1), weight,
-                 bias);
+      exact.step(c, UpdateStep<double>(job.options, rate, 3 + step + 1), weight, bias);
     }
   }
 
@@ -359,7 +360,7 @@ void check_a_row_that_is_not_there() {
     const Array<int64_t> order(std::vector<int64_t>{0, 1, bad, 2});
     Array<float> losses(2);
     const TrainLayer<float> layer{4, 1, 0, weight.data(), bias.data(), {}, {}};
-    const double rates[2] = {0, 0};
+    const Array<double> rates(std::vector<double>{0, 0});
     Train<float> job{.layers = &layer,
                      .layer_count = 1,
                      .x = x.data(),
@@ -367,7 +368,7 @@ void check_a_row_that_is_not_there() {
                      .samples = 4,
                      .batch_size = 2};
     job.y = y.data(), job.order = order.data(), job.losses = losses.data();
-    job.epoch_size = 4, job.learning_rates = rates;
+    job.epoch_size = 4, job.learning_rates = rates.data();
     const cuda::Models models{.count = 1, .rows = 3};
     const cuda::Plan plan = cuda::make_plan({{4, 1}, 0, sizeof(float)}, 2, 1 << 16);
     Array<float> workspace(cuda::workspace_size(job, models));
@@ -378,14 +379,16 @@ void check_a_row_that_is_not_there() {
 }
 
 void check_the_parts_of_a_step() {
-  const int64_t rows = 301, units = 3;
+  const int64_t rows = 1301, units = 3, parts = cuda::loss_parts(rows * units);
+  expect(parts > 2 && cuda::loss_parts(1) == 1, "a large batch's loss is summed in parts");
   auto out = Array<double>(rows * units).fill(1), y = Array<double>(rows * units).fill(1);
   auto weight = Array<double>(rows).fill(1);
-  Array<double> grad(rows * units), loss(1), kept(rows * units);
+  Array<double> grad(rows * units), sums(parts), loss(1), kept(rows * units);
   const cuda::BatchLoss<double> batch{.out = out.data(),
                                       .y = y.data(),
                                       .sample_weight = weight.data(),
                                       .grad_out = grad.data(),
+                                      .sums = sums.data(),
                                       .loss = loss.data(),
                                       .predictions = kept.data(),
                                       .rows = rows,
@@ -405,7 +408,20 @@ void check_the_parts_of_a_step() {
                        kept.exact(0, rows * units));
   expect_close<double>({}, "measure: grad_out", exact, grad.exact(0, rows * units));
 
-  const UpdateStep<double> step({0.9, 0.9, 0.999, 1e-3, 0.1}, 0.1, 2);
+  const Array<double> rates(std::vector<double>{0.3, 0.1});
+  const TrainLayer<double> layer{units, units, 0, nullptr, nullptr, {}, {}};
+  Train<double> job{.layers = &layer,
+                    .layer_count = 1,
+                    .x = nullptr,
+                    .x_stride = units,
+                    .samples = 2,
+                    .batch_size = 1};
+  job.epoch_size = 2, job.learning_rates = rates.data();
+  job.options = {0.9, 0.9, 0.999, 1e-3, 0.1};
+  Array<double> numbers(2 * cuda::numbers_a_step);
+  auto* const steps = reinterpret_cast<UpdateStep<double>*>(numbers.data());
+  cuda::make_steps(job, {}, steps, nullptr);
+  const UpdateStep<double> step(job.options, rates[1], 2);
   auto m = Array<double>(rows * units).fill(1), v = Array<double>(rows * units).zero();
   std::vector<double> values;
   for (int64_t i = 0; i < rows * units; ++i) {
@@ -415,7 +431,7 @@ void check_the_parts_of_a_step() {
   }
   cuda::update(
       cuda::ParameterStep<double>{
-          out.data(), {m.data(), v.data()}, grad.data(), rows * units, 3, step},
+          out.data(), {m.data(), v.data()}, grad.data(), rows * units, 3, steps + 1},
       nullptr);
   out.fetch();
   expect_close<double>({}, "update", values, out.exact(0, rows * units));
@@ -432,6 +448,9 @@ void check_plans() {
   expect(plan({784, 512, 512, 1}, hopper, 128).bytes > hopper,
          "and it is known what it would take");
   expect(plan(std::vector<int64_t>(66, 4), hopper, 4).rows == 0, "65 layers are too many");
+  const int64_t most = cuda::most_rows_in_a_block({400, 25, 25, 1});
+  expect(most > 32 && most < 1000, "one block is for small batches");
+  expect(cuda::most_rows_in_a_block({int64_t(1) << 40, 1 << 20}) == 1, "and no product overflows");
   expect(plan({int64_t(1) << 40, 1 << 20}, hopper, 4).rows == 0, "no width overflows");
   for (int64_t limit = 1 << 12; limit <= hopper; limit += 1 << 12)
     expect(plan({100, 30, 1}, limit, 200).bytes <= limit || !plan({100, 30, 1}, limit, 200).rows,
