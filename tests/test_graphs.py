@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_train_op import SLOTS, clone, job
 
-from torchnn import Sequential, graphs, losses, ops, optimizers
+from torchnn import Sequential, graphs, losses, ops, optimizers, schedules
 from torchnn.layers import Dense
 from torchnn.utils import set_random_seed
 
@@ -168,26 +168,57 @@ def test_on_the_cpu_nothing_is_recorded():
     assert not graphs.Trainer()._is_recorded(arguments)
 
 
+def compiled(rate, device="cpu", widths=(8, 4)):
+    set_random_seed(3)
+    model = Sequential([*(Dense(width, "tanh") for width in widths), Dense(1, "sigmoid")])
+    model.to(device, torch.float64)
+    model.compile(optimizers.Adam(rate), losses.BinaryCrossentropy(), ["accuracy"], engine="fused")
+    return model
+
+
+def fitted(model, rows, batch_size, features=6):
+    """What some 300 steps of fit give: losses, accuracies, predictions."""
+    x = torch.randn(rows, features, generator=torch.Generator().manual_seed(0)).double()
+    y = (x[:, :1] > 0).double()
+    epochs = -(-300 // -(-rows // batch_size))
+    history = model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0).history
+    outputs = model.predict(x, verbose=0)
+    return [*map(torch.tensor, (history["loss"], history["accuracy"])), torch.from_numpy(outputs)]
+
+
+RUNS = [(4, 1000), (100, 310), (300, 300)]  # batch size, rows
+
+
+@pytest.mark.parametrize("rate", [0.1, schedules.ExponentialDecay(0.1, 100, 0.5)])
+@pytest.mark.parametrize(("batch_size", "rows"), RUNS)
+def test_fit_with_replays_is_fit_without(batch_size, rows, rate, monkeypatch):
+    expected = fitted(compiled(rate), rows, batch_size)
+    model = compiled(rate)
+    recorder = Recorder({name: [] for name in STATE})
+
+    def record(function):
+        slots = [list(slot) for slot in model.optimizer.slots.values()]
+        recorder.state = flat([[p.data for p in model.parameters()], slots])
+        return recorder(function)
+
+    monkeypatch.setattr(graphs.Trainer, "_is_recorded", lambda *_: True)
+    monkeypatch.setattr(graphs, "record", record)
+    assert all(map(torch.equal, fitted(model, rows, batch_size), expected))
+    assert recorder.replayed
+
+
 @gpu
 @pytest.mark.skipif(util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels")
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("rate", [0.1, optimizers.schedules.ExponentialDecay(0.1, 100, 0.5)])
-@pytest.mark.parametrize(("batch_size", "rows"), [(4, 1000), (100, 300), (300, 300)])
+@pytest.mark.parametrize("rate", [0.1, schedules.ExponentialDecay(0.1, 100, 0.5)])
+@pytest.mark.parametrize(("batch_size", "rows"), RUNS)
 def test_fit_on_cuda_layer_by_layer_is_fit_on_the_cpu(batch_size, rows, rate, monkeypatch):
-    recorded = []
-    record = graphs.record
+    recorded, record = [], graphs.record
     monkeypatch.setattr(graphs, "record", lambda f: recorded.append(f) or record(f))
-    found = []
-    for device in ("cpu", "cuda"):
-        set_random_seed(3)
-        x = torch.randn(rows, 200, dtype=torch.float64)
-        y = (x[:, :1] > 0).double()
-        model = Sequential([Dense(300, "tanh"), Dense(200, "tanh"), Dense(1, "sigmoid")])
-        model.to(device, torch.float64)
-        model.compile(optimizers.Adam(rate), losses.BinaryCrossentropy(), engine="fused")
-        history = model.fit(
-            x, y, batch_size=batch_size, epochs=200 // (rows // batch_size), verbose=0
-        )
-        found.append(torch.tensor(history.history["loss"]))
+    found = [
+        fitted(compiled(rate, device, (300, 200)), rows, batch_size, features=200)
+        for device in ("cpu", "cuda")
+    ]
     assert recorded
-    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-9)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
