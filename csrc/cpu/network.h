@@ -19,7 +19,9 @@ struct Chunk {
   int64_t step = 0;
   int64_t first = 0, rows = 0;
   T share = 0;                           // of a sample in the loss of its batch
-  bool is_first = true, is_last = true;  // of its batch
+  T* loss = nullptr;                     // where its own is added
+  int64_t gradient = 0;                  // of those that are put aside, the one it belongs to
+  bool is_first = true, is_last = true;  // of those whose loss and gradient are added up
 };
 
 // Rounds counts up to whole registers.
@@ -67,7 +69,7 @@ struct Layer : TrainLayer<T> {
   ActivationCalls<T> calls;
   int64_t slot_count;
   Parameter<T> w, b;
-  T *weight_gradient, *bias_gradient;
+  T *weight_gradient, *bias_gradient;  // (gradients) like w and b
   T* x_t;          // (in_features, rows): the input, transposed: the output of the layer before
   T* x;            // (rows, w.stride): the input
   T* out;          // (units, rows)
@@ -81,7 +83,8 @@ struct Layer : TrainLayer<T> {
         slot_count(slot_count),
         stride(stride) {}
 
-  void take_parameters(Pieces<T>& memory, bool puts_gradients_aside) {
+  // gradients: how many may be put aside.
+  void take_parameters(Pieces<T>& memory, int64_t gradients) {
     const Padding<T> padded;
     const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
     const int64_t size = this->units * in_stride;
@@ -91,8 +94,8 @@ struct Layer : TrainLayer<T> {
       w.slots[s] = memory.take(size);
       b.slots[s] = memory.take(out_stride);
     }
-    weight_gradient = puts_gradients_aside ? memory.take(size) : nullptr;
-    bias_gradient = memory.take(out_stride);
+    weight_gradient = gradients ? memory.take(gradients * size) : nullptr;
+    bias_gradient = memory.take(std::max<int64_t>(gradients, 1) * out_stride);
   }
 
   void take_inputs(Pieces<T>& memory, T* outputs_before) {
@@ -145,6 +148,21 @@ struct Layer : TrainLayer<T> {
       std::copy(from.weight_gradient, from.weight_gradient + this->units * w.stride,
                 weight_gradient);
     std::copy(from.bias_gradient, from.bias_gradient + b.stride, bias_gradient);
+  }
+
+  // Takes parameters and gradients of another for its own.
+  void borrow(const Layer& from) {
+    w = from.w, b = from.b;
+    weight_gradient = from.weight_gradient, bias_gradient = from.bias_gradient;
+  }
+
+  // Adds so many gradients up, in their order, in the first: of features begin ... end - 1, and of
+  // the bias where they are the first ones.
+  void add_gradients(int64_t count, int64_t begin, int64_t end) const {
+    if (begin == end) return;
+    add_up(count, this->units * w.stride, this->units, end - begin, w.stride,
+           weight_gradient + begin, weight_gradient + begin);
+    if (begin == 0) add_up(count, b.stride, 1, b.stride, b.stride, bias_gradient, bias_gradient);
   }
 
   // out = bias + x @ weight.T
@@ -233,8 +251,8 @@ struct Layer : TrainLayer<T> {
             .weight = w,
             .bias = b,
             .has_bias = this->bias != nullptr,
-            .weight_gradient = weight_gradient,
-            .bias_gradient = bias_gradient,
+            .weight_gradient = weight_gradient + chunk.gradient * this->units * w.stride,
+            .bias_gradient = bias_gradient + chunk.gradient * b.stride,
             .is_first = chunk.is_first,
             .is_last = chunk.is_last,
             .step = step,

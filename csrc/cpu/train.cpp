@@ -7,6 +7,8 @@
 #include "../train.h"
 
 #include <atomic>
+#include <memory>
+#include <utility>
 
 #include "network.h"
 #include "team.h"
@@ -27,13 +29,25 @@ constexpr int64_t products_a_slice = 1 << 15;
 constexpr int64_t products_worth_sharing = 1 << 18;
 
 template <class T>
+UpdateStep<T> make_step(const Train<T>& job, int64_t i) {
+  return {job.options, job.learning_rates[i], (job.steps_before ? *job.steps_before : 0) + i + 1};
+}
+
+template <class T>
+void count_step(const Train<T>& job) {
+  std::atomic_ref<int64_t>(*job.steps_done).fetch_add(1, std::memory_order_relaxed);
+}
+
+template <class T>
 class Trainer {
  public:
-  explicit Trainer(const Train<T>& job) : job_(job) {
+  // gradients: how many may be put aside, if that is not for the Trainer to say.
+  explicit Trainer(const Train<T>& job, int64_t gradients = 0) : job_(job) {
     int64_t slot_count = 0;
     Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
-    puts_gradients_aside_ =
+    const bool puts_gradients_aside =
         job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
+    gradients_ = std::max<int64_t>(gradients, puts_gradients_aside);
     stride_ = padded_(std::min({job.batch_size, job.samples, chunk_rows}));
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
@@ -53,18 +67,12 @@ class Trainer {
     for (Layer<T>& layer : replicas_[0].layers) layer.read();
   }
 
-  // As many as find work in every chunk; in a call that is over before a helper has woken up, one.
-  int64_t most_threads() const {
-    constexpr double short_call = 1e7;  // products: some 200 us
-    double products = 0;
-    for (int64_t l = 0; l < job_.layer_count; ++l)
-      products += 3 * double(job_.layers[l].in_features * job_.layers[l].units);
-    if (products * double(job_.samples) < short_call) return 1;
-    return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
+  // As many as find work in every chunk.
+  int64_t most_threads(int64_t threads) const {
+    return std::min(threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
   }
 
   void train(Team& team, Pace& pace) {
-    Chunk<T> before;
     for (int64_t begin = 0, end, step = 0; begin < job_.samples; begin = end, ++step) {
       const int64_t end_of_epoch = (begin / job_.epoch_size + 1) * job_.epoch_size;
       end = std::min({begin + job_.batch_size, end_of_epoch, job_.samples});
@@ -73,14 +81,62 @@ class Trainer {
                              .first = first,
                              .rows = std::min(chunk_rows, end - first),
                              .share = T(1) / T(end - begin),
+                             .loss = job_.losses + step,
                              .is_first = first == begin,
                              .is_last = first + chunk_rows >= end};
-        advance(team, pace, before, chunk);
-        before = chunk;
+        advance(team, pace, chunk);
       }
     }
-    advance(team, pace, before, Chunk<T>());
+    advance(team, pace, Chunk<T>());
+    write_back();
+  }
+
+  void write_back() {
     for (Layer<T>& layer : replicas_[0].layers) layer.write_back();
+  }
+
+  const std::vector<Layer<T>>& layers() const { return replicas_[0].layers; }
+
+  // Takes parameters and gradients of another's layers for its own.
+  void borrow(const std::vector<Layer<T>>& layers) {
+    for (size_t l = 0; l < layers.size(); ++l) replicas_[0].layers[l].borrow(layers[l]);
+  }
+
+  // Finishes a chunk, all but its first layer's product, and begins the next one with that.
+  void advance(Team& team, Pace& pace, const Chunk<T>& chunk) {
+    const Chunk<T> before = std::exchange(before_, chunk);
+    list_rows(chunk);
+    std::swap(products_, products_before_);
+    // Going by rows reads all of the first layer, and is too little work to share.
+    const int64_t threads = goes_by_rows(before) ? 1 : pace.threads(team.size(), before.rows);
+    const int64_t parts = std::min(threads, slices_);
+    const int64_t registers = padded_(before.rows) / padded_.lanes;
+    const UpdateStep<T> step = make_step(job_, before.step);
+    if (is_replicated_) {
+      refresh_replicas(parts);
+      team.run(parts, [&](int64_t part) {
+        back_propagate(replicas_[part], before, 0, registers);
+        update(replicas_[part], before, step, 0, 1);
+        run_slices(replicas_[part], before, step, chunk, part, parts);
+      });
+    } else {
+      const int64_t row_parts = std::clamp<int64_t>(registers, 1, threads);
+      team.run(row_parts, [&](int64_t part) {
+        back_propagate(replicas_[0], before, registers * part / row_parts,
+                       registers * (part + 1) / row_parts);
+      });
+      team.run(parts, [&](int64_t part) {
+        update(replicas_[0], before, step, part, parts);
+        run_slices(replicas_[0], before, step, chunk, part, parts);
+      });
+    }
+    if (before.rows) report(before);
+  }
+
+  void advance(const Chunk<T>& chunk) {
+    Team alone(1);
+    Pace pace;
+    advance(alone, pace, chunk);
   }
 
   void predict() {
@@ -108,7 +164,7 @@ class Trainer {
 
   void take_memory(Pieces<T>& memory) {
     Layer<T>& shared = replicas_[0].layers[0];
-    shared.take_parameters(memory, puts_gradients_aside_);
+    shared.take_parameters(memory, gradients_);
     shared.take_inputs(memory, nullptr);
     for (Replica& replica : replicas_) {
       for (size_t l = 0; l < replica.layers.size(); ++l) {
@@ -116,7 +172,7 @@ class Trainer {
         if (l == 0) {
           layer = shared;
         } else {
-          layer.take_parameters(memory, puts_gradients_aside_);
+          layer.take_parameters(memory, gradients_);
           layer.take_inputs(memory, replica.layers[l - 1].out);
         }
         layer.take_outputs(memory);
@@ -140,38 +196,6 @@ class Trainer {
       x_[i] = i < chunk.rows ? job_.x + row_of(chunk.first + i) * job_.x_stride : zeros_;
   }
 
-  // Finishes a chunk, all but its first layer's product, and begins the next one with that.
-  void advance(Team& team, Pace& pace, const Chunk<T>& before, const Chunk<T>& chunk) {
-    list_rows(chunk);
-    std::swap(products_, products_before_);
-    // Going by rows reads all of the first layer, and is too little work to share.
-    const int64_t threads = goes_by_rows(before) ? 1 : pace.threads(team.size(), before.rows);
-    const int64_t parts = std::min(threads, slices_);
-    const int64_t registers = padded_(before.rows) / padded_.lanes;
-    const int64_t steps_before = job_.steps_before ? *job_.steps_before : 0;
-    const UpdateStep<T> step(job_.options, job_.learning_rates[before.step],
-                             steps_before + before.step + 1);
-    if (is_replicated_) {
-      refresh_replicas(parts);
-      team.run(parts, [&](int64_t part) {
-        back_propagate(replicas_[part], before, 0, registers);
-        update(replicas_[part], before, step, 0, 1);
-        run_slices(replicas_[part], before, step, chunk, part, parts);
-      });
-    } else {
-      const int64_t row_parts = std::clamp<int64_t>(registers, 1, threads);
-      team.run(row_parts, [&](int64_t part) {
-        back_propagate(replicas_[0], before, registers * part / row_parts,
-                       registers * (part + 1) / row_parts);
-      });
-      team.run(parts, [&](int64_t part) {
-        update(replicas_[0], before, step, part, parts);
-        run_slices(replicas_[0], before, step, chunk, part, parts);
-      });
-    }
-    if (before.rows) report(before);
-  }
-
   // A thread that joins, or joins again, begins with the parameters of the first.
   void refresh_replicas(int64_t parts) {
     for (; fresh_ < parts; ++fresh_)
@@ -182,11 +206,10 @@ class Trainer {
 
   void report(const Chunk<T>& chunk) {
     const T* losses = replicas_[0].losses;
-    T& loss = job_.losses[chunk.step];
-    if (chunk.is_first) loss = 0;
+    T loss = chunk.is_first ? T(0) : *chunk.loss;
     for (int64_t i = 0; i < chunk.rows; ++i) loss += losses[i];
-    if (chunk.is_last)
-      std::atomic_ref<int64_t>(*job_.steps_done).fetch_add(1, std::memory_order_relaxed);
+    *chunk.loss = loss;
+    if (chunk.is_last) count_step(job_);
   }
 
   void run_slices(Replica& replica, const Chunk<T>& before, const UpdateStep<T>& step,
@@ -354,7 +377,9 @@ class Trainer {
   const Padding<T> padded_;
   int64_t stride_;           // between the features of a chunk: its rows, in whole registers
   int64_t blocks_, slices_;  // of the first layer's features
-  bool is_replicated_, puts_gradients_aside_;
+  bool is_replicated_;
+  Chunk<T> before_;    // in work
+  int64_t gradients_;  // that may be put aside
   int64_t fresh_ = 1;  // replicas whose parameters are those of the first
   std::vector<Replica> replicas_;
   Pieces<T> memory_;
@@ -362,6 +387,99 @@ class Trainer {
   T* zeros_;
   std::vector<const T*> rows_;
   const T **x_, **x_before_;  // where the rows of this chunk lie, and those of the one before
+};
+
+// Large batches of small networks are cut into shares, each of some chunks and with a gradient of
+// its own. A thread takes whole shares, so that threads meet twice a batch and not in every chunk.
+template <class T>
+class LargeBatches {
+ public:
+  explicit LargeBatches(const Train<T>& job) : job_(job), most_shares_(most_shares(job)) {
+    job_.threads = 1;  // each worker is one
+    workers_.resize(most_shares_), losses_.resize(most_shares_);
+    workers_[0] = std::make_unique<Trainer<T>>(job_, most_shares_);
+    network_ = workers_[0]->layers();
+  }
+
+  static bool suits(const Train<T>& job) {
+    return std::min({job.batch_size, job.epoch_size, job.samples}) > chunk_rows &&
+           most_shares(job) > 1;
+  }
+
+  int64_t most_threads(int64_t threads) const { return std::min(threads, most_shares_); }
+
+  void train(Team& team, Pace& pace) {
+    for (int64_t begin = 0, end, step = 0; begin < job_.samples; begin = end, ++step) {
+      const int64_t end_of_epoch = (begin / job_.epoch_size + 1) * job_.epoch_size;
+      end = std::min({begin + job_.batch_size, end_of_epoch, job_.samples});
+      take_step(team, pace, step, begin, end);
+    }
+    workers_[0]->write_back();
+  }
+
+ private:
+  // As many as there is room for in the second-level cache (measured: docs/log.md). It follows from
+  // the network alone, since it decides in which order products are summed.
+  static int64_t most_shares(const Train<T>& job) {
+    int64_t weights = 0;
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      weights += job.layers[l].in_features * job.layers[l].units;
+    return weights <= 1 << 14 ? 8 : weights <= 1 << 16 ? 4 : 1;
+  }
+
+  void take_step(Team& team, Pace& pace, int64_t number, int64_t begin, int64_t end) {
+    const int64_t chunks = (end - begin + chunk_rows - 1) / chunk_rows;
+    const int64_t shares = std::min(most_shares_, chunks);
+    const int64_t parts = std::min(shares, pace.threads(team.size(), end - begin));
+    team.run(parts, [&](int64_t part) {
+      for (int64_t s = shares * part / parts; s < shares * (part + 1) / parts; ++s)
+        for (int64_t c = chunks * s / shares; c < chunks * (s + 1) / shares; ++c)
+          worker(part).advance({.step = number,
+                                .first = begin + c * chunk_rows,
+                                .rows = std::min(chunk_rows, end - begin - c * chunk_rows),
+                                .share = T(1) / T(end - begin),
+                                .loss = &losses_[s],
+                                .gradient = s,
+                                .is_first = c == chunks * s / shares,
+                                .is_last = false});
+      worker(part).advance({});
+    });
+    const UpdateStep<T> step = make_step(job_, number);
+    team.run(parts, [&](int64_t part) { update(shares, step, part, parts); });
+    T& loss = job_.losses[number] = 0;
+    for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
+    count_step(job_);
+  }
+
+  // That of a thread, in memory of that thread.
+  Trainer<T>& worker(int64_t part) {
+    if (!workers_[part]) {
+      workers_[part] = std::make_unique<Trainer<T>>(job_);
+      workers_[part]->borrow(network_);
+    }
+    return *workers_[part];
+  }
+
+  // The step that the gradients of all shares call for, in a part of the features of each layer.
+  void update(int64_t shares, const UpdateStep<T>& step, int64_t part, int64_t parts) const {
+    const Chunk<T> all{.is_first = false};
+    const int64_t width = block_features<T>();
+    for (const Layer<T>& layer : network_) {
+      const int64_t features = Padding<T>()(layer.in_features);
+      const int64_t blocks = update_tile_count<T>(1, features);
+      const int64_t tiles = update_tile_count<T>(layer.units, width);  // of a block
+      const int64_t begin = blocks * part / parts, end = blocks * (part + 1) / parts;
+      layer.add_gradients(shares, begin * width, std::min(end * width, features));
+      update_tiles(layer.update(all, step, job_.update), StridedRows<T>{layer.x, layer.w.stride},
+                   tiles * begin, tiles * end);
+    }
+  }
+
+  Train<T> job_;
+  std::vector<std::unique_ptr<Trainer<T>>> workers_;  // (threads), each made when it is needed
+  std::vector<Layer<T>> network_;                     // with the parameters of all workers
+  const int64_t most_shares_;
+  std::vector<T> losses_;  // (shares)
 };
 
 // What the clock has said of such a network is kept for this thread's next call.
@@ -376,13 +494,20 @@ Pace& pace_of(const Train<T>& job) {
   return pace;
 }
 
-}  // namespace
-
+// A call that is over before a helper has woken up.
 template <class T>
-void train(const Train<T>& job) {
-  if (job.samples == 0) return;
-  Trainer<T> trainer(job);
-  const int64_t threads = trainer.most_threads();
+bool is_short(const Train<T>& job) {
+  constexpr double products_of_short_calls = 1e7;  // some 200 us
+  double products = 0;
+  for (int64_t l = 0; l < job.layer_count; ++l)
+    products += 3 * double(job.layers[l].in_features * job.layers[l].units);
+  return products * double(job.samples) < products_of_short_calls;
+}
+
+template <class Engine, class T>
+void train_with(const Train<T>& job) {
+  Engine trainer(job);
+  const int64_t threads = is_short(job) ? 1 : trainer.most_threads(job.threads);
   Team team(threads);
   Pace& pace = pace_of(job);
   if (threads == 1) return trainer.train(team, pace);
@@ -394,6 +519,17 @@ void train(const Train<T>& job) {
   job.parallel(
       threads, [](void* context, int64_t i) { (*static_cast<decltype(part)*>(context))(i); },
       &part);
+}
+
+}  // namespace
+
+template <class T>
+void train(const Train<T>& job) {
+  if (job.samples == 0) return;
+  if (LargeBatches<T>::suits(job))
+    train_with<LargeBatches<T>>(job);
+  else
+    train_with<Trainer<T>>(job);
 }
 
 template <class T>

@@ -121,7 +121,9 @@ int main() {
       {"rows and tiles shared", {100, 128, 130, 1}, 700, 128, 3},
       {"short batches that go by rows", {200, 25, 25, 1}, 1506, 19, 0},
       {"only batches that go by rows", {70, 64, 20, 2}, 800, 3, 2},
-      {"chunks of a large batch", {200, 25, 25, 1}, 24000, 1500, 0},
+      {"shares of a large batch", {200, 25, 25, 1}, 24000, 1500, 0},
+      {"few shares, and an odd number of chunks", {90, 200, 9, 1}, 4000, 900, 2},
+      {"chunks of a large batch, one after the other", {300, 230, 1}, 3000, 300, 3},
   };
   int failures = 0;
   for (const Problem& problem : problems) {

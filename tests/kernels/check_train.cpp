@@ -139,8 +139,9 @@ int check_all(const char* what) {
     failures += check(what, Problem<T>({16, 25, 13, 1}, 33, 16, update));
     failures += check(what, Problem<T>({33, 40, 2}, 10, 1, update));
   }
-  failures += check(what, Problem<T>({32, 17, 1}, 300, 300, 0));  // chunks of a large batch
-  failures += check(what, Problem<T>({300, 300, 1}, 9, 9, 0));    // a packed layer
+  failures += check(what, Problem<T>({32, 17, 1}, 300, 300, 0));    // shares of a large batch
+  failures += check(what, Problem<T>({300, 230, 1}, 200, 200, 1));  // chunks of a larger network
+  failures += check(what, Problem<T>({300, 300, 1}, 9, 9, 0));      // a packed layer
   return failures;
 }
 
