@@ -125,11 +125,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.device == "cuda":
-        rows = dense_cuda.benchmark(options.activation, options.seconds)
+        rows, are_right = dense_cuda.benchmark(options.activation, options.seconds)
         if options.save:
             print("written:", save(options.save, rows, options.folder, **cuda.facts()))
         dense_cuda.print_table(rows, options.activation)
-        return
+        raise SystemExit(not are_right)
     rows = [row for threads in options.threads for row in benchmark(threads, options.activation)]
     print_table(rows, options.activation)
     if options.save:

@@ -29,17 +29,22 @@ END
 
 summary=() failed=0
 
-# step NAME SECONDS COMMAND...: runs it in sight, and into $OUT/gpu-NAME.log.
+# note NAME START CODE LIMIT: adds a step that began at START and ended with CODE to the summary.
+note() {
+  local verdict=passed
+  if (($3 == 124 || $3 == 137)); then verdict="stopped after $4 s"
+  elif (($3 != 0)); then verdict="failed ($3)"; fi
+  [[ $verdict == passed ]] || failed=1
+  summary+=("$(printf '%-14s %5d s  %s' "$1" $((SECONDS - $2)) "$verdict")")
+}
+
+# step NAME LIMIT COMMAND...: runs it in sight, and into $OUT/gpu-NAME.log.
 step() {
-  local name=$1 limit=$2 start=$SECONDS verdict=passed
+  local name=$1 limit=$2 start=$SECONDS
   shift 2
   echo "== $name"
   timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$OUT/gpu-$name.log"
-  local code=${PIPESTATUS[0]}
-  if ((code == 124 || code == 137)); then verdict="stopped after $limit s"
-  elif ((code != 0)); then verdict="failed ($code)"; fi
-  [[ $verdict == passed ]] || failed=1
-  summary+=("$(printf '%-12s %5d s  %s' "$name" $((SECONDS - start)) "$verdict")")
+  note "$name" "$start" "${PIPESTATUS[0]}" "$limit"
 }
 
 sanitize() {
@@ -50,6 +55,12 @@ sanitize() {
 }
 
 step build 90 "$PYTHON" setup.py --quiet build_ext --inplace
+# The tests that run kernels on CPU threads take minutes, and none of the GPU: they go on beside the
+# rest until there is something to time.
+cpu_tests=(tests/test_simt.py tests/test_kernels.py) cpu_start=$SECONDS
+timeout --kill-after=5 300 "$PYTHON" -m pytest -q -p no:cacheprovider "${cpu_tests[@]}" \
+  > "$OUT/gpu-suite-cpu.log" 2>&1 &
+cpu_suite=$!
 step kernels 50 bash -c 'for name in dense train; do
   nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -lineinfo -arch=native \
     -DTORCHNN_TRAIN_THREADS=512 -x cu "tests/simt/check_$name.cpp" -o "build/check_$name" \
@@ -57,7 +68,10 @@ step kernels 50 bash -c 'for name in dense train; do
 sanitize memcheck
 sanitize racecheck
 sanitize initcheck
-step suite 170 "$PYTHON" -m pytest -q -p no:cacheprovider
+step suite 170 "$PYTHON" -m pytest -q -p no:cacheprovider "${cpu_tests[@]/#/--ignore=}"
+wait "$cpu_suite"
+note suite-cpu "$cpu_start" $? 300
+tail -3 "$OUT/gpu-suite-cpu.log"
 step training 75 "$PYTHON" -m benchmarks.training_cuda --seconds 40 \
   --save training-cuda --folder "$OUT"
 step dense 85 "$PYTHON" -m benchmarks.dense --device cuda --seconds 60 \

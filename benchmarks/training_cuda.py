@@ -157,12 +157,16 @@ def exact_losses(network: Network) -> list[float]:
     return exact.fit(CHECKED_EPOCHS)
 
 
-def check(name: str, peer: object, exact: list[float]) -> None:
-    """Ends the program if a peer's first epochs do not have the losses they must have."""
+class WrongError(Exception):
+    """A loss that is not what it must be."""
+
+
+def check(peer: object, exact: list[float]) -> None:
+    """Raises WrongError if a peer's first epochs do not have the losses they must have."""
     for epoch, expected in enumerate(exact):
         loss = torch.as_tensor(peer.epoch()).double().cpu()
         if not ((loss - expected).abs() <= 1e-4 * (1 + abs(expected))).all():
-            raise SystemExit(f"wrong: {name} has loss {loss} in epoch {epoch + 1}, not {expected}")
+            raise WrongError(f"the loss of epoch {epoch + 1} is {loss}, not {expected}")
 
 
 def seconds(peer: object, epochs: int) -> float:
@@ -189,26 +193,25 @@ def measure(peers: dict[str, object], steps: int) -> dict[str, Timing]:
     return {name: timing(values) for name, values in samples.items()}
 
 
-def compare(name: str, wanted: list[str]) -> dict[str, object]:
-    """One line: a network by everybody who can."""
-    network, peers = NETWORKS[name], {}
+def compare(network: Network, peers: dict[str, Callable[[Network], object]]) -> dict[str, Timing]:
+    """Times a network by everybody who can train it, and says who cannot and why."""
+    able = {}
     exact = exact_losses(network)
-    for label in wanted:
+    for label, make in peers.items():
         try:
-            peers[label] = PEERS[label](network)
-        except ImportError as reason:
-            print(f"{name}: no {label}, since {reason}")
+            peer = make(network)
+            check(peer, exact)
+        except Exception as reason:  # one of them must not cost us the numbers of the others
+            print(f"{network.layers}: no {label}: {type(reason).__name__}: {reason}")
             continue
-        check(f"{label} on {name}", peers[label], exact)
-    return {"network": name, "steps": network.steps, **measure(peers, network.steps)}
+        able[label] = peer
+    return measure(able, network.steps)
 
 
 def side_by_side(count: int) -> dict[str, object]:
     """One line: so many models in one launch."""
-    network = NETWORKS["notes"]
-    engine = Engine(network, "cuda", count)
-    check(f"{count} models", engine, exact_losses(network))
-    return {"models": count, **measure({"torchnn": engine}, network.steps)}
+    peers = {"torchnn": lambda network: Engine(network, "cuda", count)}
+    return {"models": count, **compare(NETWORKS["notes"], peers)}
 
 
 def print_tables(rows: list[dict[str, object]], many: list[dict[str, object]]) -> None:
@@ -217,21 +220,23 @@ def print_tables(rows: list[dict[str, object]], many: list[dict[str, object]]) -
             NETWORKS[row["network"]].layers,
             NETWORKS[row["network"]].batch,
             *(f"{row[name].median:.1f}" if name in row else "-" for name in PEERS),
-            min((n for n in ("torchnn", "torchnn CPU") if n in row), key=lambda n: row[n].median),
+            min(ours, key=lambda n: row[n].median) if ours else "-",
         ]
         for row in rows
+        for ours in [[name for name in ("torchnn", "torchnn CPU") if name in row]]
     ]
     title = f"us a step, {torch.cuda.get_device_name()}"
     show(title, ["network", "batch", *PEERS, "ours to pick"], lines)
-    one = many[0]["torchnn"].median if many else 0.0
+    times = {row["models"]: row["torchnn"].median for row in many if "torchnn" in row}
+    one = times.get(1, float("nan"))
     lines = [
         [
-            str(row["models"]),
-            f"{row['torchnn'].median:.2f}",
-            f"{row['torchnn'].median / one:.2f}",
-            f"{row['torchnn'].median / row['models']:.3f}",
+            str(models),
+            f"{time:.2f}",
+            f"{time / one:.2f}",
+            f"{time / models:.3f}",
         ]
-        for row in many
+        for models, time in times.items()
     ]
     show("the notes' network, many at once", ["models", "us a step", "of one", "a model"], lines)
 
@@ -250,10 +255,12 @@ def main() -> None:
         if time.monotonic() > end:
             print("no time left for", name)
             continue
-        rows.append(compare(name, list(PEERS)))
-    print_tables(rows, many)
+        network = NETWORKS[name]
+        rows.append({"network": name, "steps": network.steps, **compare(network, PEERS)})
     if arguments.save:
         print(save(arguments.save, [*rows, *many], arguments.folder, **facts()))
+    print_tables(rows, many)
+    raise SystemExit(not all("torchnn" in row for row in [*rows, *many]))
 
 
 if __name__ == "__main__":
