@@ -15,6 +15,9 @@ FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
     "-fno-sanitize-recover=all -pthread -Itests/simt"
 )
+# Networks are also compared with the engine for the CPU, if it was built here.
+CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").glob("*.o"))
+LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if CPU_ENGINE else []}
 BARRIERS = [
     (name, line)
     for name in KERNELS
@@ -44,10 +47,11 @@ BOUNDS = {
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 
-def build(name, folder, sanitizer, root=ROOT):
+def build(name, folder, sanitizer, *more, root=ROOT):
     program = folder / f"check_{name}"
     command = [COMPILER, *FLAGS.split(), f"-fsanitize={sanitizer}", "-o", program]
     command.append(f"tests/simt/check_{name}.cpp")
+    command += more
     result = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return program
@@ -80,8 +84,8 @@ def under_thread_sanitizer(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_cuda_kernels_match_plain_loops_and_stay_within_bounds(name, tmp_path):
-    code, output = run(build(name, tmp_path, "address,undefined"))
+def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(name, tmp_path):
+    code, output = run(build(name, tmp_path, "address,undefined", *LINKED[name]))
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 

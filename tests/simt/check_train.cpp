@@ -1,5 +1,6 @@
 // Trains small networks in the kernels of csrc/cuda/train.cu and compares all that is left with a
-// plain loop in double. Each array ends where its allocation ends, so that a step too far is seen.
+// plain loop in double, and with the engine for the CPU if that is linked (TORCHNN_CPU_ENGINE).
+// Each array ends where its allocation ends, so that a step too far is seen.
 // tests/test_simt.py runs it on CPU threads, under AddressSanitizer and ThreadSanitizer;
 // benchmarks/gpu.sh on a GPU, under compute-sanitizer. With the argument "few" it runs the few
 // cases that meet every barrier.
@@ -48,6 +49,7 @@ struct Array {
   }
 
   T* data() const { return device.get() + offset; }
+  const T* copied() const { return host.data() + offset; }
   double operator[](int64_t i) const { return double(host[offset + i]); }
   int64_t size() const { return int64_t(host.size()) - offset; }
   Array& fill(double scale) {
@@ -161,6 +163,51 @@ struct Exact {
     });
   }
 };
+
+#if defined(TORCHNN_CPU_ENGINE)
+// Trains a network by the engine for the CPU; of the job, all but layers and results is as it is.
+template <class T>
+void train_on_cpu(const Case& c, Train<T> job, Exact& network) {
+  auto as_own = [](const std::vector<double>& values) {
+    return std::vector<T>(values.begin(), values.end());
+  };
+  using Arrays = std::vector<std::vector<T>>;
+  Arrays weights, biases, weight_slots[most_slots], bias_slots[most_slots];
+  const size_t count = network.weights.size();
+  for (size_t l = 0; l < count; ++l) {
+    weights.push_back(as_own(network.weights[l])), biases.push_back(as_own(network.biases[l]));
+    for (int s = 0; s < most_slots; ++s) {
+      weight_slots[s].push_back(as_own(network.weight_slots[s][l]));
+      bias_slots[s].push_back(as_own(network.bias_slots[s][l]));
+    }
+  }
+  std::vector<TrainLayer<T>> layers;
+  for (size_t l = 0; l < count; ++l)
+    layers.push_back({c.widths[l],
+                      c.widths[l + 1],
+                      job.layers[l].activation,
+                      weights[l].data(),
+                      c.bias ? biases[l].data() : nullptr,
+                      {weight_slots[0][l].data(), weight_slots[1][l].data()},
+                      {bias_slots[0][l].data(), bias_slots[1][l].data()}});
+  std::vector<T> losses(step_count(job.samples, job.epoch_size, job.batch_size));
+  std::vector<T> predictions(job.samples * c.widths.back());
+  int64_t steps_done = 0;
+  job.layers = layers.data(), job.losses = losses.data(), job.predictions = predictions.data();
+  job.steps_done = &steps_done;
+  cpu::train(job);
+  expect(steps_done == int64_t(losses.size()), "the engine for the CPU takes every step");
+  auto widen = [](const auto& values) { return std::vector<double>(values.begin(), values.end()); };
+  network.losses = widen(losses), network.predictions = widen(predictions);
+  for (size_t l = 0; l < count; ++l) {
+    network.weights[l] = widen(weights[l]), network.biases[l] = widen(biases[l]);
+    for (int s = 0; s < most_slots; ++s) {
+      network.weight_slots[s][l] = widen(weight_slots[s][l]);
+      network.bias_slots[s][l] = widen(bias_slots[s][l]);
+    }
+  }
+}
+#endif
 
 template <class T>
 void expect_close(const Case& c, const char* what, const std::vector<double>& exact,
@@ -276,6 +323,19 @@ void check(const Case& c) {
     }
   }
 
+#if defined(TORCHNN_CPU_ENGINE)
+  std::vector<Exact> on_cpu;
+  for (int64_t model = 0; model < m; ++model) {
+    const int64_t set = c.own_data ? model : 0;
+    Train<T> own = job;
+    own.x = x.copied() + set * c.rows * stride, own.y = y.copied() + set * c.rows * outputs;
+    if (c.sample_weight) own.sample_weight = sample_weight.copied() + set * c.rows;
+    if (c.order) own.order = order.copied() + set * samples;
+    own.learning_rates = rates.copied() + set * steps, own.steps_before = steps_before.copied();
+    train_on_cpu(c, own, on_cpu.emplace_back(exact_of(model)));
+  }
+#endif
+
   int64_t slots = 0;
   Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
   const cuda::Shape shape{c.widths, slots, sizeof(T)};
@@ -288,8 +348,7 @@ void check(const Case& c) {
   for (auto* arrays :
        {&weights, &biases, &weight_slots[0], &weight_slots[1], &bias_slots[0], &bias_slots[1]})
     for (auto& array : *arrays) array.fetch();
-  for (int64_t model = 0; model < m; ++model) {
-    const Exact ours = exact_of(model), &exact = all[model];
+  auto expect_same = [&](int64_t model, const Exact& ours, const Exact& exact) {
     expect_close<T>(c, "losses", exact.losses, losses.exact(model * steps, steps));
     if (c.predictions)
       expect_close<T>(c, "predictions", exact.predictions,
@@ -302,6 +361,12 @@ void check(const Case& c) {
         expect_close<T>(c, "bias slot", exact.bias_slots[s][l], ours.bias_slots[s][l]);
       }
     }
+  };
+  for (int64_t model = 0; model < m; ++model) {
+    expect_same(model, exact_of(model), all[model]);
+#if defined(TORCHNN_CPU_ENGINE)
+    expect_same(model, exact_of(model), on_cpu[model]);
+#endif
   }
 }
 
