@@ -46,11 +46,13 @@ COMPILE_FLAGS = [
 ]
 
 # Machine code for each generation of GPUs that nvcc knows, which also runs on later members of it,
-# and PTX of the first, which a driver can compile for whatever comes next.
+# and PTX, which a driver can compile for what came before and for what comes next.
 CUDA_ARCHITECTURES = ["80", "90", "100", "120"]
-# Division may be off by two units in the last place, which spares the exact one's slow path.
+CUDA_PTX = ["75", "80"]
+# Division and square root may be off by two units in the last place and one, which spares the exact
+# ones' slow paths.
 CUDA_FLAGS = [
-    *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-prec-div=false"),
+    *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-prec-div=false", "-prec-sqrt=false"),
     *("-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "--verbose"),
 ]
 
@@ -142,7 +144,8 @@ class Cuda:
         if not codes:
             raise SetupError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
         targets = [f"arch=compute_{code},code=sm_{code}" for code in codes]
-        targets.append(f"arch=compute_{codes[0]},code=compute_{codes[0]}")
+        ptx = [code for code in CUDA_PTX if f"sm_{code}" in known]
+        targets += [f"arch=compute_{code},code=compute_{code}" for code in ptx]
         self.targets = [f"-gencode={target}" for target in targets]
 
     def _run(self, *arguments):

@@ -27,7 +27,8 @@ if not torch.cuda.is_available():
 print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
 END
 
-summary=() failed=0
+summary=() failed=0 log=$OUT/gpu.log
+: > "$log"
 
 # note NAME START CODE LIMIT: adds a step that began at START and ended with CODE to the summary.
 note() {
@@ -38,12 +39,12 @@ note() {
   summary+=("$(printf '%-14s %5d s  %s' "$1" $((SECONDS - $2)) "$verdict")")
 }
 
-# step NAME LIMIT COMMAND...: runs it in sight, and into $OUT/gpu-NAME.log.
+# step NAME LIMIT COMMAND...: runs it in sight, and into $OUT/gpu.log.
 step() {
   local name=$1 limit=$2 start=$SECONDS
   shift 2
-  echo "== $name"
-  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$OUT/gpu-$name.log"
+  echo "== $name" | tee -a "$log"
+  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$log"
   note "$name" "$start" "${PIPESTATUS[0]}" "$limit"
 }
 
@@ -54,28 +55,34 @@ sanitize() {
     build/check_train few
 }
 
-step build 90 "$PYTHON" setup.py --quiet build_ext --inplace
+step build 70 "$PYTHON" setup.py --quiet build_ext --inplace
 # The tests that run kernels on CPU threads take minutes, and none of the GPU: they go on beside the
 # rest until there is something to time.
+pytest=("$PYTHON" -m pytest -q -p no:cacheprovider -W default)
 cpu_tests=(tests/test_simt.py tests/test_kernels.py) cpu_start=$SECONDS
-timeout --kill-after=5 300 "$PYTHON" -m pytest -q -p no:cacheprovider "${cpu_tests[@]}" \
-  > "$OUT/gpu-suite-cpu.log" 2>&1 &
+timeout --kill-after=5 300 "${pytest[@]}" "${cpu_tests[@]}" > build/suite-cpu.log 2>&1 &
 cpu_suite=$!
 step kernels 50 bash -c 'for name in dense train; do
-  nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -lineinfo -arch=native \
+  nvcc -std=c++20 -O1 --expt-relaxed-constexpr -prec-div=false -prec-sqrt=false -lineinfo -arch=native \
     -DTORCHNN_TRAIN_THREADS=512 -x cu "tests/simt/check_$name.cpp" -o "build/check_$name" \
     && "build/check_$name" || exit 1; done'
 sanitize memcheck
 sanitize racecheck
 sanitize initcheck
-step suite 170 "$PYTHON" -m pytest -q -p no:cacheprovider "${cpu_tests[@]/#/--ignore=}"
+# In processes of their own, since a fault fails all that is left of its process.
+layer_tests=(tests/test_cuda.py tests/test_ops.py)
+training_tests=(tests/test_train_cuda.py tests/test_graphs.py)
+step suite-layer 50 "${pytest[@]}" "${layer_tests[@]}"
+step suite-training 30 "${pytest[@]}" "${training_tests[@]}"
+others=("${cpu_tests[@]}" "${layer_tests[@]}" "${training_tests[@]}")
+step suite-rest 60 "${pytest[@]}" "${others[@]/#/--ignore=}"
 wait "$cpu_suite"
 note suite-cpu "$cpu_start" $? 300
-tail -3 "$OUT/gpu-suite-cpu.log"
+tail -20 build/suite-cpu.log | tee -a "$log"
 step training 75 "$PYTHON" -m benchmarks.training_cuda --seconds 40 \
   --save training-cuda --folder "$OUT"
 step dense 85 "$PYTHON" -m benchmarks.dense --device cuda --seconds 60 \
   --save dense-cuda --folder "$OUT"
 
-printf '%s\n' "== summary" "${summary[@]}"
+printf '%s\n' "== summary" "${summary[@]}" | tee -a "$log"
 exit "$failed"

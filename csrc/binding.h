@@ -83,6 +83,10 @@ T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+inline bool is_like(const Tensor& t, const Tensor& x) {
+  return t.scalar_type() == x.scalar_type() && t.device() == x.device();
+}
+
 // x @ weight.T + bias by the library behind torch.nn.functional.linear.
 inline Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
   std::array<StableIValue, 3> stack{torch::stable::detail::from(x),
@@ -90,11 +94,9 @@ inline Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<
                                     torch::stable::detail::from(bias)};
   TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
-inline bool is_like(const Tensor& t, const Tensor& x) {
-  return t.scalar_type() == x.scalar_type() && t.device() == x.device();
+  const Tensor out = torch::stable::detail::to<Tensor>(stack[0]);
+  STD_TORCH_CHECK(is_like(out, x), "this operator must not be called under autocast");
+  return out;
 }
 
 inline void check_layer(const Tensor& x, const Tensor& weight, int64_t activation,

@@ -226,6 +226,7 @@ def test_cuda_is_found_through_its_compiler(setup_script, monkeypatch, tmp_path)
     assert cuda.targets == [  # of those we name, what this nvcc knows, and PTX of the first
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_75,code=compute_75",
         "-gencode=arch=compute_80,code=compute_80",
     ]
 

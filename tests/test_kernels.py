@@ -45,6 +45,18 @@ def test_every_instruction_set_of_this_machine_passes(capability):
     assert asked.stdout.strip() == capability
 
 
+def test_a_product_of_the_library_is_not_taken_for_one_of_ours_under_autocast():
+    if ops.cpu_capability() == "baseline":
+        pytest.skip("large products are the library's with AVX2")
+    code = (
+        "import torch, torchnn.ops; x = torch.ones(512, 1024); "
+        "torch.set_autocast_enabled('cpu', True); "
+        "torch.ops.torchnn.dense_forward(x, torch.ones(1024, 1024), None, 1)"
+    )
+    result = run_python("-c", code, TORCHNN_CPU_CAPABILITY="avx2")
+    assert "this operator must not be called under autocast" in result.stderr
+
+
 def test_an_unknown_instruction_set_is_refused():
     result = run_python(
         "-c", "from torchnn import ops; ops.cpu_capability()", TORCHNN_CPU_CAPABILITY="mmx"

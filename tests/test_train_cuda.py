@@ -173,6 +173,22 @@ def test_models_side_by_side_train_as_each_alone():
 
 
 @gpu
+def test_no_samples_are_no_steps():
+    arguments = on_cuda(job((16, 5, 1), 40, 8, torch.float32)) | {"learning_rates": []}
+    losses, predictions = trained(arguments | {"order": arguments["order"][:0]})[:2]
+    assert (losses.shape, predictions.shape) == ((0,), (0, 1))
+
+
+@gpu
+def test_autocast_does_not_reach_into_a_network_that_trains_layer_by_layer():
+    arguments = on_cuda(job((300, 700, 2), 200, 32, torch.float32))
+    expected = trained(arguments)
+    with torch.autocast("cuda"):
+        found = trained(arguments)
+    assert all(map(torch.equal, found, expected))
+
+
+@gpu
 def test_a_row_number_that_is_not_there_makes_the_loss_nan():
     arguments = on_cuda(job((16, 5, 1), 40, 8, torch.float32))
     arguments["order"][-1] = 40

@@ -118,6 +118,22 @@ def test_any_activation_goes_with_any_loss(activation, last, loss):
     assert_same_training(job((9, 8, 7, 3), 40, 16, activations=activations, loss=loss))
 
 
+def test_autocast_and_autograd_do_not_reach_into_a_network():
+    arguments = job((300, 250, 1), 64, 32, torch.float32)
+    for weight in arguments["weights"]:
+        weight.requires_grad_()
+
+    def results():
+        network = (arguments[name] for name in ("activations", "weights", "biases"))
+        return [ops.predict(arguments["x"], *network), *run(ops.train_, arguments)]
+
+    expected = results()
+    with torch.autocast("cpu"):
+        found = results()
+    assert all(map(torch.equal, found, expected))
+    assert not any(t.requires_grad for t in found)
+
+
 @pytest.mark.parametrize("steps", [1, 10, 100])
 @pytest.mark.parametrize("update", SLOTS)
 def test_float32_is_as_exact_as_pytorch_for_many_steps(steps, update):

@@ -132,7 +132,9 @@ class FusedEngine:
                 steps_done=self._counter,
             )
             optimizer.iterations += len(run)
-        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
+        # .cpu() waits for the GPU: once a run, and here.
+        predictions = network.predictions(outputs) if self._keeps_predictions else None
+        return Result(losses.cpu(), predictions)
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""

@@ -6,6 +6,7 @@ the GPU to run. A graph that is recorded once launches those of many steps toget
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,9 +28,23 @@ Recorder = Callable[[Callable[[], Results]], tuple[Callable[[], None], Results]]
 def record(function: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
     """Returns what repeats the function's work on the GPU, and where its results will then be."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # The current stream is set here, too, so that it comes back even if nothing can be recorded.
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(
+            graph,
+            stream=_recording_stream(torch.cuda.current_device()),
+            capture_error_mode="thread_local",
+        ),
+    ):
         results = function()
     return graph.replay, results
+
+
+@cache
+def _recording_stream(device: int) -> torch.cuda.Stream:
+    """PyTorch's own is of one device only."""
+    return torch.cuda.Stream(device)
 
 
 class Trainer:
@@ -70,7 +85,7 @@ class Trainer:
     def _forget_if_new(self, arguments: Arguments) -> None:
         """Drops all graphs if anything that they have as it was is no longer so."""
         rest = {k: v for k, v in arguments.items() if k not in (*READ_ANEW, "epoch_size")}
-        found = _in_place(rest)
+        found = _in_place(rest), torch.backends.cuda.matmul.fp32_precision
         if found != self._as_recorded:
             self._as_recorded, self._seen, self._graphs = found, {}, {}
 

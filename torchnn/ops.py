@@ -11,7 +11,8 @@ takes one of four routes, because no single one is both quick and right everywhe
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -208,25 +209,26 @@ def train_(
     if x.is_cuda:
         rates = rates.to(x.device, non_blocking=True)
         before = before.to(x.device, non_blocking=True)
-    result = torch.ops.torchnn.train_(
-        x,
-        y,
-        sample_weight,
-        order,
-        epoch_size,
-        batch_size,
-        rates,
-        _LOSSES.index(loss),
-        _UPDATES.index(update),
-        torch.tensor([options[name] for name in _OPTIONS], dtype=torch.float64),
-        before,
-        [_PLACES[name] for name in activations],
-        list(weights),
-        _filled_in(biases, x),
-        _filled_in([tensor for slot in slots for tensor in slot], x),
-        keep_predictions,
-        steps_done,
-    )
+    with _undisturbed(x.device.type):
+        result = torch.ops.torchnn.train_(
+            x,
+            y,
+            sample_weight,
+            order,
+            epoch_size,
+            batch_size,
+            rates,
+            _LOSSES.index(loss),
+            _UPDATES.index(update),
+            torch.tensor([options[name] for name in _OPTIONS], dtype=torch.float64),
+            before,
+            [_PLACES[name] for name in activations],
+            list(weights),
+            _filled_in(biases, x),
+            _filled_in([tensor for slot in slots for tensor in slot], x),
+            keep_predictions,
+            steps_done,
+        )
     mark_changed(weights, biases, *slots)
     return result
 
@@ -257,7 +259,19 @@ def predict(
         RuntimeError: A shape, dtype or device does not fit.
     """
     places = [_PLACES[name] for name in activations]
-    return torch.ops.torchnn.predict(x, places, list(weights), _filled_in(biases, x))
+    with _undisturbed(x.device.type):
+        return torch.ops.torchnn.predict(x, places, list(weights), _filled_in(biases, x))
+
+
+@contextmanager
+def _undisturbed(device: str) -> Iterator[None]:
+    """Keeps autograd and autocast off the library's products inside a native call."""
+    if is_autocast_enabled(device):
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
+    else:
+        with torch.no_grad():
+            yield
 
 
 def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
@@ -345,7 +359,11 @@ def _gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad[:3]
     if is_grad_enabled():  # create_graph: these gradients will be differentiated in turn
         return (*_differentiable_gradients(x, weight, bias, ctx.place, needs, grad_out), None)
-    gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
+    if is_autocast_enabled(x.device.type):  # backward() was called under it
+        with torch.autocast(x.device.type, enabled=False):
+            gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
+    else:
+        gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
     return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None)
 
 

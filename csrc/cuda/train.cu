@@ -244,7 +244,7 @@ class Trainer {
 
   __device__ void fetch(const Chunk& chunk, int buffer) const {
     const Train<T>& job = net_.job;
-    const int in_features = int(job.layers[0].in_features), stride = plan_.layers[0].in_stride;
+    const int in_features = int(net_.layers[0].in_features), stride = plan_.layers[0].in_stride;
     const int outputs = int(net_.layers[last()].units);
     const T* all_x = job.x + model_ * net_.models.x;
     const T* all_y = job.y + model_ * net_.models.y;
@@ -607,6 +607,7 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
   Network<T> net{};
   net.job = job, net.models = models, net.plan = plan;
   std::copy_n(job.layers, job.layer_count, net.layers);
+  net.job.layers = nullptr;  // that is the host's
   net.gradients = workspace, net.gradient_size = gradient_size(job);
   auto* const steps =
       reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);

@@ -72,7 +72,9 @@ struct Matrix {
   }
   Matrix& fetch() {
     expect_success(cudaDeviceSynchronize());
-    copy(host.data(), device.get());
+    if (host.size() > size_t(offset))
+      expect_success(cudaMemcpy(host.data() + offset, data(), (host.size() - offset) * sizeof(T),
+                                cudaMemcpyDefault));
     return *this;
   }
   void copy(T* to, const T* from) {
