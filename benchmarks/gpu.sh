@@ -44,7 +44,7 @@ step() {
   local name=$1 limit=$2 start=$SECONDS
   shift 2
   echo "== $name" | tee -a "$log"
-  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$log"
+  timeout --signal=INT --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$log"
   note "$name" "$start" "${PIPESTATUS[0]}" "$limit"
 }
 

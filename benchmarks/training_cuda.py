@@ -10,6 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from torchnn import graphs, ops
 
 NAMES = ("notes", "digits", "deep", "full-batch", "medium", "large")  # the most telling first
 MODELS = (1, 8, 64, 132, 264)
+SLOW_TO_START = ("compile", "JAX")  # their turn comes when all others have had theirs
 ROUNDS = 7
 ROUND_SECONDS = 0.05
 CHECKED_EPOCHS = 3
@@ -149,7 +151,8 @@ class JaxCuda(JaxLoop):
         jax.block_until_ready(self.weights)
 
 
-PEERS: dict[str, Callable[[Network], object]] = {
+Maker = Callable[[Network], object]
+PEERS: dict[str, Maker] = {
     "torchnn": lambda network: Engine(network, "cuda"),
     "torchnn CPU": lambda network: Engine(network, "cpu"),
     "CUDA graph": TorchGraph,
@@ -202,7 +205,7 @@ def measure(peers: dict[str, object], steps: int) -> dict[str, Timing]:
     return {name: timing(values) for name, values in samples.items()}
 
 
-def compare(network: Network, peers: dict[str, Callable[[Network], object]]) -> dict[str, Timing]:
+def compare(network: Network, peers: dict[str, Maker]) -> dict[str, Timing]:
     """Times a network by everybody who can train it, and says who cannot and why."""
     able = {}
     exact = exact_losses(network)
@@ -219,12 +222,6 @@ def compare(network: Network, peers: dict[str, Callable[[Network], object]]) -> 
     except RuntimeError as reason:
         print(f"{network.layers}: no times: {reason}")
         return {}
-
-
-def side_by_side(count: int) -> dict[str, object]:
-    """One line: so many models in one launch."""
-    peers = {"torchnn": lambda network: Engine(network, "cuda", count)}
-    return {"models": count, **compare(NETWORKS["notes"], peers)}
 
 
 def print_tables(rows: list[dict[str, object]], many: list[dict[str, object]]) -> None:
@@ -262,21 +259,27 @@ def main() -> None:
     arguments = parser.parse_args()
     require_gpu()
     end = time.monotonic() + arguments.seconds
-    many, rows = [], []
+    rows = [{"network": name, "steps": NETWORKS[name].steps} for name in NAMES]
+    many = [{"models": count} for count in MODELS]
 
-    def keep(lines: list[dict[str, object]], line: dict[str, object]) -> None:
-        lines.append(line)
-        if arguments.save:  # after each line: who knows how long we have got
+    def add(row: dict[str, object], network: Network, peers: dict[str, Maker]) -> None:
+        if time.monotonic() > end:
+            print("no time left for", ", ".join(peers), "on", network.layers)
+            return
+        row.update(compare(network, peers))
+        if arguments.save:  # after each: who knows how long we have got
             save(arguments.save, [*rows, *many], arguments.folder, **facts())
 
-    for count in MODELS:
-        keep(many, side_by_side(count))
-    for name in NAMES:
-        if time.monotonic() > end:
-            print("no time left for", name)
-            continue
-        network = NETWORKS[name]
-        keep(rows, {"network": name, "steps": network.steps, **compare(network, PEERS)})
+    for row in many:
+        add(
+            row,
+            NETWORKS["notes"],
+            {"torchnn": partial(Engine, device="cuda", models=row["models"])},
+        )
+    for are_slow in (False, True):
+        peers = {name: make for name, make in PEERS.items() if (name in SLOW_TO_START) == are_slow}
+        for row in rows:
+            add(row, NETWORKS[row["network"]], peers)
     print_tables(rows, many)
     raise SystemExit(not all("torchnn" in row for row in [*rows, *many]))
 

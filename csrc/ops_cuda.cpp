@@ -333,7 +333,8 @@ std::tuple<Tensor, Tensor> train_(
   STD_TORCH_CHECK(learning_rates.size(learning_rates.dim() - 1) == steps, "there must be ", steps,
                   " learning rates");
   const OnDevice device(x);
-  const cuda::Plan plan = plan_of(weights, slot_count, std::clamp<int64_t>(samples, 1, batch_size));
+  const cuda::Plan plan = plan_of(
+      weights, slot_count, std::max<int64_t>(1, std::min({batch_size, epoch_size, samples})));
   STD_TORCH_CHECK(plan.rows || !many, "models must fit in shared memory to be trained at once");
   const int64_t kept = keep_predictions ? samples : 0;
   Tensor losses = many ? new_tensor<2>(x, {models, steps}) : new_tensor<1>(x, {steps});

@@ -1,7 +1,15 @@
 """What every test shares: a seed, and the devices to run on."""
 
+import signal
+
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """A shell lets its background jobs ignore SIGINT, which some tests send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

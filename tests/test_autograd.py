@@ -1,10 +1,11 @@
 """The autograd engine: steps, their losses and predictions, and cross-entropy from z."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from torchnn import losses, metrics, optimizers
+from torchnn import Sequential, losses, metrics, optimizers
 from torchnn.autograd import AutogradEngine, logits
 from torchnn.batches import Run
 from torchnn.data import Samples
@@ -38,6 +39,54 @@ def recipe(model, loss="bce", optimizer="sgd", names=()):
 
 def all_of(*tensors):
     return Run(Samples(*tensors), 2, 0, len(tensors[0]))
+
+
+class Half(Dense):
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.logits = nn.Linear(4, 4), nn.Linear(4, 1)
+        self.activation = nn.Sigmoid()
+
+    def forward(self, x):
+        return self.activation(self.logits(torch.relu(self.hidden(x))))
+
+
+class Warm(nn.Sigmoid):
+    def forward(self, x):
+        return super().forward(x / 4)
+
+
+def patched():
+    layer = Dense(1, "sigmoid", in_features=4)
+    layer.forward = lambda x: 0.5 * Dense.forward(layer, x)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [Half(1, "sigmoid", in_features=4)],
+        lambda: [Head()],
+        lambda: [nn.Linear(4, 1), Warm()],
+        lambda: [patched()],
+    ],
+)
+def test_whatever_the_head_the_loss_is_that_of_its_predictions(layers):
+    model = Sequential(layers())
+    model.compile(loss="bce")
+    x, y = torch.randn(20, 4), torch.rand(20, 1).round()
+    outputs = model.predict(x, verbose=0)
+    expected = losses.BinaryCrossentropy()(y, outputs).item()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(outputs, model(x).detach(), rtol=1e-5)
+    before = [p.clone() for p in model.parameters()]
+    model.fit(x, y, verbose=0)
+    assert not any(map(torch.equal, before, model.parameters()))
 
 
 def test_logits_is_the_model_up_to_the_sigmoid(sigmoid_model):

@@ -172,3 +172,9 @@ def test_learning_rate_scheduler_sets_every_epochs_rate(capsys):
 
 def test_callback_can_be_imported_from_here():
     assert issubclass(History, Callback)
+
+
+def test_early_stopping_asks_for_the_direction_of_what_it_does_not_know():
+    with pytest.raises(ValueError, match='mode must be "min" or "max" for monitor=\'val_f1\''):
+        EarlyStopping("val_f1")
+    assert EarlyStopping("val_f1", mode="max").mode == "max"

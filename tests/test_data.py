@@ -114,3 +114,9 @@ def test_the_models_dtype_rules(dtype):
 def test_a_sum_that_overflows_is_no_infinity(form):
     x = torch.full((4, 1), 2e38)
     assert data.features("x", x, form).tolist() == x.tolist()
+
+
+def test_a_frame_of_numbers_and_truth_values_holds_numbers():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"age": [1.0, 2.5], "is_new": [True, False], "count": [3, 4]})
+    assert data.as_tensor("x", frame).tolist() == [[1, 1, 3], [2.5, 0, 4]]

@@ -225,3 +225,8 @@ def test_repr_reads_like_a_call():
     assert repr(MeanSquaredError(name="error")) == (
         "MeanSquaredError(reduction='sum_over_batch_size', name='error')"
     )
+
+
+def test_a_function_of_pytorch_which_takes_its_arguments_the_other_way_round_is_refused():
+    with pytest.raises(TypeError, match=r"pass the nn\.Module of binary_cross_entropy_with_logits"):
+        losses.get(nn.functional.binary_cross_entropy_with_logits)

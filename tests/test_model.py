@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from torchnn import losses, metrics, optimizers
-from torchnn.callbacks import EarlyStopping, History
+from torchnn.callbacks import EarlyStopping, History, LambdaCallback
 from torchnn.layers import Activation, Dense
 from torchnn.losses import BinaryCrossentropy
 from torchnn.sequential import Sequential
@@ -169,3 +169,86 @@ def test_a_model_learns_on_the_device(device):
     model.fit(X, Y, 4, epochs=30, verbose=0)
     assert model[0].weight.device.type == device
     assert model.evaluate(X, Y, verbose=0)[1] == 1.0
+
+
+ROWS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+LABELS = (ROWS.sum(1) > 0).float()
+
+
+def test_trainable_is_requires_grad():
+    model = Sequential([Dense(4, "relu", in_features=6), Dense(1, "sigmoid")])
+    model.layers[0].trainable = False
+    model.compile(loss="bce")
+    before = model.layers[0].get_weights()
+    model.fit(ROWS, LABELS, verbose=0)
+    assert (model.trainable, model.layers[1].trainable) == (False, True)
+    assert all(map(np.array_equal, before, model.layers[0].get_weights()))
+    model.trainable = True
+    model.fit(ROWS, LABELS, verbose=0)
+    assert not np.array_equal(before[0], model.layers[0].get_weights()[0])
+
+
+def test_samples_of_more_axes_train_through_autograd():
+    x = torch.randn(20, 5, 6)
+    model = Sequential([Dense(4, "relu"), Dense(1, "sigmoid")])
+    assert model.predict(x, verbose=0).shape == (20, 5, 1)
+    model.compile(loss="bce")
+    model.fit(x, (x.sum(2, keepdim=True) > 0).float(), verbose=0)
+    assert model.train_on_batch(x, (x.sum(2, keepdim=True) > 0).float()) > 0
+    with pytest.raises(ValueError, match="cannot train this model: its samples have 2 axes"):
+        model.compile(loss="bce", engine="fused")
+
+
+def test_weights_that_are_not_contiguous_train_through_autograd():
+    model = Sequential([Dense(4, "sigmoid", in_features=6), Dense(1, "sigmoid")])
+    model.compile(loss="bce")
+    model[0].weight.data = torch.randn(6, 4).T
+    expected = model(ROWS).detach()
+    np.testing.assert_allclose(model.predict(ROWS, verbose=0), expected, rtol=1e-6)
+    model.fit(ROWS, LABELS, verbose=0)
+    assert not torch.equal(model(ROWS), expected)
+
+
+def test_class_weights_do_not_weigh_the_samples_that_validate():
+    model = Sequential([Dense(1, "sigmoid", in_features=6)])
+    model.compile(optimizers.SGD(0.0), "bce")
+    weights = {0: 1.0, 1: 100.0}
+    split = model.fit(ROWS, LABELS, validation_split=0.25, class_weight=weights, verbose=0)
+    given = model.fit(
+        ROWS[:30],
+        LABELS[:30],
+        validation_data=(ROWS[30:], LABELS[30:]),
+        class_weight=weights,
+        verbose=0,
+    )
+    assert split.history["val_loss"] == pytest.approx(given.history["val_loss"])
+
+
+def test_a_layer_that_a_callback_freezes_stays_as_it_is():
+    found = []
+    for engine in ("auto", "autograd"):
+        torch.manual_seed(0)
+        model = Sequential([Dense(4, "tanh", in_features=6), Dense(1, "sigmoid")])
+        model.compile(loss="bce", engine=engine)
+
+        def freeze(epoch, logs, model=model):
+            if epoch == 2:
+                model[0].trainable = False
+
+        model.fit(
+            ROWS, LABELS, epochs=5, callbacks=LambdaCallback(on_epoch_begin=freeze), verbose=0
+        )
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_class_numbers_go_with_the_cross_entropy_of_pytorch():
+    labels = torch.randint(3, (40,))
+    model = Sequential([Dense(3, in_features=6)])
+    model.compile("adam", nn.CrossEntropyLoss(), metrics=["accuracy"])
+    expected = nn.functional.cross_entropy(model(ROWS), labels).item()
+    loss, accuracy = model.evaluate(ROWS, labels, batch_size=40, verbose=0)
+    assert loss == pytest.approx(expected)
+    assert accuracy == pytest.approx((model(ROWS).argmax(1) == labels).float().mean().item())
+    model.fit(ROWS, labels[:, None], verbose=0)

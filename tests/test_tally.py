@@ -38,6 +38,18 @@ def test_how_an_epoch_is_cut_into_runs_changes_nothing():
     assert whole.logs() == parts.logs()
 
 
+def test_a_metric_of_a_whole_batch_is_measured_batch_by_batch():
+    samples = Samples(torch.zeros(7, 1), torch.arange(7.0))
+    peak = metrics.get(lambda y_true, y_pred: (y_true - y_pred).abs().max())
+    whole, parts = Tally([peak]), Tally([peak])
+    whole.add(Run(samples, 2, 0, 7), [0.0] * 4, torch.zeros(7, 1))
+    assert whole.logs()["<lambda>"] == (2 * 1 + 2 * 3 + 2 * 5 + 6) / 7
+    for start, stop in ((0, 4), (4, 7)):
+        losses = [0.0] * (-(-(stop - start) // 2))
+        parts.add(Run(samples, 2, start, stop), losses, torch.zeros(stop - start, 1))
+    assert parts.logs() == whole.logs()
+
+
 def test_targets_without_a_column_do_not_broadcast():
     tally = Tally([metrics.get(lambda y_true, y_pred: (y_true == y_pred).float())])
     tally.add(Run(SAMPLES, 5, 0, 5), [0.0], SAMPLES.y.unsqueeze(1))

@@ -131,7 +131,7 @@ def test_autocast_and_autograd_do_not_reach_into_a_network():
     with torch.autocast("cpu"):
         found = results()
     assert all(map(torch.equal, found, expected))
-    assert not any(t.requires_grad for t in found)
+    assert not any(t.requires_grad for t in found[:3])  # of predict, and losses and outputs
 
 
 @pytest.mark.parametrize("steps", [1, 10, 100])

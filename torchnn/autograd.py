@@ -1,13 +1,14 @@
 """The engine that trains any model: PyTorch's autograd, one step after the other."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torchnn.batches import Run
 from torchnn.interrupts import HeldInterrupt
+from torchnn.layers import Activation, Dense
 from torchnn.losses import BinaryCrossentropy, Loss
 from torchnn.recipe import Recipe
 
@@ -111,21 +112,27 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, hooks) for hooks in HOOKS)
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether the module itself, not its class, says what it computes."""
+    return "forward" in vars(module)
+
+
 def logits(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """Returns the module up to its final sigmoid, as a function, or None.
 
     None means that it does not end in a sigmoid, or that a hook or a forward of its own watches
     the output, which must then be computed as it stands.
     """
-    if has_hooks(module):
+    if has_hooks(module) or has_own_forward(module):
         return None
-    if isinstance(module, nn.Sigmoid):
+    if type(module) is nn.Sigmoid:
         return lambda x: x
     if isinstance(module, nn.Sequential):
         return _sequence_logits(module)
-    activation = getattr(module, "activation", None)
-    if isinstance(activation, nn.Sigmoid) or activation in SIGMOIDS:
-        return getattr(module, "logits", None)
+    if type(module) in (Dense, Activation):
+        layer: Any = module
+        if type(layer.activation) is nn.Sigmoid or layer.activation in SIGMOIDS:
+            return layer.logits
     return None
 
 

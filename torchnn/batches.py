@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from torchnn import data
 from torchnn.data import Form, Samples
@@ -143,6 +143,11 @@ class ArrayFeed:
         seconds = max(perf_counter() - began, 1e-6)
         self._pace = max(1, int(len(run) * PAUSE / seconds))
 
+    def unweighted(self) -> "ArrayFeed":
+        """Returns the same batches, with every sample counting as one."""
+        samples = Samples(self.samples.x, self.samples.y, None, self.samples.origin)
+        return ArrayFeed(samples, self.batch_size, self.seed)
+
     def split(self, validation_split: float) -> "tuple[ArrayFeed, ArrayFeed]":
         """Returns the first samples, to train on, and the last ones, in their order."""
         train, validation = self.samples.split(validation_split)
@@ -241,6 +246,8 @@ def feed(
         origin: Where the values came from, for the messages: " of validation_data".
     """
     if not isinstance(x, DataLoader):
+        if isinstance(x, Dataset):
+            raise TypeError(f"x{origin} is a Dataset: wrap it in a torch.utils.data.DataLoader")
         if check_targets is not None and y is None:
             raise ValueError(f"y{origin} must be given, unless x is a DataLoader; got None")
         samples = data.samples(form, x, y, sample_weight, class_weight, origin)

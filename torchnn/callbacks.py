@@ -102,7 +102,7 @@ class EarlyStopping(Callback):
         min_delta: What counts as an improvement must exceed this.
         patience: Epochs without improvement before fit stops; 0 and 1 both mean the first one.
         verbose: 1 prints the epoch of the stop.
-        mode: "min", "max", or "auto" to tell by the name: accuracies rise, all else falls.
+        mode: "min", "max", or "auto" to tell by the name: accuracies rise, losses and errors fall.
         baseline: Patience starts afresh only on an improvement that also beats this value.
         restore_best_weights: Whether to end with the weights of the best epoch.
         start_from_epoch: Epochs to let pass before looking.
@@ -140,6 +140,8 @@ class EarlyStopping(Callback):
         self.baseline = None if baseline is None else checks.number("baseline", baseline)
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = checks.non_negative_int("start_from_epoch", start_from_epoch)
+        if mode == "auto":
+            self.mode = _direction(monitor)
         self._forget()
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -193,8 +195,7 @@ class EarlyStopping(Callback):
         """Whether value is better than reference by more than min_delta; NaN never is."""
         if reference is None:
             return not math.isnan(value)
-        rises = self.mode == "max" or (self.mode == "auto" and _is_accuracy(self.monitor))
-        gain = value - reference if rises else reference - value
+        gain = value - reference if self.mode == "max" else reference - value
         return gain > self.min_delta
 
     def _remember(self, epoch: int) -> None:
@@ -205,6 +206,13 @@ class EarlyStopping(Callback):
             self.best_weights = {name: value.clone() for name, value in state.items()}
 
 
-def _is_accuracy(name: str) -> bool:
-    """Whether a value of this name is better when it is larger."""
-    return name.endswith(("acc", "auc")) or "accuracy" in name
+def _direction(name: str) -> str:
+    """Returns "max" if a value of this name is better when it is larger, else "min"."""
+    if name.endswith(("acc", "auc")) or "accuracy" in name:
+        return "max"
+    if name.endswith(("loss", "error", "mse", "mae", "rmse", "entropy")):
+        return "min"
+    raise ValueError(
+        f'mode must be "min" or "max" for monitor={name!r}, since "auto" does not know whether it '
+        "should fall or rise"
+    )

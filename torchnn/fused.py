@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from torchnn import graphs, ops
-from torchnn.autograd import Result, has_hooks
+from torchnn.autograd import Result, has_hooks, has_own_forward
 from torchnn.batches import Run
 from torchnn.building import is_built
 from torchnn.data import Samples
@@ -174,13 +175,18 @@ def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
     Raises:
         NotFusedError: They cannot train it; the message is half a sentence that says why.
     """
-    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+    if (
+        not isinstance(model, nn.Sequential)
+        or type(model).forward is not nn.Sequential.forward
+        or has_own_forward(model)
+    ):
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
     if has_hooks(model):
         raise NotFusedError("the model has hooks")
     front, layers, activations = _read(model)
     network = Plan(front, layers, activations)
     _check_parameters(model, network)
+    _check_samples(front, getattr(model, "sample_shape", None))
     if recipe is not None:
         _read_loss(network, recipe.loss)
         _check_optimizer(recipe.optimizer)
@@ -225,6 +231,8 @@ def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:
         called = f"layer {index + 1} is a {type(layer).__name__}"
         if has_hooks(layer):
             raise NotFusedError(f"{called} with hooks")
+        if has_own_forward(layer):
+            raise NotFusedError(f"{called} with a forward of its own")
         if type(layer) in (Dense, nn.Linear):
             layers.append(layer)
             activations.append(_fused(getattr(layer, "activation", "identity"), called))
@@ -270,8 +278,22 @@ def _check_parameters(model: nn.Module, network: Plan) -> None:
             raise NotFusedError(f"the model is on {own[0].device} and on {p.device}")
         if p.dtype not in (torch.float32, torch.float64) or p.dtype != own[0].dtype:
             raise NotFusedError(f"a parameter is of {p.dtype}")
-        if p._backward_hooks:
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
             raise NotFusedError("a parameter has hooks")
+        if not is_lazy(p) and not p.is_contiguous():
+            raise NotFusedError("a parameter is not contiguous")
+
+
+def _check_samples(front: list[nn.Module], shape: tuple[int, ...] | None) -> None:
+    """Raises if samples of that shape, None if unknown, do not reach the dense layers as rows."""
+    if shape is None or len(shape) == 1:
+        return
+    x = torch.empty(1, *shape, device="meta")
+    for layer in front:
+        x = x.flatten(1) if isinstance(layer, Flatten) else x
+        x = layer(x) if isinstance(layer, nn.Flatten) else x
+    if x.ndim != 2:
+        raise NotFusedError(f"its samples have {x.ndim - 1} axes, not one")
 
 
 def _read_loss(network: Plan, loss: Loss) -> None:

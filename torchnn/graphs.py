@@ -4,6 +4,7 @@ A step of such a network is some 20 kernels, each of which the host may take lon
 the GPU to run. A graph that is recorded once launches those of many steps together.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchnn import ops
 
 STEPS = 32  # a graph
+_recording = threading.Lock()
 UNRECORDED = 2  # times that a part is trained as it is, before a graph of it is worth while
 
 # What a graph reads anew in each replay, or counts. The rest is as it was when it was recorded.
@@ -27,9 +29,10 @@ Recorder = Callable[[Callable[[], Results]], tuple[Callable[[], None], Results]]
 
 def record(function: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
     """Returns what repeats the function's work on the GPU, and where its results will then be."""
-    graph = torch.cuda.CUDAGraph()
+    graph = torch.cuda.CUDAGraph()  # of which a process may record one at a time
     # The current stream is set here, too, so that it comes back even if nothing can be recorded.
     with (
+        _recording,
         torch.cuda.stream(torch.cuda.current_stream()),
         torch.cuda.graph(
             graph,
@@ -78,7 +81,7 @@ class Trainer:
             return False
         properties: Any = torch.cuda.get_device_properties(x.device)
         widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-        batch_size = min(arguments["batch_size"], samples)
+        batch_size = min(arguments["batch_size"], arguments["epoch_size"], samples)
         shared_bytes = properties.shared_memory_per_block_optin
         return not ops.cuda_plan(widths, x.dtype, batch_size, shared_bytes)[0]
 

@@ -18,6 +18,15 @@ class Layer(nn.Module):
             raise TypeError(f"name must be a string with something in it, got {name!r}")
         self.name = name
 
+    @property
+    def trainable(self) -> bool:
+        """Whether fit changes the parameters: Keras's word for requires_grad of them all."""
+        return all(parameter.requires_grad for parameter in self.parameters())
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self.requires_grad_(bool(value))
+
     def _called(self) -> str:
         return f"layer {self.name!r}" if self.name else f"this {type(self).__name__} layer"
 

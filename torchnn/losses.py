@@ -174,6 +174,10 @@ class TorchLoss(FunctionLoss):
     """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true)."""
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        if isinstance(self.function, (nn.CrossEntropyLoss, nn.NLLLoss)):
+            numbers = y_pred.shape[:1] + y_pred.shape[2:]  # of classes, which are axis 1
+            if y_true.shape in (numbers, (*numbers, 1)):
+                return self.function(y_pred, y_true.reshape(numbers).long())
         return self.function(y_pred, checks.matched(y_true, y_pred))
 
 
@@ -195,6 +199,11 @@ def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
         TypeError: No loss, or a class that was not instantiated.
     """
     loss = registry.resolve("loss", value, NAMES, accept=callable)
+    if getattr(loss, "__module__", None) == "torch.nn.functional":
+        raise TypeError(
+            "loss must be a function of (y_true, y_pred), and those of torch.nn.functional take "
+            f"(y_pred, y_true): pass the nn.Module of {loss.__name__} instead"
+        )
     if isinstance(loss, Loss):
         return loss
     return TorchLoss(loss) if isinstance(loss, nn.Module) else FunctionLoss(loss)

@@ -15,7 +15,13 @@ class Metric(ABC):
 
     Args:
         name: The key in History.history.
+
+    Attributes:
+        is_per_sample: Whether a sample's value is its own, so that several batches may be measured
+            at once.
     """
+
+    is_per_sample = True
 
     def __init__(self, name: str):
         self.name = name
@@ -111,6 +117,8 @@ class FunctionMetric(Metric):
         function: Returns one value per sample or per prediction, or one for the batch.
         name: The key in History.history; the function's own name if None.
     """
+
+    is_per_sample = False  # who knows: it is called for each batch
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], name: str | None = None):
         super().__init__(name or str(getattr(function, "__name__", type(function).__name__)))

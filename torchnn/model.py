@@ -16,6 +16,7 @@ from torchnn.callbacks import History
 from torchnn.data import Form, Samples
 from torchnn.engine import choose
 from torchnn.hooks import Callback, CallbackList
+from torchnn.layer import Layer
 from torchnn.losses import BinaryCrossentropy, Loss
 from torchnn.metrics import Metric
 from torchnn.optimizer import Optimizer
@@ -39,6 +40,7 @@ class Model(nn.Module):
         sample_shape: The axes of a sample that the model has seen last, or None.
     """
 
+    trainable = Layer.trainable
     stop_training = False
     history: History | None = None
     epochs_trained = 0
@@ -133,6 +135,8 @@ class Model(nn.Module):
         if isinstance(feed, ArrayFeed):
             feed.seed = torch.initial_seed() if shuffle else None
         feed, validation = self._validation(recipe, feed, validation_split, validation_data)
+        if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
+            validation = validation.unweighted()  # classes are weighted to learn, not to measure
         self._prepare(recipe, feed.first, *([validation.first] if validation else []))
         span = range(initial_epoch, epochs)
         return training.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
@@ -296,6 +300,7 @@ class Model(nn.Module):
         recipe.loss.check_targets(samples.y)
         if not building.is_built(self):
             self._prepare(recipe, samples)
+        self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from operator import mul
 from time import perf_counter
 
-import torch
 from torch import Tensor
 
 from torchnn.batches import Run
@@ -30,7 +29,8 @@ class Tally:
         self.steps, self.seconds = 0, 0.0
         self._began = perf_counter()
         self._loss: tuple[float, int] = 0.0, 0  # sum over samples, samples: replaced as one
-        self._values: dict[str, Tensor] = {}
+        self._values = [0.0] * len(self.metrics)  # of each metric, the sum over samples
+        self._measured = 0  # samples
 
     def add(self, run: Run, losses: Sequence[float], predictions: Tensor | None) -> None:
         """Counts a run of batches.
@@ -47,24 +47,40 @@ class Tally:
         self._loss = total, samples + run.stop - run.start
         self.steps += len(losses)
         if self.metrics and predictions is not None and run.samples.y is not None:
-            self._measure(run.gather(run.samples.y), predictions)
+            self._measure(run, run.gather(run.samples.y), predictions)
         self.seconds = perf_counter() - self._began
 
-    def _measure(self, y_true: Tensor, y_pred: Tensor) -> None:
-        """Keeps every sample's value of every metric."""
+    def _measure(self, run: Run, y_true: Tensor, y_pred: Tensor) -> None:
+        """Adds up every metric."""
         if (*y_true.shape, 1) == y_pred.shape:
             y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
-        for metric in self.metrics:
-            values = metric.per_sample(y_true, y_pred)
-            known = self._values.get(metric.name)
-            self._values[metric.name] = values if known is None else torch.cat([known, values])
+        values = []
+        for metric, total in zip(self.metrics, self._values, strict=True):
+            # Batch by batch, as with the losses.
+            for value in _batch_sums(metric, y_true, y_pred, run):
+                total += value
+            values.append(total)
+        self._values = values
+        self._measured += len(y_pred)
 
     def logs(self) -> dict[str, float]:
         """Returns "loss" and each metric; nothing before the first batch."""
         total, samples = self._loss
         if not samples:
             return {}
-        values = dict(self._values)
-        return {"loss": total / samples} | {
-            name: value.double().mean().item() for name, value in values.items()
-        }
+        logs = {"loss": total / samples}
+        if measured := self._measured:
+            for metric, value in zip(self.metrics, self._values, strict=True):
+                logs[metric.name] = value / measured
+        return logs
+
+
+def _batch_sums(metric: Metric, y_true: Tensor, y_pred: Tensor, run: Run) -> list[float]:
+    """The sum of a metric over the samples of each batch."""
+    if not metric.is_per_sample:
+        parts = zip(y_true.split(run.sizes), y_pred.split(run.sizes), strict=True)
+        return [metric.per_sample(*part).double().sum().item() for part in parts]
+    values = metric.per_sample(y_true, y_pred).double()
+    whole = len(values) // run.batch_size * run.batch_size
+    sums: list[float] = values[:whole].reshape(-1, run.batch_size).sum(1).tolist()
+    return sums if whole == len(values) else [*sums, values[whole:].sum().item()]

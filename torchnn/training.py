@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchnn.autograd import Result
+from torchnn.autograd import AutogradEngine, Result
 from torchnn.batches import Feed, Run
 from torchnn.building import mode
 from torchnn.callbacks import History, InvalidLossWarning
@@ -124,6 +124,7 @@ class Fit:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Trains on everything once, then validates."""
         self.callbacks("on_epoch_begin", epoch, {})
+        self.look_at_model()
         logs = self.train(epoch)
         if self.validation is not None:
             measured = measure(
@@ -132,6 +133,14 @@ class Fit:
             logs |= {f"val_{name}": value for name, value in measured.items()}
         self.callbacks("on_epoch_end", epoch, logs)
         return logs
+
+    def look_at_model(self) -> None:
+        """Goes on with autograd if a callback has made the model one that the kernels cannot train,
+        say by freezing a layer."""
+        engine = choose(self.model, self.recipe)
+        if type(engine) is not type(self.engine) and isinstance(engine, AutogradEngine):
+            engine.steps_done = self.engine.steps_done
+            self.engine = self.progress.engine = engine
 
     def train(self, epoch: int) -> dict[str, float]:
         """Run after run; returns means over the samples, taken while the weights changed."""

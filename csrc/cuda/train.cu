@@ -42,12 +42,21 @@ TORCHNN_FN Pack<T> load_pack(const T* p) {
   return *reinterpret_cast<const Pack<T>*>(p);
 }
 
+template <class T>
+TORCHNN_FN Pack<T> as_pack(const T* values) {
+  Pack<T> own;
+#pragma unroll
+  for (int i = 0; i < pack<T>; ++i) own.values[i] = values[i];
+  return own;
+}
+
 // Factors of a product, in tiles `side` wide: a thread loads a pack of the depth at a time.
 
 // Element (i, d) is first[i * stride + d]. A tile's rows lie apart, so that neighbouring threads
 // read neighbouring rows.
 template <class T>
 struct Along {
+  static constexpr bool is_dense = false;
   const T* first;
   int stride, tiles;
 
@@ -65,6 +74,7 @@ struct Along {
 // Element (i, d) is first[d * stride + i].
 template <class T>
 struct Across {
+  static constexpr bool is_dense = true;  // a tile's elements are neighbours
   const T* first;
   int stride, tiles;
 
@@ -111,10 +121,15 @@ __device__ void multiply(const A& a, const B& b, int depth, int splits, T* parts
                packs * (split + 1) / splits * pack<T>);
     T* part = parts + split * a.tiles * side * stride;
 #pragma unroll
-    for (int i = 0; i < side; ++i)
+    for (int i = 0; i < side; ++i) {
+      T* row = part + a.index(row_tile, i) * stride;
 #pragma unroll
-      for (int j = 0; j < side; ++j)
-        part[a.index(row_tile, i) * stride + b.index(column_tile, j)] = sums[i][j];
+      for (int j = 0; j < side; j += B::is_dense ? pack<T> : 1)
+        if constexpr (B::is_dense)
+          *reinterpret_cast<Pack<T>*>(row + b.index(column_tile, j)) = as_pack(sums[i] + j);
+        else
+          row[b.index(column_tile, j)] = sums[i][j];
+    }
   }
 }
 
@@ -130,6 +145,17 @@ TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T
   value = w;
 #pragma unroll
   for (int s = 0; s < Rule::slots; ++s) slots[s][at] = own[s];
+}
+
+// The same for the first `count` of a pack of numbers. The values are aligned.
+template <class Rule, class T>
+TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at,
+                           const Pack<T>& grad, int count, const UpdateStep<T>& step) {
+  Pack<T> w = load_pack(values);
+#pragma unroll
+  for (int i = 0; i < pack<T>; ++i)
+    if (i < count) take_step<Rule>(w.values[i], slots, at + i, grad.values[i], step);
+  *reinterpret_cast<Pack<T>*>(values) = w;
 }
 
 // ---- what a block of threads does with a model ----
@@ -396,7 +422,7 @@ class Trainer {
       const Across<T> x{input(l, buffer), place.in_stride, int(whole_tiles(in_features)) / side};
       const int tiles = grad.tiles * x.tiles;
       for (; item < tiles; item += train_threads)
-        update_weight(l, chunk, step, aside, grad, item % grad.tiles, x, item / grad.tiles);
+        update_weight(l, chunk, step, aside, grad, item / x.tiles, x, item % x.tiles);
       item -= tiles;
       aside += units * in_features;
       if (!layer.bias) continue;
@@ -419,6 +445,7 @@ class Trainer {
     accumulate(sums, grad, unit_tile, x, feature_tile, 0, int(whole_tiles(chunk.rows)));
     const int units = int(layer.units), in_features = int(layer.in_features);
     const int stride = plan_.keeps_slots ? place.in_stride : in_features;  // of the slots
+    const bool aligned_aside = is_aligned(aside, in_features);
     Updates::with(net_.job.update, [&](auto rule) {
       T* slots[most_slots] = {};
 #pragma unroll
@@ -428,12 +455,22 @@ class Trainer {
 #pragma unroll
       for (int i = 0; i < side; ++i)
 #pragma unroll
-        for (int j = 0; j < side; ++j) {
+        for (int j = 0; j < side; j += pack<T>) {
           const int unit = grad.index(unit_tile, i), feature = x.index(feature_tile, j);
-          if (unit < units && feature < in_features &&
-              is_complete(chunk, sums[i][j], aside[unit * in_features + feature]))
-            take_step<decltype(rule)>(at(place.weight)[unit * place.in_stride + feature], slots,
-                                      unit * stride + feature, sums[i][j], step);
+          const int count = in_features - feature;
+          if (unit >= units || count <= 0) continue;
+          Pack<T> sum = as_pack(sums[i] + j);
+          T* put = aside + unit * in_features + feature;
+          if (!chunk.is_first()) {
+            const Pack<T> before = load(put, count, aligned_aside);
+#pragma unroll
+            for (int e = 0; e < pack<T>; ++e) sum.values[e] += before.values[e];
+          }
+          if (chunk.is_last())
+            take_steps<decltype(rule)>(at(place.weight) + unit * place.in_stride + feature, slots,
+                                       unit * stride + feature, sum, count, step);
+          else
+            store(put, sum, count, aligned_aside);
         }
     });
   }
@@ -442,7 +479,11 @@ class Trainer {
                               int unit, T sum) const {
     const TrainLayer<T>& layer = net_.layers[l];
     const LayerPlace& place = plan_.layers[l];
-    if (!is_complete(chunk, sum, aside[unit])) return;
+    if (!chunk.is_first()) sum += aside[unit];
+    if (!chunk.is_last()) {
+      aside[unit] = sum;
+      return;
+    }
     Updates::with(net_.job.update, [&](auto rule) {
       T* slots[most_slots] = {};
 #pragma unroll
@@ -451,13 +492,6 @@ class Trainer {
                                      : layer.bias_slots[s] + model_ * layer.units;
       take_step<decltype(rule)>(at(place.bias)[unit], slots, unit, sum, step);
     });
-  }
-
-  // Adds what the chunks before gave to a sum; unless the batch is complete, puts it aside.
-  static TORCHNN_FN bool is_complete(const Chunk& chunk, T& sum, T& aside) {
-    if (!chunk.is_first()) sum += aside;
-    if (!chunk.is_last()) aside = sum;
-    return chunk.is_last();
   }
 
   const Network<T>& net_;
