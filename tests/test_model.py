@@ -175,10 +175,12 @@ ROWS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 LABELS = (ROWS.sum(1) > 0).float()
 
 
-def test_trainable_is_requires_grad():
-    model = Sequential([Dense(4, "relu", in_features=6), Dense(1, "sigmoid")])
+@pytest.mark.parametrize("options", [{"in_features": 6}, {}], ids=["built", "not built yet"])
+def test_trainable_is_requires_grad(options):
+    model = Sequential([Dense(4, "relu", **options), Dense(1, "sigmoid")])
     model.layers[0].trainable = False
     model.compile(loss="bce")
+    model.predict(ROWS, verbose=0)
     before = model.layers[0].get_weights()
     model.fit(ROWS, LABELS, verbose=0)
     assert (model.trainable, model.layers[1].trainable) == (False, True)

@@ -197,10 +197,9 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """Returns the value as a NumPy array that torch.from_numpy takes without a warning."""
     if isinstance(value, Dataset):
         raise TypeError(f"{name} is a Dataset: wrap it in a torch.utils.data.DataLoader")
-    array = value
-    if hasattr(value, "to_numpy"):  # a frame of numbers and truth values would become objects
-        is_mixed = hasattr(value, "columns") and not _culprits(value)
-        array = value.to_numpy(dtype=np.float64) if is_mixed else value.to_numpy()
+    array = value.to_numpy() if hasattr(value, "to_numpy") else value
+    if hasattr(value, "columns") and array.dtype == object and not _culprits(value):
+        array = array.astype(np.float64)  # columns of numbers and of truth values
     if not isinstance(array, (np.ndarray, np.generic, list, tuple, int, float)):
         raise TypeError(
             f"{name} must be an array, a tensor, a data frame or lists of numbers, "

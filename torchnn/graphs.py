@@ -16,11 +16,12 @@ from torch import Tensor
 from torchnn import ops
 
 STEPS = 32  # a graph
-_recording = threading.Lock()
 UNRECORDED = 2  # times that a part is trained as it is, before a graph of it is worth while
 
 # What a graph reads anew in each replay, or counts. The rest is as it was when it was recorded.
 READ_ANEW = ("order", "learning_rates", "steps_before", "steps_done")
+
+_recording = threading.Lock()  # a process may record one graph at a time
 
 Arguments = dict[str, Any]  # of ops.train_
 Results = tuple[Tensor, Tensor]
@@ -29,7 +30,7 @@ Recorder = Callable[[Callable[[], Results]], tuple[Callable[[], None], Results]]
 
 def record(function: Callable[[], Results]) -> tuple[Callable[[], None], Results]:
     """Returns what repeats the function's work on the GPU, and where its results will then be."""
-    graph = torch.cuda.CUDAGraph()  # of which a process may record one at a time
+    graph = torch.cuda.CUDAGraph()
     # The current stream is set here, too, so that it comes back even if nothing can be recorded.
     with (
         _recording,

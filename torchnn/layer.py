@@ -25,7 +25,8 @@ class Layer(nn.Module):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self.requires_grad_(bool(value))
+        for parameter in self.parameters():
+            parameter.requires_grad = bool(value)  # also before there are values
 
     def _called(self) -> str:
         return f"layer {self.name!r}" if self.name else f"this {type(self).__name__} layer"

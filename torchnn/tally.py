@@ -29,8 +29,8 @@ class Tally:
         self.steps, self.seconds = 0, 0.0
         self._began = perf_counter()
         self._loss: tuple[float, int] = 0.0, 0  # sum over samples, samples: replaced as one
-        self._values = [0.0] * len(self.metrics)  # of each metric, the sum over samples
-        self._measured = 0  # samples
+        # Of each metric, the sum over samples; and samples: replaced as one, too.
+        self._measured: tuple[list[float], int] = [0.0] * len(self.metrics), 0
 
     def add(self, run: Run, losses: Sequence[float], predictions: Tensor | None) -> None:
         """Counts a run of batches.
@@ -54,14 +54,14 @@ class Tally:
         """Adds up every metric."""
         if (*y_true.shape, 1) == y_pred.shape:
             y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
+        totals, samples = self._measured
         values = []
-        for metric, total in zip(self.metrics, self._values, strict=True):
+        for metric, total in zip(self.metrics, totals, strict=True):
             # Batch by batch, as with the losses.
             for value in _batch_sums(metric, y_true, y_pred, run):
                 total += value
             values.append(total)
-        self._values = values
-        self._measured += len(y_pred)
+        self._measured = values, samples + len(y_pred)
 
     def logs(self) -> dict[str, float]:
         """Returns "loss" and each metric; nothing before the first batch."""
@@ -69,8 +69,9 @@ class Tally:
         if not samples:
             return {}
         logs = {"loss": total / samples}
-        if measured := self._measured:
-            for metric, value in zip(self.metrics, self._values, strict=True):
+        values, measured = self._measured
+        if measured:
+            for metric, value in zip(self.metrics, values, strict=True):
                 logs[metric.name] = value / measured
         return logs
 

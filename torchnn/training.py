@@ -76,7 +76,8 @@ class Fit:
         self.callbacks = CallbackList([*callbacks.callbacks, *shown, self.history])
         self.callbacks.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
         self.looks_at_batches = self.callbacks.listens("on_train_batch_begin", "on_train_batch_end")
-        self.looks_between_epochs = validation is not None or callbacks.listens(*BETWEEN_EPOCHS)
+        self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
+        self.looks_between_epochs = validation is not None or self.may_be_changed
         self.has_warned = False
 
     def run(self) -> History:
@@ -124,7 +125,8 @@ class Fit:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Trains on everything once, then validates."""
         self.callbacks("on_epoch_begin", epoch, {})
-        self.look_at_model()
+        if self.may_be_changed:
+            self.look_at_model()
         logs = self.train(epoch)
         if self.validation is not None:
             measured = measure(
