@@ -6,12 +6,14 @@ weather, so that the ratio of two medians from one run means something where a l
 
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -90,6 +92,7 @@ def machine() -> dict[str, object]:
     }
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -103,7 +106,10 @@ def _processor() -> str:
     return name
 
 
+@cache
 def _commit() -> str:
+    """The commit that is measured, as it is at first; COMMIT where there is no history."""
+
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         try:
@@ -111,8 +117,10 @@ def _commit() -> str:
         except OSError:  # no git
             return ""
 
-    changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-    return git("rev-parse", "--short", "HEAD") + changed
+    head = git("rev-parse", "--short", "HEAD")
+    if not head:
+        return os.environ.get("COMMIT", "")
+    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def save(name: str, rows: list[dict[str, object]], folder: Path = RESULTS, **facts: object) -> Path:

@@ -134,7 +134,7 @@ class JaxLoop:
         import jax
 
         jax.config.update("jax_enable_x64", network.dtype == "float64")
-        self.network = network
+        self.network, self.rate = network, network.learning_rate
         self.weights = jax.tree.map(jax.numpy.array, network.weights())
         arrays = [jax.numpy.array(array) for array in network.data()]
         count, size = network.samples // network.batch_size, network.batch_size
@@ -163,8 +163,7 @@ class JaxLoop:
         import jax
 
         loss, grads = jax.value_and_grad(self.loss)(weights, *batch)
-        rate = self.network.learning_rate
-        return jax.tree.map(lambda w, grad: w - rate * grad, weights, grads), loss
+        return jax.tree.map(lambda w, grad: w - self.rate * grad, weights, grads), loss
 
     @staticmethod
     def loss(weights, x, y):
