@@ -10,7 +10,7 @@
 with = python=$$(python3 tools/environment.py $(1))
 build = "$$python" setup.py --quiet build_ext --inplace
 clang_format = "$$(dirname "$$python")"/clang-format
-cxx_files = $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+cxx_files = $$(find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 help:
 	@echo "make demo    train on handwritten digits, zeros against ones, and draw digits.png"
