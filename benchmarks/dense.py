@@ -1,11 +1,11 @@
 """The fused dense layer against eager activation(F.linear(x, weight, bias)), forward and backward.
 
     python -m benchmarks.dense [--threads 1 2] [--activation sigmoid] [--save dense-cpu]
-    python -m benchmarks.dense --device cuda [--seconds 180] [--save dense-cuda]
+    python -m benchmarks.dense --device cuda [--seconds 60] [--save dense-cuda]
 
 Both compute the same thing, which is checked first. "forward" is inference, without gradients;
 "forward+backward" gives the gradients of x, weight and bias. What is measured on a GPU is in
-benchmarks/dense_cuda.py.
+benchmarks/gpu/dense.py.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from benchmarks import cuda, dense_cuda
+from benchmarks.gpu import dense as on_gpu
+from benchmarks.gpu import kit
+from benchmarks.gpu.device import require_gpu
 from benchmarks.harness import RESULTS, machine, measure, save, show
 from torchnn import ops, reference
 
@@ -117,7 +119,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--activation", choices=ops.activations(), default="sigmoid")
-    parser.add_argument("--seconds", type=float, default=180, help="on CUDA, at most")
+    parser.add_argument("--seconds", type=float, default=60, help="on CUDA, at most")
     parser.add_argument("--save", metavar="NAME", help="write benchmarks/results/NAME.json")
     parser.add_argument(
         "--folder", type=Path, default=RESULTS, help="write NAME.json there instead"
@@ -125,13 +127,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.device == "cuda":
-        rows = []
-        for row in dense_cuda.benchmark(options.activation, options.seconds):
-            rows.append(row)
-            if options.save:  # after each: who knows how long we have got
-                save(options.save, rows, options.folder, **cuda.facts())
-        dense_cuda.print_table(rows, options.activation)
-        raise SystemExit(any("wrong" in row for row in rows))
+        require_gpu()
+        table = kit.Rows(options.save, options)
+        on_gpu.benchmark(table, options.activation, options.device)
+        raise SystemExit(table.failed)
     rows = [row for threads in options.threads for row in benchmark(threads, options.activation)]
     print_table(rows, options.activation)
     if options.save:

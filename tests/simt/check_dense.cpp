@@ -1,8 +1,8 @@
 // Runs the kernels of csrc/cuda/dense.cu, over tails, odd widths, slices and more tiles than
 // blocks, and compares them with plain loops in double. Each array ends where its allocation ends,
 // so that a step too far is seen. tests/test_simt.py runs it on CPU threads, under AddressSanitizer
-// and ThreadSanitizer; benchmarks/gpu.sh on a GPU, under compute-sanitizer. With the argument "few"
-// it runs the few cases that meet every barrier.
+// and ThreadSanitizer; benchmarks/gpu/run.sh on a GPU, under compute-sanitizer. With the argument
+// "few" it runs the few cases that meet every barrier.
 #include <cmath>
 #include <cstdio>
 #include <limits>

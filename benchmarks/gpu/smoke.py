@@ -1,0 +1,106 @@
+"""Right numbers: every loss, rule and dtype against float64, bits of two runs, many against one."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+
+from benchmarks.gpu import kit
+from benchmarks.gpu.training import LOSS, alone, arguments, network_of
+from benchmarks.networks import Network
+from torchnn import graphs, ops, reference
+
+EPOCHS = 2
+# The sums of some 400 products are off by the root of 400 roundings of 6e-8, 1.2e-6, and a step
+# hands a hundredth or less of that on, by its learning rate: 5e-5 leaves room for a few hundred
+# of them and for Adam, which divides by small gradients. In float64 a rounding is 1.1e-16.
+LIMITS = {"float32": 5e-5, "float64": 1e-12}
+# Adam makes rounding errors of a deep network's vanishing gradients as large as its steps, so
+# that one has momentum.
+OTHERS = [("digits", "adam"), ("tiny", "adam"), ("deep", "momentum"), ("large", "momentum")]
+# These train layer by layer, and come so often that a CUDA graph is recorded and replayed.
+REPLAYED = [("medium", "adam"), ("full-batch", "adam")]
+CALLS = graphs.UNRECORDED + 2
+SHORT = ("medium", "large")  # few samples of these: in float64, a CPU takes long
+MODELS = (3, 300)
+
+
+def cases(where: str) -> Iterator[kit.Row]:
+    """All losses, rules and dtypes on one network, then the other networks."""
+    first = "tiny" if where == "cpu" else "notes"
+    for loss in ops.losses():
+        for update in ops.updates():
+            for dtype in LIMITS:
+                yield {"network": first, "update": update, "loss": loss, "dtype": dtype}
+    for network, update in [] if where == "cpu" else OTHERS + REPLAYED:
+        for dtype in LIMITS:
+            yield {"network": network, "update": update, "loss": LOSS, "dtype": dtype}
+
+
+def results(train_, given: dict[str, object], calls: int = 1) -> list[torch.Tensor]:
+    """The losses of the last of so many calls, and all that training leaves behind."""
+    for _ in range(calls):
+        losses = train_(**given)[0]
+    slots = [tensor for slot in given["slots"] for tensor in slot]
+    return [losses, *given["weights"], *given["biases"], *slots]
+
+
+@cache
+def exact_results(network: Network, calls: int, **how: str) -> list[torch.Tensor]:
+    """The results by PyTorch in float64 on the CPU."""
+    given = arguments(network, epochs=EPOCHS, where="cpu", dtype=torch.float64, **how)
+    given["learning_rates"] = given["learning_rates"].tolist()
+    return results(reference.train_, given, calls)
+
+
+def compare(where: str, network: str, dtype: str, **how: str) -> kit.Row:
+    """How far two epochs are from PyTorch in float64 on the CPU, and whether they repeat."""
+    net = network_of(network, where)
+    if network in SHORT:
+        net = replace(net, samples=5 * net.batch_size - 7)
+    calls = CALLS if (network, how["update"]) in REPLAYED else 1
+    exact = exact_results(net, calls, **how)
+
+    def ours() -> list[torch.Tensor]:
+        given = arguments(net, epochs=EPOCHS, where=where, dtype=getattr(torch, dtype), **how)
+        return results(graphs.Trainer().train_, given, calls)
+
+    one, two = ours(), ours()
+    off = _distance(one, exact)
+    same = all(map(torch.equal, one, two))
+    return {"off_by": off, "same_bits": same, "fine": same and off < LIMITS[dtype]}
+
+
+def _distance(ours: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
+    """The largest difference, relative to a tensor's largest number where above 1; NaN stays."""
+    pairs = zip(ours, exact, strict=True)
+    off = [(o.double().cpu() - e).abs().max() / (1 + e.abs().max()) for o, e in pairs]
+    return torch.stack(off).max().item()
+
+
+def compare_with_each_alone(where: str, network: str, models: int) -> kit.Row:
+    """Whether models side by side give the bits that each gives alone."""
+    together = arguments(network_of(network, where), models, where=where)
+    singles = [alone(together, i) for i in range(models)]  # before they are trained
+    many = results(ops.train_, together)
+    differ = [
+        i
+        for i, single in enumerate(singles)
+        if not all(map(torch.equal, (t[i] for t in many), results(ops.train_, single)))
+    ]
+    return {"models_that_differ": len(differ), "fine": not differ}
+
+
+def main() -> None:
+    options = kit.parse(kit.parser(__doc__))
+    rows = kit.Rows("smoke", options)
+    rows.fill(cases(options.device), partial(compare, options.device))
+    # Only CUDA trains many models in one call.
+    many = [] if options.cpu else [{"network": "notes", "models": count} for count in MODELS]
+    rows.fill(many, partial(compare_with_each_alone, options.device))
+    raise SystemExit(rows.failed)
+
+
+if __name__ == "__main__":
+    main()
