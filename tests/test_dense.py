@@ -82,6 +82,29 @@ def test_initializers_are_names_or_functions():
     assert state(layer) == {"weight": [[1, 1, 1], [1, 1, 1]], "bias": [1, 1]}
 
 
+def test_a_seed_gives_the_same_first_weights_on_every_device(device):
+    def first(device):
+        torch.manual_seed(3)
+        made = Dense(5, kernel_initializer="he_normal", bias_initializer="random_uniform")
+        made.to(device).build(4)
+        made.reset_parameters()
+        return [*made.parameters()]
+
+    for there, here in zip(first(device), first("cpu"), strict=True):
+        assert there.device.type == device
+        assert torch.equal(there.cpu(), here)
+
+
+def test_first_values_are_drawn_on_the_cpu_whatever_the_device():
+    seen = []
+    layer = Dense(5, device="cuda", kernel_initializer=lambda t: seen.append(t.device.type))
+    try:
+        layer.build(4)
+    except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or no GPU
+        assert not torch.cuda.is_available()
+    assert seen == ["cpu"]
+
+
 def test_reset_parameters_draws_anew():
     layer = Dense(3, in_features=4)
     nn.init.ones_(layer.bias)

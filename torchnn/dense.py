@@ -86,9 +86,9 @@ class Dense(Layer):
             raise RuntimeError(f"{self._called()} must be built before torch.compile can trace it")
         in_features = checks.positive_int("in_features", in_features)
         place: Any = {"device": self.weight.device, "dtype": self.weight.dtype}
-        weight = _filled(self.kernel_initializer, (self.units, in_features), **place)
+        weight = _filled(self.kernel_initializer, shape=(self.units, in_features), **place)
         if self.bias is not None:
-            self.bias.data = _filled(self.bias_initializer, (self.units,), **place)
+            self.bias.data = _filled(self.bias_initializer, shape=(self.units,), **place)
             self.bias.__class__ = nn.Parameter
         self.weight.data = weight
         self.weight.__class__ = nn.Parameter
@@ -97,9 +97,9 @@ class Dense(Layer):
     def reset_parameters(self) -> None:
         """Draws new first values."""
         with torch.no_grad():
-            self.kernel_initializer(self.weight)
+            self.weight.copy_(_filled(self.kernel_initializer, **_place(self.weight)))
             if self.bias is not None:
-                self.bias_initializer(self.bias)
+                self.bias.copy_(_filled(self.bias_initializer, **_place(self.bias)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns activation(x @ weight.T + bias).
@@ -200,12 +200,22 @@ def _unbuilt(device: Any, dtype: torch.dtype | None) -> nn.Parameter:
     return _UnbuiltParameter(device=device, dtype=dtype)  # type: ignore[call-arg, return-value]
 
 
-def _filled(initializer: initializers.Initializer, shape: tuple[int, ...], **place: Any) -> Tensor:
+def _filled(
+    initializer: initializers.Initializer,
+    shape: tuple[int, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """First values, drawn on the CPU: a seed gives the same ones on every device."""
     # The first input may come in inference mode; the parameters must still be able to learn.
     with torch.inference_mode(False):
-        values = torch.empty(shape, **place)
+        values = torch.empty(shape, device="meta" if device.type == "meta" else "cpu", dtype=dtype)
         initializer(values)
-    return values
+        return values.to(device)
+
+
+def _place(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": tuple(tensor.shape), "device": tensor.device, "dtype": tensor.dtype}
 
 
 def _array(tensor: Tensor) -> Any:
