@@ -30,7 +30,7 @@ struct Sigmoid {  // a = 1 / (1 + e^-z),  da/dz = a (1 - a)
   template <class Lane>
   static TORCHNN_FN Lane forward(Lane z) {
     Lane e = exp_nonpositive(-abs(z));
-    return (z < 0 ? e : Lane{} + 1) / (1 + e);
+    return divide_by_one_to_two(z < 0 ? e : Lane{} + 1, 1 + e);
   }
   template <class Lane>
   static TORCHNN_FN Lane backward(Lane grad, Lane a) {
@@ -56,7 +56,7 @@ struct Tanh {  // a = (e^z - e^-z) / (e^z + e^-z),  da/dz = 1 - a^2
   template <class Lane>
   static TORCHNN_FN Lane forward(Lane z) {
     Lane m = expm1_nonpositive(-2 * abs(z));
-    Lane a = -m / (2 + m);
+    Lane a = divide_by_one_to_two(-m, 2 + m);
     return z < 0 ? -a : a;
   }
   template <class Lane>

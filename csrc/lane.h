@@ -28,6 +28,21 @@ TORCHNN_FN double abs(double x) { return ::fabs(x); }
 TORCHNN_FN float sqrt(float x) { return ::sqrtf(x); }
 TORCHNN_FN double sqrt(double x) { return ::sqrt(x); }
 
+// a / b for b from 1 to 2, where a GPU needs no care for ranges: two instructions instead of ten,
+// off by two units in the last place at most either way.
+template <class Lane>
+TORCHNN_FN Lane divide_by_one_to_two(Lane a, Lane b) {
+  return a / b;
+}
+#if defined(__CUDA_ARCH__)
+template <>
+TORCHNN_FN float divide_by_one_to_two(float a, float b) {
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(b));
+  return a * reciprocal;
+}
+#endif
+
 #if !defined(__CUDACC__)
 
 // ---- SIMD registers: GCC and Clang vector extensions, which any target can lower ----

@@ -21,14 +21,14 @@ struct TypeList {
   }
 
   // Calls f with the entry at that place, which must exist. constexpr, so that CUDA threads may.
-  template <class F>
-  static constexpr void with(int64_t place, F&& f) {
-    int64_t i = 0;
+  template <class Place, class F>
+  static constexpr void with(Place place, F&& f) {
+    Place i = 0;
     static_cast<void>(((i++ == place && (f(Entries{}), true)) || ...));
   }
   // Calls f with every entry, in order.
   template <class F>
-  static void each(F&& f) {
+  static constexpr void each(F&& f) {
     (f(Entries{}), ...);
   }
 };

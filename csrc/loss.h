@@ -35,7 +35,7 @@ struct SigmoidCrossEntropy {
   template <class Lane>
   static TORCHNN_FN Lane gradient(Lane a, Lane y) {
     Lane e = exp_nonpositive(-abs(a));
-    return (a < 0 ? e : Lane{} + 1) / (1 + e) - y;
+    return divide_by_one_to_two(a < 0 ? e : Lane{} + 1, 1 + e) - y;
   }
 };
 

@@ -1,14 +1,17 @@
-// Where a network lies in the memory that the threads of one block share: the one place that
-// computes it, on the host, without CUDA. All places are counted in elements of the network's type.
+// Where a network lies in the memory that the threads of one block share, and how its threads share
+// out the products: the one place that computes it, on the host, without CUDA. All places are
+// counted in elements of the network's type.
 //
-// Matrices have rows of whole tiles, an odd number of 16-byte packs apart: eight neighbouring rows
-// then begin in eight different banks. What is beyond their rows and columns is zero.
+// Matrices have rows of whole packs of 16 bytes, an odd number of them apart: eight neighbouring
+// rows then begin in eight different banks. What is beyond their columns is zero.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
+#include "../list.h"
 #include "../train.h"
 
 namespace torchnn::cuda {
@@ -18,10 +21,14 @@ namespace torchnn::cuda {
 #define TORCHNN_TRAIN_THREADS 512
 #endif
 inline constexpr int train_threads = TORCHNN_TRAIN_THREADS;
+inline constexpr int train_warps = train_threads / 32;
+// The last one fetches the next rows while the others multiply with the first layer's weights.
+inline constexpr int first_warps = train_warps - 1;
 
-inline constexpr int side = 4;          // a thread computes tiles of side x side
 inline constexpr int most_rows = 128;   // of a batch that go through the network at once
 inline constexpr int most_layers = 64;  // they travel as arguments of the kernel
+// Layers of so few weights go through row by row, in one warp, with all that come after them.
+inline constexpr int64_t few_weights = 1024;
 
 // Some rows of a batch: samples first ... first + rows - 1 in order. Its batch is samples begin ...
 // end - 1.
@@ -52,57 +59,189 @@ static_assert(sizeof(UpdateStep<double>) == numbers_a_step * sizeof(double));
 
 inline constexpr int chunks_known = 4;  // the one in work, and those after it
 
-struct LayerPlace {
+constexpr int64_t over(int64_t n, int64_t parts) { return (n + parts - 1) / parts; }
+
+// n / divisor for 0 <= n with n * divisor below 2^32, by a multiplication: a division takes a GPU
+// some thirty instructions.
+struct Divider {
+  int divisor = 1;
+  uint32_t multiplier = 0;  // 2^32 / divisor, rounded up; 0 for a divisor of one
+
+  constexpr Divider() = default;
+  constexpr explicit Divider(int64_t by) : divisor(int(by)) {
+    if (by > 1) multiplier = uint32_t(((int64_t(1) << 32) + by - 1) / by);
+  }
+  constexpr int quotient(int n) const {
+    return multiplier ? int((uint64_t(uint32_t(n)) * multiplier) >> 32) : n;
+  }
+};
+
+// How the warps share out c = a @ b. A warp takes a tile of c, 32 columns wide and 16 or 32 rows
+// high, or what there is of it, over one of `splits` parts of the depth: its lanes lie 8 down and 4
+// across. A lane keeps sums for every eighth row and every fourth column, and puts them down as
+// parts[split][tile], one after the other, each 33 numbers from the next: written side by side,
+// read across, and both without two lanes in one bank.
+inline constexpr int tile_columns = 32, lanes_down = 8, lanes_across = 4;
+inline constexpr int sums_apart = 33;
+
+struct Product {
+  int kind;                   // place in Forward or Backward
+  int rows_shift;             // a tile has 2^rows_shift rows
+  int lane_columns;           // of a tile, that one lane has
+  Divider tiles;              // of c, for all rows of the plan
+  Divider across;             // tiles side by side
+  int splits;                 // of the depth
+  int packs, longer;          // in each part; the first `longer` parts have one more
+  int tile_size, split_size;  // of the parts, in elements
+};
+
+// The rows and columns that a lane has. The first in a list that is large enough is taken.
+template <int lane_rows, int lane_columns>
+struct LaneTile {
+  static constexpr int rows = lane_rows, columns = lane_columns;
+};
+// Of the gradient of a weight, a thread adds up so many units x so many packs of features at a
+// time. In a row of grad_z each of these tiles but the smallest begins a pack. Behind those of
+// odd_tile units there are gaps: they are for the first layer, since no layer before it reads its
+// grad_z.
+inline constexpr int odd_tile = 5;
+template <int unit_count, int pack_count>
+struct GradientTile {
+  static constexpr int units = unit_count, packs = pack_count;
+};
+// What is compiled for numbers of so many bytes.
+template <int element_size>
+struct TilesOf {
+  using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>, LaneTile<4, 3>, LaneTile<4, 4>,
+                           LaneTile<4, 5>, LaneTile<4, 6>, LaneTile<4, 7>, LaneTile<4, 8>>;
+  using Backward = TypeList<LaneTile<2, 8>, LaneTile<4, 8>>;
+  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<odd_tile, 2>,
+                            GradientTile<8, 1>>;
+};
+template <>
+struct TilesOf<sizeof(double)> {  // of which a thread's registers hold half as many
+  using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>>;
+  using Backward = TypeList<LaneTile<2, 8>>;
+  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<odd_tile, 1>,
+                            GradientTile<8, 1>>;
+};
+
+struct alignas(16) LayerPlace {
+  int in_features, units;
+  int activation;    // place in Activations; this and biases train sets
+  int biases;        // units, or 0 if there are none
   int weight, bias;  // (units, in_stride), (units)
   int weight_slots[most_slots], bias_slots[most_slots];
-  int out, grad;  // (rows, out_stride): a, and grad_z
-  int in_stride, out_stride;
-  int forward_splits, backward_splits;  // parts that in_features, or units, are summed in
+  int out, grad;  // (rows, out_stride), (rows, grad_stride): a, and grad_z
+  int in_stride, out_stride, grad_stride;
+  int tile;                     // place in Gradient
+  int tile_units, units_apart;  // of such a tile, and from one to the next in a row of grad_z
+  Divider tiles_across;         // over in_features
+  int tiles;
+  Product forward, backward;  // z, and grad_x
+
+  // Where a unit is in a row of grad_z.
+  constexpr int grad_place(int unit) const {
+    return tile_units == odd_tile ? unit + unit / odd_tile * (units_apart - odd_tile) : unit;
+  }
 };
 
 struct Plan {
   int rows = 0;              // of a batch that go through at once; 0: the network does not fit
   int64_t bytes = 0;         // what it takes, or would take at the least
   bool keeps_slots = false;  // beside the weights; else they stay in the device's memory
+  int wide_layers;           // the first ones, which all warps share; the rest go row by row
+  int places;                // (layers), LayerPlace: the kernel's copy of layers
   int chunks;                // (chunks_known), Chunk
+  int arrivals;              // what counts the rows that the copy engine has brought
   // Each twice, for the chunk in work and the one that is fetched meanwhile.
   int listed[2];         // (rows), int64: where in x the rows are
   int x[2], y[2];        // (rows, in_stride of the first layer), (rows, units of the last)
   int sample_weight[2];  // (rows)
   int step[2];           // an UpdateStep
-  int parts;             // (splits, rows, columns): what a product's parts sum up to
-  int values;            // (rows, units of the last layer): what adds up to the loss
+  int values[2];         // (rows, units of the last layer): what adds up to the loss
+  int parts;             // what the parts of a product sum up to
   LayerPlace layers[most_layers];
 };
 
-constexpr int64_t whole_tiles(int64_t n) { return (n + side - 1) / side * side; }
-
 // The distance of rows of n elements of so many bytes.
 constexpr int64_t odd_packs(int64_t n, int64_t element_size) {
-  const int64_t pack = 16 / element_size, packs = whole_tiles(n) / pack;
+  const int64_t pack = 16 / element_size, packs = (n + pack - 1) / pack;
   return (packs | 1) * pack;
 }
 
-// Threads that no tile is left for take a part of the depth.
-constexpr int64_t splits(int64_t rows, int64_t columns, int64_t depth) {
-  const int64_t tiles = whole_tiles(rows) * whole_tiles(columns) / (side * side);
-  return std::clamp<int64_t>(train_threads / tiles, 1, whole_tiles(depth) / side);
+// A product of (rows, depth) with (depth, columns) for so many warps; its depth is cut into at most
+// most_splits parts.
+template <class List>
+constexpr Product share_out(int64_t rows, int64_t columns, int64_t packs, int64_t warps,
+                            int64_t most_splits) {
+  int64_t highest = 0;
+  List::each([&](auto tile) { highest = std::max<int64_t>(highest, tile.rows * lanes_down); });
+  Product p{};
+  int place = 0, lane_rows = 0;
+  List::each([&](auto tile) {
+    const bool fits = tile.rows * lanes_down >= std::min(rows, highest) &&
+                      tile.columns * lanes_across >= std::min<int64_t>(columns, tile_columns);
+    if (fits && !lane_rows) p.kind = place, lane_rows = tile.rows, p.lane_columns = tile.columns;
+    ++place;
+  });
+  for (int tile_rows = lane_rows * lanes_down; tile_rows > 1; tile_rows /= 2) ++p.rows_shift;
+  const int64_t across = over(columns, tile_columns);
+  const int64_t tiles = over(rows, int64_t(1) << p.rows_shift) * across;
+  p.across = Divider(across), p.tiles = Divider(tiles);
+  p.splits = int(std::clamp<int64_t>(warps / tiles, 1, std::min(packs, most_splits)));
+  p.packs = int(packs / p.splits), p.longer = int(packs % p.splits);
+  p.tile_size = lane_rows * p.lane_columns * sums_apart;
+  p.split_size = int(tiles) * p.tile_size;
+  return p;
+}
+
+// Sets the tile that keeps the warps busy for the shortest time, four of them taking turns; the
+// last of those that do, since larger tiles leave warps to other layers.
+template <class List>
+void choose_gradient_tile(LayerPlace& layer, int64_t pack, bool is_first) {
+  constexpr int64_t schedulers = 4;
+  int64_t least = std::numeric_limits<int64_t>::max();
+  int place = 0;
+  List::each([&](auto tile) {
+    const int64_t across = over(layer.in_features, tile.packs * pack);
+    const int64_t tiles = over(layer.units, tile.units) * across;
+    const int64_t work = (tile.units * pack + 1) * tile.packs + over(tile.units, pack);
+    const int64_t cost = over(over(tiles, 32), schedulers) * work;
+    const bool may_be = is_first || tile.units != odd_tile;
+    if (may_be && cost <= least) {
+      least = cost;
+      layer.tile = place, layer.tile_units = tile.units;
+      layer.units_apart = tile.units == odd_tile ? int(over(odd_tile, pack) * pack) : tile.units;
+      layer.tiles_across = Divider(across), layer.tiles = int(tiles);
+    }
+    ++place;
+  });
 }
 
 struct Shape {
   std::vector<int64_t> widths;  // features, then the units of each layer
   int64_t slots;                // of the update rule
   int64_t element_size;
+
+  int64_t layers() const { return int64_t(widths.size()) - 1; }
+  // The first layers up to the last that has many weights; the very last goes row by row anyhow.
+  int64_t wide_layers() const {
+    int64_t wide = layers() - 1;
+    while (wide > 0 && widths[wide - 1] * widths[wide] <= few_weights) --wide;
+    return wide;
+  }
 };
 
 // The plan for so many rows at once, whatever memory it takes.
-inline Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots) {
+template <class Of>
+Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_splits) {
   Plan plan;
   const int64_t pack = 16 / shape.element_size;
   int64_t size = 0;
   auto take = [&](int64_t count) {
     const int64_t place = size;
-    size += (count + pack - 1) / pack * pack;
+    size += over(count, pack) * pack;
     return int(place);
   };
   auto take_twice = [&](int (&places)[2], int64_t count) {
@@ -110,53 +249,70 @@ inline Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots) {
   };
   auto stride = [&](int64_t n) { return odd_packs(n, shape.element_size); };
   const int64_t features = shape.widths.front(), outputs = shape.widths.back();
+  plan.wide_layers = int(shape.wide_layers());
+  plan.places = take(shape.layers() * int64_t(sizeof(LayerPlace)) / shape.element_size);
   plan.chunks = take(chunks_known * int64_t(sizeof(Chunk)) / shape.element_size);
+  plan.arrivals = take(8 / shape.element_size);
   take_twice(plan.listed, rows * 8 / shape.element_size);
   take_twice(plan.x, rows * stride(features));
   take_twice(plan.y, rows * outputs);
   take_twice(plan.sample_weight, rows);
   take_twice(plan.step, numbers_a_step);
+  take_twice(plan.values, rows * outputs);
   int64_t parts = 0;
-  for (size_t l = 0; l + 1 < shape.widths.size(); ++l) {
+  for (int64_t l = 0; l < shape.layers(); ++l) {
     const int64_t in_features = shape.widths[l], units = shape.widths[l + 1];
-    const int64_t in_stride = stride(in_features), out_stride = stride(units);
-    const int64_t weight = whole_tiles(units) * in_stride;
+    const int64_t weight = over(units, pack) * pack * stride(in_features);
     LayerPlace& layer = plan.layers[l];
-    layer.in_stride = int(in_stride), layer.out_stride = int(out_stride);
-    layer.weight = take(weight), layer.bias = take(units);
+    layer.in_features = int(in_features), layer.units = int(units);
+    layer.in_stride = int(stride(in_features)), layer.out_stride = int(stride(units));
+    choose_gradient_tile<typename Of::Gradient>(layer, pack, l == 0);
+    layer.grad_stride = int(stride(over(units, layer.tile_units) * layer.units_apart));
+    layer.weight = take(l ? weight : units * stride(in_features)), layer.bias = take(units);
     for (int64_t s = 0; keeps_slots && s < shape.slots; ++s)
-      layer.weight_slots[s] = take(weight), layer.bias_slots[s] = take(units);
-    layer.out = take(rows * out_stride), layer.grad = take(rows * out_stride);
-    layer.forward_splits = int(splits(rows, units, in_features));
-    layer.backward_splits = int(splits(rows, in_features, units));
-    parts = std::max(parts, layer.forward_splits * rows * out_stride);
-    if (l > 0) parts = std::max(parts, layer.backward_splits * rows * in_stride);
+      layer.weight_slots[s] = take(units * stride(in_features)), layer.bias_slots[s] = take(units);
+    layer.out = take(rows * layer.out_stride), layer.grad = take(rows * layer.grad_stride);
+    if (l >= plan.wide_layers) continue;
+    layer.forward = share_out<typename Of::Forward>(rows, units, over(in_features, pack),
+                                                    l ? train_warps : first_warps, most_splits);
+    layer.backward = share_out<typename Of::Backward>(rows, in_features, over(units, pack),
+                                                      train_warps, most_splits);
+    parts = std::max<int64_t>(parts, layer.forward.splits * layer.forward.split_size);
+    if (l > 0) parts = std::max<int64_t>(parts, layer.backward.splits * layer.backward.split_size);
   }
   plan.parts = take(parts);
-  plan.values = take(rows * outputs);
   plan.rows = int(rows), plan.bytes = size * shape.element_size, plan.keeps_slots = keeps_slots;
   return plan;
 }
 
-// The plan with the most rows at once that so many bytes have room for; of those, the one that
-// keeps the slots too.
+inline Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots,
+                    int64_t most_splits = train_warps) {
+  const auto of = shape.element_size == sizeof(double) ? lay_out<TilesOf<sizeof(double)>>
+                                                       : lay_out<TilesOf<sizeof(float)>>;
+  return of(shape, rows, keeps_slots, most_splits);
+}
+
+// The plan with the most rows at once that so many bytes have room for; of those, one that keeps
+// the slots too, and then one whose products have many parts.
 inline Plan make_plan(const Shape& shape, int64_t batch_size, int64_t limit) {
+  constexpr int64_t fewest_rows = 4;
   Plan none;
-  if (int64_t(shape.widths.size()) - 1 > most_layers) return none;
+  if (shape.layers() > most_layers) return none;
   for (int64_t width : shape.widths)
     if (width > limit) return none;  // and no product of widths overflows
-  for (int64_t rows = whole_tiles(std::min<int64_t>(batch_size, most_rows));;
-       rows = whole_tiles(rows / 2)) {
-    for (bool keeps_slots : {true, false}) {
-      const Plan plan = lay_out(shape, rows, keeps_slots);
-      if (plan.bytes <= limit) return plan;
-      none.bytes = plan.bytes;
-    }
-    if (rows == side) return none;
+  for (int64_t rows = std::clamp<int64_t>(batch_size, fewest_rows, most_rows);; rows /= 2) {
+    for (bool keeps_slots : {true, false})
+      for (int64_t most_splits : {train_warps, train_warps / 4}) {
+        const Plan plan = lay_out(shape, rows, keeps_slots, std::max<int64_t>(most_splits, 1));
+        if (plan.bytes <= limit) return plan;
+        none.bytes = plan.bytes;
+      }
+    if (rows < 2 * fewest_rows) return none;
   }
 }
 
-// ---- how long a step takes: estimates, until a GPU has been asked ----
+// ---- how long a step takes: fitted to times on an H100 (benchmarks/results/training-cuda.json)
+// ----
 
 // Forward, grad_weight, and grad_x of all layers but the first.
 inline double products_a_row(const std::vector<int64_t>& widths) {
@@ -166,11 +322,17 @@ inline double products_a_row(const std::vector<int64_t>& widths) {
   return products;
 }
 
-inline constexpr double products_a_microsecond = 110'000;  // half of an H100 multiprocessor's best
+inline constexpr double products_a_microsecond = 130'000;  // of one multiprocessor
 
-// A step of so many rows in one block: its products, and a microsecond a layer for its barriers.
+// A step in one block beside its products: what waits for one another, alone and for each layer.
+inline double waits_of_a_block(const std::vector<int64_t>& widths) {
+  constexpr double of_a_step = 4, of_a_layer = 0.9;  // microseconds
+  return of_a_step + of_a_layer * double(widths.size() - 1);
+}
+
+// A step of so many rows in one block.
 inline double block_microseconds(const std::vector<int64_t>& widths, int64_t rows) {
-  return double(widths.size() - 1) + products_a_row(widths) * double(rows) / products_a_microsecond;
+  return waits_of_a_block(widths) + products_a_row(widths) * double(rows) / products_a_microsecond;
 }
 
 // The most rows of a batch that one block takes no longer for than a launch for each part of a step
@@ -178,8 +340,8 @@ inline double block_microseconds(const std::vector<int64_t>& widths, int64_t row
 // that what they cost is the launches.
 inline int64_t most_rows_in_a_block(const std::vector<int64_t>& widths) {
   constexpr double launch_microseconds = 3;  // from a CUDA graph, with the kernel's own start
-  const double layers = double(widths.size() - 1);
-  const double left = launch_microseconds * (4 * layers + 3) - layers;
+  const double launches = 4 * double(widths.size() - 1) + 3;
+  const double left = launch_microseconds * launches - waits_of_a_block(widths);
   return std::max<int64_t>(1, int64_t(left * products_a_microsecond / products_a_row(widths)));
 }
 

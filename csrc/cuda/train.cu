@@ -2,7 +2,11 @@
 // launch. Weights, activations, gradients and the rows of two chunks are in the memory that the
 // threads share; the next chunk is fetched while this one is in work. cpu/train.cpp is its twin,
 // with the same numbered steps. Every sum is taken in one order: results are the same from run to
-// run. What the kernel does between two barriers is a phase: each thread does some of its items.
+// run.
+//
+// Layers of many weights are products that all warps share, with barriers of the block between
+// them. Layers of few weights, and the loss, go row by row: a warp takes its rows forward through
+// them and back without waiting for any other.
 #include "../train.h"
 
 #include <limits>
@@ -14,11 +18,10 @@
 #include "lane.cuh"
 #include "launch.cuh"
 #include "plan.h"
+#include "products.cuh"
 
 namespace torchnn::cuda {
 namespace {
-
-constexpr int train_warps = train_threads / warp_size;
 
 // All that the kernel is told.
 template <class T>
@@ -35,105 +38,33 @@ struct Network {
   int64_t step_count;  // of all launches
 };
 
-// ---- products ----
+// ---- a step of the update rule ----
 
-template <class T>
-TORCHNN_FN Pack<T> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T>*>(p);
+// For the first `count` of a pack of numbers, given their gradient. The values are aligned; what
+// the rule remembers of them begins at slots[...] + at.
+template <class Rule, class T>
+TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at, bool aligned,
+                           const Pack<T>& grad, int64_t count, const UpdateStep<T>& step) {
+  Pack<T> w = load_pack(values), kept[most_slots];
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) kept[s] = load(slots[s] + at, count, aligned);
+#pragma unroll
+  for (int i = 0; i < pack<T>; ++i) {
+    T own[most_slots] = {};
+#pragma unroll
+    for (int s = 0; s < Rule::slots; ++s) own[s] = kept[s].values[i];
+    T value = w.values[i] * step.decay;
+    Rule::apply(value, own, grad.values[i], step);
+    if (i < count) w.values[i] = value;
+#pragma unroll
+    for (int s = 0; s < Rule::slots; ++s) kept[s].values[i] = own[s];
+  }
+  *reinterpret_cast<Pack<T>*>(values) = w;
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) store(slots[s] + at, kept[s], count, aligned);
 }
 
-template <class T>
-TORCHNN_FN Pack<T> as_pack(const T* values) {
-  Pack<T> own;
-#pragma unroll
-  for (int i = 0; i < pack<T>; ++i) own.values[i] = values[i];
-  return own;
-}
-
-// Factors of a product, in tiles `side` wide: a thread loads a pack of the depth at a time.
-
-// Element (i, d) is first[i * stride + d]. A tile's rows lie apart, so that neighbouring threads
-// read neighbouring rows.
-template <class T>
-struct Along {
-  static constexpr bool is_dense = false;
-  const T* first;
-  int stride, tiles;
-
-  TORCHNN_FN int index(int tile, int i) const { return tile + i * tiles; }
-  TORCHNN_FN void load(int tile, int d, T (&tile_of)[side][pack<T>]) const {
-#pragma unroll
-    for (int i = 0; i < side; ++i) {
-      const Pack<T> loaded = load_pack(first + index(tile, i) * stride + d);
-#pragma unroll
-      for (int e = 0; e < pack<T>; ++e) tile_of[i][e] = loaded.values[e];
-    }
-  }
-};
-
-// Element (i, d) is first[d * stride + i].
-template <class T>
-struct Across {
-  static constexpr bool is_dense = true;  // a tile's elements are neighbours
-  const T* first;
-  int stride, tiles;
-
-  TORCHNN_FN int index(int tile, int i) const { return tile * side + i; }
-  TORCHNN_FN void load(int tile, int d, T (&tile_of)[side][pack<T>]) const {
-#pragma unroll
-    for (int e = 0; e < pack<T>; ++e)
-#pragma unroll
-      for (int i = 0; i < side; i += pack<T>) {
-        const Pack<T> loaded = load_pack(first + (d + e) * stride + index(tile, i));
-#pragma unroll
-        for (int j = 0; j < pack<T>; ++j) tile_of[i + j][e] = loaded.values[j];
-      }
-  }
-};
-
-// sums += a tile of a @ b, over the depths begin ... end - 1, which are whole packs
-template <class T, class A, class B>
-__device__ void accumulate(T (&sums)[side][side], const A& a, int row_tile, const B& b,
-                           int column_tile, int begin, int end) {
-#pragma unroll 1  // more would cost registers, and warps enough take turns
-  for (int d = begin; d < end; d += pack<T>) {
-    T left[side][pack<T>], right[side][pack<T>];
-    a.load(row_tile, d, left);
-    b.load(column_tile, d, right);
-#pragma unroll
-    for (int e = 0; e < pack<T>; ++e)
-#pragma unroll
-      for (int i = 0; i < side; ++i)
-#pragma unroll
-        for (int j = 0; j < side; ++j) sums[i][j] += left[i][e] * right[j][e];
-  }
-}
-
-// parts[s] (rows, stride) = a @ b over the s-th of `splits` parts of the depth
-template <class T, class A, class B>
-__device__ void multiply(const A& a, const B& b, int depth, int splits, T* parts, int stride) {
-  const int tiles = a.tiles * b.tiles, packs = depth / pack<T>;
-  for (int item = threadIdx.x; item < tiles * splits; item += train_threads) {
-    const int split = item / tiles, tile = item % tiles;
-    const int row_tile = tile % a.tiles, column_tile = tile / a.tiles;
-    T sums[side][side] = {};
-    accumulate(sums, a, row_tile, b, column_tile, packs * split / splits * pack<T>,
-               packs * (split + 1) / splits * pack<T>);
-    T* part = parts + split * a.tiles * side * stride;
-#pragma unroll
-    for (int i = 0; i < side; ++i) {
-      T* row = part + a.index(row_tile, i) * stride;
-#pragma unroll
-      for (int j = 0; j < side; j += B::is_dense ? pack<T> : 1)
-        if constexpr (B::is_dense)
-          *reinterpret_cast<Pack<T>*>(row + b.index(column_tile, j)) = as_pack(sums[i] + j);
-        else
-          row[b.index(column_tile, j)] = sums[i][j];
-    }
-  }
-}
-
-// A step of one number, given its gradient.
+// For one number.
 template <class Rule, class T>
 TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T grad,
                           const UpdateStep<T>& step) {
@@ -147,56 +78,55 @@ TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T
   for (int s = 0; s < Rule::slots; ++s) slots[s][at] = own[s];
 }
 
-// The same for the first `count` of a pack of numbers. The values are aligned.
-template <class Rule, class T>
-TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at,
-                           const Pack<T>& grad, int count, const UpdateStep<T>& step) {
-  Pack<T> w = load_pack(values);
-#pragma unroll
-  for (int i = 0; i < pack<T>; ++i)
-    if (i < count) take_step<Rule>(w.values[i], slots, at + i, grad.values[i], step);
-  *reinterpret_cast<Pack<T>*>(values) = w;
-}
-
 // ---- what a block of threads does with a model ----
 
 template <class T>
 class Trainer {
  public:
   __device__ Trainer(const Network<T>& net, int64_t model)
-      : net_(net), plan_(net.plan), model_(model) {}
+      : net_(net), plan_(net.plan), model_(model), x_(net.job.x + model * net.models.x) {
+    const int in_features = int(net.layers[0].in_features);
+    copies_rows_ =
+        has_copy_engine && is_aligned(x_, net.job.x_stride) && in_features % pack<T> == 0;
+  }
 
-  __device__ void train() {
+  // Always inline, since a call would put this object into the device's memory.
+  __device__ __forceinline__ void train() {
     read();
-    list_rows(chunk(0), 0);
-    wait_for_copies();
-    __syncthreads();
-    fetch(chunk(0), 0);
-    list_rows(chunk(1), 1);
-    for (int n = 0; chunk(n).rows; ++n) {
-      const int now = n % 2;
+    if (server() >= 0) {
+      list_rows(chunk(0), 0);
       wait_for_copies();
+      fetch(chunk(0), 0);
+      list_rows(chunk(1), 1);
+    }
+    int n = 0;
+    for (; chunk(n).rows; ++n) {
+      wait_for_copies();
+      if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
       __syncthreads();  // the chunk has come, and the weights are those of the step before
-      if (threadIdx.x == 0) chunk(n + 3) = chunk_after(chunk(n + 2));
-      fetch(chunk(n + 1), 1 - now);
-      list_rows(chunk(n + 2), now);
-      forward(chunk(n), now);
-      measure(chunk(n), now);
+      serve(n);
+      forward(chunk(n), n % 2);
+      go_through_rows(chunk(n), n % 2);
       __syncthreads();
       backward(chunk(n));
-      report(chunk(n));
-      update(chunk(n), now);
+      update(chunk(n), n % 2);
     }
     __syncthreads();
+    if (server() == 0 && n > 0) report(chunk(n - 1), 1 - n % 2);
+    if (threadIdx.x == 0) end_arrivals(arrivals());
     write_back();
   }
 
  private:
   __device__ T* at(int place) const { return shared_memory<T>() + place; }
+  __device__ const LayerPlace& place_of(int l) const {
+    return reinterpret_cast<const LayerPlace*>(at(plan_.places))[l];
+  }
   // The n-th chunk of the launch, of those in work or ahead.
   __device__ Chunk& chunk(int n) const {
     return reinterpret_cast<Chunk*>(at(plan_.chunks))[n % chunks_known];
   }
+  __device__ uint64_t* arrivals() const { return reinterpret_cast<uint64_t*>(at(plan_.arrivals)); }
   __device__ int64_t* listed(int buffer) const {
     return reinterpret_cast<int64_t*>(at(plan_.listed[buffer]));
   }
@@ -208,6 +138,22 @@ class Trainer {
     Chunk next = cuda::chunk_after(net_.job, chunk, plan_.rows);
     if (next.step >= net_.end) next.rows = 0;
     return next;
+  }
+
+  // Who fetches the next chunk and adds up the loss of the one before: the last warp, while the
+  // others multiply; or each warp some rows, if there is nothing to multiply.
+  __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
+  __device__ int server() const { return plan_.wide_layers ? warp() - (train_warps - 1) : warp(); }
+
+  __device__ void serve(int n) {
+    if (server() < 0) return;
+    if (server() == 0) {
+      if (n > 0) report(chunk(n - 1), 1 - n % 2);
+      __syncwarp();
+      if (lane() == 0) chunk(n + 3) = chunk_after(chunk(n + 2));
+    }
+    fetch(chunk(n + 1), 1 - n % 2);
+    list_rows(chunk(n + 2), n % 2);
   }
 
   // Calls f(the user's array, rows, columns, place of ours, our stride) for all there is to
@@ -237,7 +183,11 @@ class Trainer {
     const int size = int(plan_.bytes / sizeof(T));
     for (int i = threadIdx.x; i < size; i += train_threads) *at(i) = T(0);
     __syncthreads();
+    let_engine_see_writes();
+    for (int l = threadIdx.x; l <= last(); l += train_threads)
+      const_cast<LayerPlace&>(place_of(l)) = plan_.layers[l];
     if (threadIdx.x == 0) {
+      begin_arrivals(arrivals());
       chunk(0) = chunk_after(net_.before);
       for (int n = 1; n < 3; ++n) chunk(n) = chunk_after(chunk(n - 1));
     }
@@ -258,10 +208,12 @@ class Trainer {
   }
 
   // 1. fetch the rows of a chunk; where they are has been listed one chunk earlier
+  __device__ int first_row() const { return server() + servers() * lane(); }  // of a thread
+
   __device__ void list_rows(const Chunk& chunk, int buffer) const {
     const int64_t* order = net_.job.order;
     if (order) order += model_ * net_.models.order + chunk.first;
-    for (int i = threadIdx.x; i < chunk.rows; i += train_threads)
+    for (int i = first_row(); i < chunk.rows; i += servers() * warp_size)
       if (order)
         copy_async<sizeof(int64_t)>(listed(buffer) + i, order + i);
       else
@@ -270,137 +222,282 @@ class Trainer {
 
   __device__ void fetch(const Chunk& chunk, int buffer) const {
     const Train<T>& job = net_.job;
-    const int in_features = int(net_.layers[0].in_features), stride = plan_.layers[0].in_stride;
-    const int outputs = int(net_.layers[last()].units);
-    const T* all_x = job.x + model_ * net_.models.x;
-    const T* all_y = job.y + model_ * net_.models.y;
-    const T* weights = job.sample_weight;
-    if (weights) weights += model_ * net_.models.sample_weight;
-    const int in_packs = is_aligned(all_x, job.x_stride) ? in_features / pack<T> * pack<T> : 0;
-    for (int row = warp(); row < whole_tiles(chunk.rows); row += train_warps) {
-      T* x = at(plan_.x[buffer]) + row * stride;
-      T* y = at(plan_.y[buffer]) + row * outputs;
-      T* weight = at(plan_.sample_weight[buffer]) + row;
-      if (row >= chunk.rows) {  // rows that fill the last tile up are zeros, and count nothing
-        for (int k = lane(); k < in_features; k += warp_size) x[k] = T(0);
-        for (int n = lane(); n < outputs; n += warp_size) y[n] = T(0);
-        if (lane() == 0) *weight = T(0);
-        continue;
-      }
-      int64_t from = listed(buffer)[row];
-      const bool exists = from >= 0 && from < net_.models.rows;
-      if (!exists) from = 0;
-      const T *from_x = all_x + from * job.x_stride, *from_y = all_y + from * outputs;
-      for (int k = lane() * pack<T>; k < in_packs; k += warp_size * pack<T>)
-        copy_async<16>(x + k, from_x + k);
-      for (int k = in_packs + lane(); k < in_features; k += warp_size)
-        copy_async<sizeof(T)>(x + k, from_x + k);
-      for (int n = lane(); n < outputs; n += warp_size) copy_async<sizeof(T)>(y + n, from_y + n);
-      if (lane() != 0) continue;
-      if (!exists)
-        *weight = std::numeric_limits<T>::quiet_NaN();
-      else if (weights)
-        copy_async<sizeof(T)>(weight, weights + from);
+    const int rows = int(chunk.rows);
+    const int in_features = plan_.layers[0].in_features, stride = plan_.layers[0].in_stride;
+    const unsigned row_bytes = in_features * sizeof(T);
+    if (copies_rows_ && first_row() == 0 && rows) announce(arrivals(), rows * row_bytes);
+    for (int row = first_row(); row < rows; row += servers() * warp_size) {
+      const int64_t from = fetch_targets(row, buffer);
+      if (copies_rows_)
+        copy_row(at(plan_.x[buffer]) + row * stride, x_ + from * job.x_stride, row_bytes,
+                 arrivals());
       else
-        *weight = T(1);
+        listed(buffer)[row] = from;
+    }
+    if (!copies_rows_) {
+      __syncwarp();
+      for (int row = server(); row < rows; row += servers())
+        copy_numbers(at(plan_.x[buffer]) + row * stride, x_ + listed(buffer)[row] * job.x_stride,
+                     in_features);
     }
     const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
-    if (chunk.rows && threadIdx.x < numbers_a_step)
-      copy_async<sizeof(T)>(at(plan_.step[buffer]) + threadIdx.x,
-                            reinterpret_cast<const T*>(step) + threadIdx.x);
+    if (rows && server() == 0 && lane() < numbers_a_step)
+      copy_async<sizeof(T)>(at(plan_.step[buffer]) + lane(),
+                            reinterpret_cast<const T*>(step) + lane());
   }
 
-  // Calls f(row, unit, place in a matrix (rows, stride), sum of the parts there) for all outputs.
-  template <class F>
-  __device__ void each_sum(int rows, int units, int stride, int splits, const F& f) const {
-    const T* parts = at(plan_.parts);
-    for (int i = threadIdx.x; i < rows * units; i += train_threads) {
-      const int row = i / units, unit = i % units, place = row * stride + unit;
-      T sum{};
-      for (int s = 0; s < splits; ++s) sum += parts[s * rows * stride + place];
-      f(row, unit, place, sum);
-    }
+  // Fetches y and the weight of a row, and returns where in x it is. One that does not exist is
+  // taken to be the first, with a weight that makes the loss NaN.
+  __device__ int64_t fetch_targets(int row, int buffer) const {
+    const Train<T>& job = net_.job;
+    const int outputs = plan_.layers[last()].units;
+    int64_t from = listed(buffer)[row];
+    const bool exists = from >= 0 && from < net_.models.rows;
+    if (!exists) from = 0;
+    const T* y = job.y + model_ * net_.models.y + from * outputs;
+    for (int n = 0; n < outputs; ++n)
+      copy_async<sizeof(T)>(at(plan_.y[buffer]) + row * outputs + n, y + n);
+    T* weight = at(plan_.sample_weight[buffer]) + row;
+    if (!exists)
+      *weight = std::numeric_limits<T>::quiet_NaN();
+    else if (job.sample_weight)
+      copy_async<sizeof(T)>(weight, job.sample_weight + model_ * net_.models.sample_weight + from);
+    else
+      *weight = T(1);
+    return from;
   }
 
-  // What a layer takes in.
+  // A row by the lanes of a warp, in packs if it is aligned.
+  __device__ void copy_numbers(T* to, const T* from, int count) const {
+    const int packed = is_aligned(x_, net_.job.x_stride) ? count / pack<T> * pack<T> : 0;
+    for (int k = lane() * pack<T>; k < packed; k += warp_size * pack<T>)
+      copy_async<16>(to + k, from + k);
+    for (int k = packed + lane(); k < count; k += warp_size)
+      copy_async<sizeof(T)>(to + k, from + k);
+  }
+
+  // What a layer takes in: (rows, in_stride).
   __device__ const T* input(int l, int buffer) const {
-    return at(l ? plan_.layers[l - 1].out : plan_.x[buffer]);
+    return at(l ? place_of(l - 1).out : plan_.x[buffer]);
+  }
+
+  // Two rows that a warp takes at a time; behind the last, twice the same.
+  struct Pair {
+    int row, next;
+  };
+
+  template <class F>
+  __device__ void each_pair(const Chunk& chunk, const F& f) const {
+    const int rows = int(chunk.rows);
+    for (int row = 2 * warp(); row < rows; row += 2 * train_warps)
+      f(Pair{row, std::min(row + 1, rows - 1)});
+  }
+
+  // a = activation(z + bias) of two rows, given z(unit, their two numbers).
+  template <class Z>
+  __device__ void put_out(int l, const Pair& rows, const Z& z) const {
+    const LayerPlace place = place_of(l);
+    T *out = at(place.out) + rows.row * place.out_stride,
+      *next = at(place.out) + rows.next * place.out_stride;
+    for (int unit = lane(); unit < place.units; unit += warp_size) {
+      const T bias = at(place.bias)[unit];
+      T sums[2] = {};
+      z(unit, sums);
+      Activations::with(place.activation, [&](auto activation) {
+        out[unit] = activation.forward(bias + sums[0]);
+        next[unit] = activation.forward(bias + sums[1]);
+      });
+    }
+    __syncwarp();
+  }
+
+  // grad_z = grad_out da/dz of two rows, given grad_out(unit, their two numbers).
+  template <class Grad>
+  __device__ void put_grad(int l, const Pair& rows, const Grad& grad_out) const {
+    const LayerPlace place = place_of(l);
+    const T *out = at(place.out) + rows.row * place.out_stride,
+            *next_out = at(place.out) + rows.next * place.out_stride;
+    T *grad = at(place.grad) + rows.row * place.grad_stride,
+      *next_grad = at(place.grad) + rows.next * place.grad_stride;
+    for (int unit = lane(); unit < place.units; unit += warp_size) {
+      T sums[2] = {};
+      grad_out(unit, sums);
+      const int n = place.grad_place(unit);
+      Activations::with(place.activation, [&](auto activation) {
+        grad[n] = activation.backward(sums[0], out[unit]);
+        next_grad[n] = activation.backward(sums[1], next_out[unit]);
+      });
+    }
+    __syncwarp();
+  }
+
+  __device__ auto parts_of(const Product& product, const Pair& rows) const {
+    return [this, &product, rows](int column, T(&sums)[2]) {
+      const T* part = at(plan_.parts) + place_of_part(product, rows.row, column);
+      const T* next = at(plan_.parts) + place_of_part(product, rows.next, column);
+      with_constant<1, train_warps>(product.splits, [&](auto splits) {
+#pragma unroll
+        for (int s = 0; s < splits; ++s) {
+          sums[0] += *part, sums[1] += *next;
+          part += product.split_size, next += product.split_size;
+        }
+      });
+    };
   }
 
   // 2. forward: a = activation(x @ weight.T + bias), layer by layer
   __device__ void forward(const Chunk& chunk, int buffer) const {
-    const int rows = int(whole_tiles(chunk.rows));
-    for (int l = 0; l <= last(); ++l) {
-      const TrainLayer<T>& layer = net_.layers[l];
-      const LayerPlace& place = plan_.layers[l];
-      const int units = int(layer.units);
-      multiply(Along<T>{input(l, buffer), place.in_stride, rows / side},
-               Along<T>{at(place.weight), place.in_stride, int(whole_tiles(units)) / side},
-               int(whole_tiles(layer.in_features)), place.forward_splits, at(plan_.parts),
-               place.out_stride);
+    for (int l = 0; l < plan_.wide_layers; ++l) {
+      const LayerPlace& place = place_of(l);
+      multiply<typename TilesOf<sizeof(T)>::Forward>(
+          place.forward, Rows<T>{input(l, buffer), place.in_stride, int(chunk.rows)},
+          Along<T>{at(place.weight), place.in_stride}, place.units, l ? train_warps : first_warps,
+          at(plan_.parts));
       __syncthreads();
-      Activations::with(layer.activation, [&](auto activation) {
-        each_sum(rows, units, place.out_stride, place.forward_splits,
-                 [&](int, int unit, int i, T sum) {
-                   at(place.out)[i] = activation.forward(at(place.bias)[unit] + sum);
-                 });
-      });
-      if (l < last()) __syncthreads();  // the last outputs are measured by those that made them
+      if (l == plan_.wide_layers - 1) return;  // who goes on with a row adds its parts up
+      each_pair(chunk, [&](const Pair& rows) { put_out(l, rows, parts_of(place.forward, rows)); });
+      __syncthreads();
     }
   }
 
-  // 3. loss, and its derivative with respect to what goes into the last activation
-  __device__ void measure(const Chunk& chunk, int buffer) const {
-    const Train<T>& job = net_.job;
-    const TrainLayer<T>& layer = net_.layers[last()];
-    const LayerPlace& place = plan_.layers[last()];
-    const int units = int(layer.units), rows = int(whole_tiles(chunk.rows));
-    const T share = T(1) / T(chunk.end - chunk.begin) / T(units);
-    T* kept = job.predictions;
-    if (kept) kept += (model_ * job.samples + chunk.first) * units;
-    const T *out = at(place.out), *y = at(plan_.y[buffer]);
-    const T* weights = at(plan_.sample_weight[buffer]);
-    Losses::with(job.loss, [&](auto loss) {
-      Activations::with(layer.activation, [&](auto activation) {
-        for (int i = threadIdx.x; i < rows * units; i += train_threads) {
-          const int row = i / units, output = row * place.out_stride + i % units;
-          const T a = out[output], scale = share * weights[row];
-          if (kept && row < chunk.rows) kept[i] = a;
-          at(plan_.values)[i] = scale * loss.value(a, y[i]);
-          at(place.grad)[output] = activation.backward(scale * loss.gradient(a, y[i]), a);
+  // From the outputs of the last wide layer to their gradients.
+  __device__ void go_through_rows(const Chunk& chunk, int buffer) const {
+    const int wide = plan_.wide_layers;
+    each_pair(chunk, [&](const Pair& rows) {
+      if (wide > 0) {
+        const Product& product = place_of(wide - 1).forward;
+        put_out(wide - 1, rows, parts_of(product, rows));
+      }
+      for (int l = wide; l <= last(); ++l) forward(l, rows, input(l, buffer));
+      measure(chunk, rows, buffer);
+      for (int l = last(); l >= wide && l > 0; --l) backward(l, rows);
+    });
+  }
+
+  __device__ void forward(int l, const Pair& rows, const T* input) const {
+    const LayerPlace place = place_of(l);
+    const T *x = input + rows.row * place.in_stride, *next = input + rows.next * place.in_stride;
+    if (place.units <= few_units) return forward_few(l, rows, x, next);
+    put_out(l, rows, [&](int unit, T(&sums)[2]) {
+      const T* weight = at(place.weight) + unit * place.in_stride;
+      in_packs(place.in_features, [&](int first, auto packs) {
+#pragma unroll
+        for (int k = first; k < first + packs * pack<T>; k += pack<T>) {
+          const Pack<T> w = load_pack(weight + k), a = load_pack(x + k), b = load_pack(next + k);
+#pragma unroll
+          for (int e = 0; e < pack<T>; ++e) {
+            sums[0] += a.values[e] * w.values[e];
+            sums[1] += b.values[e] * w.values[e];
+          }
         }
       });
     });
   }
 
+  // Calls f(first, how many) for the packs of so many numbers, some at a time.
+  template <class F>
+  __device__ static void in_packs(int count, const F& f) {
+    constexpr int most = 2 * pack<T>;
+    int first = 0, packs = (count + pack<T> - 1) / pack<T>;
+    for (; packs > most; packs -= most, first += most * pack<T>)
+      f(first, std::integral_constant<int, most>{});
+    with_constant<1, most>(packs, [&](auto rest) { f(first, rest); });
+  }
+
+  // Few units leave lanes idle, so these share in_features out instead.
+  static constexpr int few_units = 4;
+  __device__ void forward_few(int l, const Pair& rows, const T* x, const T* next) const {
+    const LayerPlace place = place_of(l);
+    for (int unit = 0; unit < place.units; ++unit) {
+      const T* weight = at(place.weight) + unit * place.in_stride;
+      T sum{}, next_sum{};
+      for (int k = lane(); k < place.in_features; k += warp_size) {
+        sum += x[k] * weight[k];
+        next_sum += next[k] * weight[k];
+      }
+#pragma unroll
+      for (int half = warp_size / 2; half > 0; half /= 2) {
+        sum += __shfl_xor_sync(~0u, sum, half);
+        next_sum += __shfl_xor_sync(~0u, next_sum, half);
+      }
+      const int row = lane() ? rows.next : rows.row;
+      if (lane() == 0 || (lane() == 1 && rows.next != rows.row))
+        Activations::with(place.activation, [&](auto activation) {
+          at(place.out)[row * place.out_stride + unit] =
+              activation.forward(at(place.bias)[unit] + (lane() ? next_sum : sum));
+        });
+    }
+    __syncwarp();
+  }
+
+  // 3. loss, and its derivative with respect to what goes into the last activation
+  __device__ void measure(const Chunk& chunk, const Pair& rows, int buffer) const {
+    const Train<T>& job = net_.job;
+    const LayerPlace& place = place_of(last());
+    const int units = place.units;
+    const T share = T(1) / T(int(chunk.end - chunk.begin) * units);
+    T* kept = job.predictions;
+    if (kept) kept += (model_ * job.samples + chunk.first) * units;
+    const int count = rows.row == rows.next ? units : 2 * units;
+    for (int i = lane(); i < count; i += warp_size) {
+      const int unit = i < units ? i : i - units, row = i < units ? rows.row : rows.next;
+      const T a = at(place.out)[row * place.out_stride + unit];
+      const T y = at(plan_.y[buffer])[row * units + unit];
+      const T scale = share * at(plan_.sample_weight[buffer])[row];
+      if (kept) kept[row * units + unit] = a;
+      Losses::with(job.loss, [&](auto loss) {
+        at(plan_.values[buffer])[row * units + unit] = scale * loss.value(a, y);
+        Activations::with(place.activation, [&](auto activation) {
+          at(place.grad)[row * place.grad_stride + place.grad_place(unit)] =
+              activation.backward(scale * loss.gradient(a, y), a);
+        });
+      });
+    }
+    __syncwarp();
+  }
+
   // 4. backward: grad_z of each layer, from the last to the first
   __device__ void backward(const Chunk& chunk) const {
-    const int rows = int(whole_tiles(chunk.rows));
-    for (int l = last(); l > 0; --l) {
-      const TrainLayer<T>& layer = net_.layers[l];
-      const LayerPlace &place = plan_.layers[l], &before = plan_.layers[l - 1];
-      const int in_features = int(layer.in_features);
-      multiply(Along<T>{at(place.grad), place.out_stride, rows / side},
-               Across<T>{at(place.weight), place.in_stride, int(whole_tiles(in_features)) / side},
-               int(whole_tiles(layer.units)), place.backward_splits, at(plan_.parts),
-               place.in_stride);
+    for (int l = plan_.wide_layers - 1; l > 0; --l) {
+      const LayerPlace& place = place_of(l);
+      multiply<typename TilesOf<sizeof(T)>::Backward>(
+          place.backward, Rows<T>{at(place.grad), place.grad_stride, int(chunk.rows)},
+          Across<T>{at(place.weight), place.in_stride}, place.in_features, train_warps,
+          at(plan_.parts));
       __syncthreads();
-      Activations::with(net_.layers[l - 1].activation, [&](auto activation) {
-        each_sum(rows, in_features, place.in_stride, place.backward_splits,
-                 [&](int, int, int i, T sum) {
-                   at(before.grad)[i] = activation.backward(sum, at(before.out)[i]);
-                 });
-      });
+      each_pair(chunk,
+                [&](const Pair& rows) { put_grad(l - 1, rows, parts_of(place.backward, rows)); });
       __syncthreads();
     }
   }
 
-  // Adds a chunk's part to the loss of its batch. The last warp has the least to do meanwhile.
-  __device__ void report(const Chunk& chunk) {
-    if (warp() != train_warps - 1) return;
-    const int count = int(chunk.rows * net_.layers[last()].units);
+  __device__ void backward(int l, const Pair& rows) const {
+    const LayerPlace place = place_of(l);
+    const int units = place.units;
+    const T *grad = at(place.grad) + rows.row * place.grad_stride,
+            *next = at(place.grad) + rows.next * place.grad_stride;
+    put_grad(l - 1, rows, [&](int feature, T(&sums)[2]) {
+      const T* weight = at(place.weight) + feature;
+      in_packs(units, [&](int first, auto packs) {
+#pragma unroll
+        for (int n = first; n < first + packs * pack<T>; n += pack<T>) {
+          const Pack<T> a = load_pack(grad + n), b = load_pack(next + n);
+#pragma unroll
+          for (int e = 0; e < pack<T>; ++e, weight += place.in_stride) {
+            sums[0] += a.values[e] * *weight;
+            sums[1] += b.values[e] * *weight;
+          }
+        }
+      });
+    });
+  }
+
+  // Adds a chunk's part to the loss of its batch.
+  __device__ void report(const Chunk& chunk, int buffer) {
+    const T* values = at(plan_.values[buffer]);
+    const int count = int(chunk.rows) * place_of(last()).units;
     T sum{};
-    for (int i = lane(); i < count; i += warp_size) sum += at(plan_.values)[i];
+    for (int i = lane(); i < count; i += warp_size) sum += values[i];
 #pragma unroll
     for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
     loss_ = chunk.is_first() ? sum : loss_ + sum;
@@ -410,75 +507,129 @@ class Trainer {
 
   // 5. update weight and bias: of all layers at once, since they wait for nothing
   __device__ void update(const Chunk& chunk, int buffer) const {
-    const int rows = int(whole_tiles(chunk.rows));
     const UpdateStep<T>& step = *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
     T* aside = net_.gradients + model_ * net_.gradient_size;
-    int item = threadIdx.x;
+    int item = threadIdx.x;  // of a layer's; those of the next go to the threads after its last
     for (int l = 0; l <= last(); ++l) {
-      const TrainLayer<T>& layer = net_.layers[l];
-      const LayerPlace& place = plan_.layers[l];
-      const int units = int(layer.units), in_features = int(layer.in_features);
-      const Across<T> grad{at(place.grad), place.out_stride, int(whole_tiles(units)) / side};
-      const Across<T> x{input(l, buffer), place.in_stride, int(whole_tiles(in_features)) / side};
-      const int tiles = grad.tiles * x.tiles;
-      for (; item < tiles; item += train_threads)
-        update_weight(l, chunk, step, aside, grad, item / x.tiles, x, item % x.tiles);
-      item -= tiles;
-      aside += units * in_features;
-      if (!layer.bias) continue;
-      for (; item < units; item += train_threads) {
-        T sum{};
-        for (int row = 0; row < rows; ++row) sum += grad.first[row * grad.stride + item];
-        update_bias(l, chunk, step, aside, item, sum);
-      }
-      item -= units;
-      aside += units;
+      const LayerPlace& place = place_of(l);
+      TilesOf<sizeof(T)>::Gradient::with(place.tile, [&](auto tile) {
+        for (; item < place.tiles; item += train_threads) {
+          const int down = place.tiles_across.quotient(item);
+          const int across = item - down * place.tiles_across.divisor;
+          update_weight<decltype(tile)>(l, place, chunk, step, aside, down * tile.units,
+                                        across * pack<T>, input(l, buffer));
+        }
+      });
+      item -= place.tiles;
+      aside += place.units * place.in_features;
+    }
+    for (int l = 0; l <= last(); ++l) {
+      const LayerPlace& place = place_of(l);
+      for (; item < place.biases; item += train_threads)
+        update_bias(l, place, chunk, step, aside, item);
+      item -= place.biases;
+      aside += place.biases;
     }
   }
 
-  __device__ void update_weight(int l, const Chunk& chunk, const UpdateStep<T>& step, T* aside,
-                                const Across<T>& grad, int unit_tile, const Across<T>& x,
-                                int feature_tile) const {
-    const TrainLayer<T>& layer = net_.layers[l];
-    const LayerPlace& place = plan_.layers[l];
-    T sums[side][side] = {};
-    accumulate(sums, grad, unit_tile, x, feature_tile, 0, int(whole_tiles(chunk.rows)));
-    const int units = int(layer.units), in_features = int(layer.in_features);
-    const int stride = plan_.keeps_slots ? place.in_stride : in_features;  // of the slots
-    const bool aligned_aside = is_aligned(aside, in_features);
+  // grad_weight = grad_z.T @ x of a tile, and the step. The packs of a tile are as far apart as
+  // there are tiles side by side, so that neighbouring lanes have neighbouring packs.
+  template <class Tile>
+  __device__ void update_weight(int l, const LayerPlace& place, const Chunk& chunk,
+                                const UpdateStep<T>& step, T* aside, int first_unit,
+                                int first_feature, const T* input) const {
+    const int in_features = place.in_features, units = place.units - first_unit;
+    Pack<T> sums[Tile::packs][Tile::units] = {};
+    const T *grad = at(place.grad) + place.grad_place(first_unit), *x = input + first_feature;
+    const int apart = place.tiles_across.divisor * pack<T>;
+    const int second = first_feature + apart < in_features ? apart : 0;  // or the first once more
+    const int rows = int(chunk.rows);
+#pragma unroll(Tile::units < pack<T> ? 8 : Tile::packs > 1 ? pack<T> : 2)
+    for (int row = 0; row < rows; ++row, grad += place.grad_stride, x += place.in_stride) {
+      Pack<T> left[(Tile::units + pack<T> - 1) / pack<T>];
+      if constexpr (Tile::units < pack<T>)
+        left[0].values[0] = *grad;
+      else
+#pragma unroll
+        for (int n = 0; n < Tile::units; n += pack<T>) left[n / pack<T>] = load_pack(grad + n);
+#pragma unroll
+      for (int p = 0; p < Tile::packs; ++p) {
+        const Pack<T> right = load_pack(x + p * second);
+#pragma unroll
+        for (int n = 0; n < Tile::units; ++n)
+#pragma unroll
+          for (int e = 0; e < pack<T>; ++e)
+            sums[p][n].values[e] += left[n / pack<T>].values[n % pack<T>] * right.values[e];
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < Tile::packs; ++p) {
+      const int feature = first_feature + p * apart, count = in_features - feature;
+      if (count <= 0) return;
+      T* put = aside + first_unit * in_features + feature;
+      if (!(chunk.is_first() && chunk.is_last()) &&
+          !add_aside(sums[p], units, put, in_features, count, chunk))
+        continue;
+      take_steps_of<Tile::units>(l, place, step, first_unit, feature, sums[p]);
+    }
+  }
+
+  // The step of a pack of features of some units, given their gradient.
+  template <int tile_units>
+  __device__ void take_steps_of(int l, const LayerPlace& place, const UpdateStep<T>& step,
+                                int first_unit, int feature,
+                                const Pack<T> (&grad)[tile_units]) const {
+    T* weight = at(place.weight) + first_unit * place.in_stride + feature;
+    const int stride = plan_.keeps_slots ? place.in_stride : place.in_features;  // of the slots
     Updates::with(net_.job.update, [&](auto rule) {
       T* slots[most_slots] = {};
+      bool aligned = true;
 #pragma unroll
-      for (int s = 0; s < rule.slots; ++s)
-        slots[s] = plan_.keeps_slots ? at(place.weight_slots[s])
-                                     : layer.weight_slots[s] + model_ * units * in_features;
+      for (int s = 0; s < rule.slots; ++s) {
+        slots[s] = weight_slot(l, s) + first_unit * stride + feature;
+        aligned = aligned && is_aligned(slots[s], stride);
+      }
 #pragma unroll
-      for (int i = 0; i < side; ++i)
-#pragma unroll
-        for (int j = 0; j < side; j += pack<T>) {
-          const int unit = grad.index(unit_tile, i), feature = x.index(feature_tile, j);
-          const int count = in_features - feature;
-          if (unit >= units || count <= 0) continue;
-          Pack<T> sum = as_pack(sums[i] + j);
-          T* put = aside + unit * in_features + feature;
-          if (!chunk.is_first()) {
-            const Pack<T> before = load(put, count, aligned_aside);
-#pragma unroll
-            for (int e = 0; e < pack<T>; ++e) sum.values[e] += before.values[e];
-          }
-          if (chunk.is_last())
-            take_steps<decltype(rule)>(at(place.weight) + unit * place.in_stride + feature, slots,
-                                       unit * stride + feature, sum, count, step);
-          else
-            store(put, sum, count, aligned_aside);
-        }
+      for (int n = 0; n < tile_units; ++n)
+        if (first_unit + n < place.units)
+          take_steps<decltype(rule)>(weight + n * place.in_stride, slots, n * stride, aligned,
+                                     grad[n], place.in_features - feature, step);
     });
   }
 
-  __device__ void update_bias(int l, const Chunk& chunk, const UpdateStep<T>& step, T* aside,
-                              int unit, T sum) const {
+  // Of a batch in several chunks, the gradient so far is put aside in the device's memory; with the
+  // last chunk it is whole, and this true.
+  template <int tile_units>
+  __device__ static bool add_aside(Pack<T> (&sums)[tile_units], int units, T* aside, int stride,
+                                   int count, const Chunk& chunk) {
+    const bool aligned = is_aligned(aside, stride);
+#pragma unroll
+    for (int n = 0; n < tile_units; ++n) {
+      if (n >= units) break;
+      if (!chunk.is_first()) {
+        const Pack<T> before = load(aside + n * stride, count, aligned);
+#pragma unroll
+        for (int e = 0; e < pack<T>; ++e) sums[n].values[e] += before.values[e];
+      }
+      if (!chunk.is_last()) store(aside + n * stride, sums[n], count, aligned);
+    }
+    return chunk.is_last();
+  }
+
+  // What the rule remembers of a layer's weights: beside them, or in the device's memory.
+  __device__ T* weight_slot(int l, int s) const {
     const TrainLayer<T>& layer = net_.layers[l];
-    const LayerPlace& place = plan_.layers[l];
+    return plan_.keeps_slots ? at(place_of(l).weight_slots[s])
+                             : layer.weight_slots[s] + model_ * layer.units * layer.in_features;
+  }
+  // grad_bias = grad_z.sum(0) of one unit, and the step.
+  __device__ void update_bias(int l, const LayerPlace& place, const Chunk& chunk,
+                              const UpdateStep<T>& step, T* aside, int unit) const {
+    const T* grad = at(place.grad) + place.grad_place(unit);
+    const int rows = int(chunk.rows);
+    T sum{};
+#pragma unroll 8
+    for (int row = 0; row < rows; ++row) sum += grad[row * place.grad_stride];
     if (!chunk.is_first()) sum += aside[unit];
     if (!chunk.is_last()) {
       aside[unit] = sum;
@@ -489,7 +640,7 @@ class Trainer {
 #pragma unroll
       for (int s = 0; s < rule.slots; ++s)
         slots[s] = plan_.keeps_slots ? at(place.bias_slots[s])
-                                     : layer.bias_slots[s] + model_ * layer.units;
+                                     : net_.layers[l].bias_slots[s] + model_ * place.units;
       take_step<decltype(rule)>(at(place.bias)[unit], slots, unit, sum, step);
     });
   }
@@ -497,7 +648,9 @@ class Trainer {
   const Network<T>& net_;
   const Plan& plan_;
   const int64_t model_;
-  T loss_{};  // of the batch in work, in the last warp
+  const T* x_;        // the rows of this model
+  bool copies_rows_;  // whole, by the copy engine
+  T loss_{};          // of the batch in work, in the last warp
 };
 
 template <class T>
@@ -642,6 +795,10 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
   net.job = job, net.models = models, net.plan = plan;
   std::copy_n(job.layers, job.layer_count, net.layers);
   net.job.layers = nullptr;  // that is the host's
+  for (int64_t l = 0; l < job.layer_count; ++l) {
+    net.plan.layers[l].activation = int(job.layers[l].activation);
+    net.plan.layers[l].biases = job.layers[l].bias ? int(job.layers[l].units) : 0;
+  }
   net.gradients = workspace, net.gradient_size = gradient_size(job);
   auto* const steps =
       reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);

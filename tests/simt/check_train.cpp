@@ -339,8 +339,9 @@ void check(const Case& c) {
   int64_t slots = 0;
   Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
   const cuda::Shape shape{c.widths, slots, sizeof(T)};
-  const int64_t whole = cuda::lay_out(shape, cuda::whole_tiles(c.batch_size), true).bytes;
-  const cuda::Plan plan = cuda::make_plan(shape, c.batch_size, int64_t(c.memory * double(whole)));
+  const int64_t whole = cuda::lay_out(shape, std::max<int64_t>(c.batch_size, 4), true).bytes;
+  const int64_t limit = std::min<int64_t>(int64_t(c.memory * double(whole)), cuda::shared_limit());
+  const cuda::Plan plan = cuda::make_plan(shape, c.batch_size, limit);
   expect(plan.rows > 0, "the network fits");
   Array<T> workspace(cuda::workspace_size(job, models));
   cuda::train(job, models, plan, workspace.data(), nullptr);
@@ -385,9 +386,21 @@ Case everything(double memory) {
           .memory = memory};
 }
 
+// Two layers that all warps share, one that goes row by row, and rows that are copied whole.
+Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5}; }
+
 template <class T>
 void check_all() {
   for (double memory : {1.0, 0.85, 0.7}) check<T>(everything(memory));
+  for (int64_t batch_size : {5, 17, 40}) {
+    Case c = wide();
+    c.rows = batch_size + 2, c.batch_size = batch_size;
+    check<T>(c);
+    c.widths = {36, 44, 70, 6}, c.update = 3;  // several tiles across
+    check<T>(c);
+    c.widths = {64, 25, 25, 1}, c.models = 2, c.own_data = true;
+    check<T>(c);
+  }
   for (int64_t update = 0; update < Updates::size; ++update)
     check<T>({.widths = {16, 25, 13, 1}, .rows = 33, .batch_size = 16, .update = update});
   for (int64_t activation = 0; activation < Activations::size; ++activation)
@@ -527,6 +540,7 @@ void check_plans() {
 int check_everything(bool few) {
   if (few) {
     check<float>(everything(0.7));
+    check<float>(wide());
     check_a_row_that_is_not_there();
     check_the_parts_of_a_step();
   } else {

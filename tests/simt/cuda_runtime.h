@@ -3,6 +3,7 @@
 // so that AddressSanitizer sees every index and ThreadSanitizer every missing barrier.
 #pragma once
 
+#include <atomic>
 #include <barrier>
 #include <cstdint>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 
 #define __device__
 #define __global__
+#define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
 
@@ -47,7 +49,7 @@ struct Block {
         shared(new unsigned char[shared_bytes]),
         shared_bytes(shared_bytes) {}
   Barrier barrier;
-  std::vector<Warp> warps;
+  std::vector<Warp> warps;  // (threads / warp_size)
   std::unique_ptr<unsigned char[]> shared;
   size_t shared_bytes;
 };
@@ -69,7 +71,12 @@ inline void sync_threads(const char* file, int line) {
   if (!is_skipped(file, line)) block->barrier.arrive_and_wait();
 }
 
-// Asynchronous copies are made when they are waited for, and not a moment earlier.
+inline void sync_warp(const char* file, int line) {
+  if (!is_skipped(file, line)) block->warps[threadIdx.x / warp_size].barrier.arrive_and_wait();
+}
+
+// Asynchronous copies are made when they are waited for, by the thread that began them, and not a
+// moment earlier.
 struct Copy {
   void* to;
   const void* from;
@@ -86,6 +93,20 @@ inline void copy_later(void* to, const void* from, size_t bytes) {
 inline void finish_copies() {
   for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
   copies.clear();
+}
+
+// Those of rows must come to as many bytes as were announced.
+inline void announce(uint64_t* arrivals, unsigned bytes) {
+  std::atomic_ref(*arrivals).fetch_add(bytes);
+}
+inline void copy_later(void* to, const void* from, unsigned bytes, uint64_t* arrivals) {
+  if (bytes % 16 || reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16)
+    std::abort();
+  std::atomic_ref(*arrivals).fetch_sub(bytes);
+  copies.push_back({to, from, bytes});
+}
+inline void end_arrivals(const uint64_t* arrivals) {
+  if (*arrivals != 0) std::abort();
 }
 
 template <class T>
@@ -125,6 +146,7 @@ void run(dim3 grid, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
 }  // namespace simt
 
 #define __syncthreads() simt::sync_threads(__FILE__, __LINE__)
+#define __syncwarp() simt::sync_warp(__FILE__, __LINE__)
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
