@@ -54,6 +54,7 @@ CUDA_PTX = ["75", "80"]
 CUDA_FLAGS = [
     *("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-prec-div=false", "-prec-sqrt=false"),
     *("-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "--verbose"),
+    *("--threads", "0"),  # a GPU each
 ]
 
 # -ltorch, though nothing is needed of it, pulls PyTorch's CUDA half into scope for the weak symbol

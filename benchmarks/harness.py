@@ -108,7 +108,10 @@ def _processor() -> str:
 
 @cache
 def _commit() -> str:
-    """The commit that is measured, as it is at first; COMMIT where there is no history."""
+    """The commit that is measured, as it is at first, or what COMMIT says that it is.
+
+    Libraries that were built elsewhere, from sources whose history did not come along, say so.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -117,9 +120,9 @@ def _commit() -> str:
         except OSError:  # no git
             return ""
 
+    if named := os.environ.get("COMMIT"):
+        return named
     head = git("rev-parse", "--short", "HEAD")
-    if not head:
-        return os.environ.get("COMMIT", "")
     return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 

@@ -15,6 +15,7 @@ from benchmarks.gpu import counters, kit
 ROOT = Path(__file__).parent.parent
 KIT = ROOT / "benchmarks" / "gpu"
 NEEDS_A_GPU = {"check", "probe", "counters", "tests"}
+COMMIT = "abcdef0"  # of libraries that were built elsewhere
 LIMIT = 64 << 20  # bytes that travel to a GPU machine, at most
 
 
@@ -23,6 +24,7 @@ def dry(tmp_path_factory):
     """The folder of a dry run, and what that said."""
     folder = tmp_path_factory.mktemp("out")
     environment = os.environ | {"PYTHON": sys.executable, "OUT": str(folder), "DRY": "1"}
+    environment["COMMIT"] = COMMIT
     command = ["bash", str(KIT / "run.sh")]
     return folder, subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -30,6 +32,7 @@ def dry(tmp_path_factory):
 def rows_of(folder, name):
     document = json.loads((folder / f"{name}.json").read_text())
     assert {"gpu", "commit", "date", "processor", "torch"} <= set(document["machine"])
+    assert document["machine"]["commit"] == COMMIT
     return document.get("rows", document)
 
 

@@ -122,7 +122,7 @@ __device__ inline void wait_for_arrivals([[maybe_unused]] uint64_t* arrivals,
       "r"(unsigned(odd))
       : "memory");
 #elif !defined(__CUDACC__)
-  simt::finish_copies();
+  simt::finish_rows();
 #endif
 }
 

@@ -82,7 +82,7 @@ struct Copy {
   const void* from;
   size_t bytes;
 };
-inline thread_local std::vector<Copy> copies;
+inline thread_local std::vector<Copy> copies, row_copies;
 
 inline void copy_later(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
@@ -90,10 +90,12 @@ inline void copy_later(void* to, const void* from, size_t bytes) {
   copies.push_back({to, from, bytes});
 }
 
-inline void finish_copies() {
-  for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
-  copies.clear();
+inline void finish(std::vector<Copy>& begun) {
+  for (const Copy& copy : begun) std::memcpy(copy.to, copy.from, copy.bytes);
+  begun.clear();
 }
+inline void finish_copies() { finish(copies); }
+inline void finish_rows() { finish(row_copies); }
 
 // Those of rows must come to as many bytes as were announced.
 inline void announce(uint64_t* arrivals, unsigned bytes) {
@@ -103,7 +105,7 @@ inline void copy_later(void* to, const void* from, unsigned bytes, uint64_t* arr
   if (bytes % 16 || reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16)
     std::abort();
   std::atomic_ref(*arrivals).fetch_sub(bytes);
-  copies.push_back({to, from, bytes});
+  row_copies.push_back({to, from, bytes});
 }
 inline void end_arrivals(const uint64_t* arrivals) {
   if (*arrivals != 0) std::abort();
