@@ -100,6 +100,7 @@ template <int lane_rows, int lane_columns>
 struct LaneTile {
   static constexpr int rows = lane_rows, columns = lane_columns;
 };
+
 // Of the gradient of a weight, a thread adds up so many units x so many packs of features at a
 // time. In a row of grad_z each of these tiles but the smallest begins a pack. Behind those of
 // odd_tile units there are gaps: they are for the first layer, since no layer before it reads its
@@ -109,6 +110,7 @@ template <int unit_count, int pack_count>
 struct GradientTile {
   static constexpr int units = unit_count, packs = pack_count;
 };
+
 // What is compiled for numbers of so many bytes.
 template <int element_size>
 struct TilesOf {
@@ -311,8 +313,7 @@ inline Plan make_plan(const Shape& shape, int64_t batch_size, int64_t limit) {
   }
 }
 
-// ---- how long a step takes: fitted to times on an H100 (benchmarks/results/training-cuda.json)
-// ----
+// ---- how long a step takes: fitted to an H100 (benchmarks/results/training-cuda.json) ----
 
 // Forward, grad_weight, and grad_x of all layers but the first.
 inline double products_a_row(const std::vector<int64_t>& widths) {
