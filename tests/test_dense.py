@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from torchnn import activations, ops, reference
+from torchnn.dense import _filled
 from torchnn.layers import Dense
 
 
@@ -97,9 +98,12 @@ def test_a_seed_gives_the_same_first_weights_on_every_device(device):
 
 def test_first_values_are_drawn_on_the_cpu_whatever_the_device():
     seen = []
-    layer = Dense(5, device="cuda", kernel_initializer=lambda t: seen.append(t.device.type))
+
+    def initializer(tensor):
+        seen.append(tensor.device.type)
+
     try:
-        layer.build(4)
+        _filled(initializer, (5, 4), torch.device("cuda"), torch.float32)
     except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or no GPU
         assert not torch.cuda.is_available()
     assert seen == ["cpu"]

@@ -379,7 +379,7 @@ Case everything(double memory) {
           .batch_size = 14,
           .update = 3,
           .activation = 1,
-          .epochs = 2,
+          .epochs = 1,
           .extra = 3,
           .models = 3,
           .own_data = true,
