@@ -207,9 +207,9 @@ class Trainer {
       });
   }
 
-  // 1. fetch the rows of a chunk; where they are has been listed one chunk earlier
   __device__ int first_row() const { return server() + servers() * lane(); }  // of a thread
 
+  // 1. fetch the rows of a chunk; where they are has been listed one chunk earlier
   __device__ void list_rows(const Chunk& chunk, int buffer) const {
     const int64_t* order = net_.job.order;
     if (order) order += model_ * net_.models.order + chunk.first;
@@ -331,6 +331,7 @@ class Trainer {
     __syncwarp();
   }
 
+  // The two numbers of a column of a product, from its parts: for put_out and put_grad.
   __device__ auto parts_of(const Product& product, const Pair& rows) const {
     return [this, &product, rows](int column, T(&sums)[2]) {
       const T* part = at(plan_.parts) + place_of_part(product, rows.row, column);
@@ -622,6 +623,7 @@ class Trainer {
     return plan_.keeps_slots ? at(place_of(l).weight_slots[s])
                              : layer.weight_slots[s] + model_ * layer.units * layer.in_features;
   }
+
   // grad_bias = grad_z.sum(0) of one unit, and the step.
   __device__ void update_bias(int l, const LayerPlace& place, const Chunk& chunk,
                               const UpdateStep<T>& step, T* aside, int unit) const {
@@ -650,7 +652,7 @@ class Trainer {
   const int64_t model_;
   const T* x_;        // the rows of this model
   bool copies_rows_;  // whole, by the copy engine
-  T loss_{};          // of the batch in work, in the last warp
+  T loss_{};          // of the batch that is being added up, in the warp that reports it
 };
 
 template <class T>
