@@ -436,7 +436,7 @@ class Trainer {
     const Train<T>& job = net_.job;
     const LayerPlace& place = place_of(last());
     const int units = place.units;
-    const T share = T(1) / T(int(chunk.end - chunk.begin) * units);
+    const T share = T(1) / (T(chunk.end - chunk.begin) * T(units));
     T* kept = job.predictions;
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
     const int count = rows.row == rows.next ? units : 2 * units;
