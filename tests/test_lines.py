@@ -1,8 +1,9 @@
 """How a line of progress looks."""
 
+import numpy as np
 import pytest
 
-from torchnn.lines import CYAN, DIM, GREEN, RESET, Look, decimal, duration, speed
+from torchnn.lines import CYAN, DIM, GREEN, RESET, Look, decimal, duration, pairs, speed
 
 BAR = ("━", "╸")
 LOGS = {"loss": 0.4321, "accuracy": 0.9}
@@ -21,7 +22,9 @@ MANY = {"loss": 0.4321, "accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.8}
         (1, "1.0000"),
         (float("nan"), "nan"),
         (float("inf"), "inf"),
+        (np.float32(0.5), "0.5000"),
         ("words", "words"),
+        (np.eye(2), "[[1. 0.] [0. 1.]]"),
     ],
 )
 def test_values_have_four_decimals_or_are_scientific(number, text):
@@ -82,15 +85,62 @@ def test_colours_do_not_count_for_the_width():
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 120, 200])
-def test_a_live_line_never_wraps(columns):
-    line = Look(BAR, columns=columns).live("Epoch 1/5", 25, 100, 50, "1.5 s left", MANY)
-    assert len(line) < columns
+@pytest.mark.parametrize("logs", [{}, LOGS, MANY, {f"metric_{i}": 0.5 for i in range(9)}])
+def test_no_line_of_a_terminal_wraps(columns, logs):
+    look = Look(BAR, columns=columns)
+    live = look.live("Epoch 10/50", 25, 100, 50, "1.5 s left", logs)
+    finished = look.finished("Epoch 10/50", 4321, "123 ms", logs)
+    assert "\n" not in live
+    assert max(map(len, [live, *finished.splitlines()])) < columns
 
 
-def test_a_narrow_screen_drops_the_speed_and_then_the_bar():
+def test_a_narrow_screen_drops_one_thing_after_the_other():
     fits = {}
-    for columns in range(60, 130):
+    for columns in range(71, 130):
         line = Look(BAR, columns=columns).finished("Epoch 1/5", 4321, "12 ms", MANY)
-        assert line.endswith("val_accuracy: 0.8000")
-        fits.setdefault(("━" in line, "steps/s" in line), columns)
-    assert list(fits) == [(False, False), (True, False), (True, True)]
+        assert "accuracy: 0.9000" in line
+        assert len(line.splitlines()) == 1
+        parts = tuple(part for part in ("━", "steps/s", "val_", " ms") if part in line)
+        fits.setdefault(parts, columns)
+    assert list(fits) == [
+        (),
+        (" ms",),
+        ("━", " ms"),
+        ("val_", " ms"),
+        ("━", "val_", " ms"),
+        ("━", "steps/s", "val_", " ms"),
+    ]
+
+
+def test_eighty_columns_hold_a_loss_and_a_metric_with_validation():
+    for bar in (BAR, None):
+        line = Look(bar, columns=80).finished("Epoch 10/50", 4321, "123 ms", MANY)
+        assert (
+            line == "Epoch 10/50  123 ms  loss: 0.4321 (val 0.5000)  accuracy: 0.9000 (val 0.8000)"
+        )
+
+
+def test_what_fits_on_no_line_of_a_terminal_is_continued_on_the_next():
+    logs = {f"metric_{i}": 0.5 for i in range(4)}
+    assert Look(BAR, columns=40).finished("Epoch 1/5", 4321, "12 ms", logs).splitlines() == [
+        "Epoch 1/5  metric_0: 0.5000",
+        "  metric_1: 0.5000  metric_2: 0.5000",
+        "  metric_3: 0.5000",
+    ]
+    assert "\n" not in Look(columns=40).finished("Epoch 1/5", 4321, "12 ms", logs)
+
+
+def test_values_without_a_twin_stand_alone():
+    assert pairs({"loss": 1, "val_loss": 2, "learning_rate": 3, "val_only": 4}) == [
+        "loss: 1.0000 (val 2.0000)",
+        "learning_rate: 3.0000",
+        "val_only: 4.0000",
+    ]
+
+
+def test_a_terminal_is_asked_how_wide_it_is_each_time(monkeypatch):
+    look = Look(BAR, columns=None)
+    for columns in (100, 60):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        line = look.finished("Epoch 1/5", 4321, "12 ms", LOGS)
+        assert line == Look(BAR, columns=columns).finished("Epoch 1/5", 4321, "12 ms", LOGS)

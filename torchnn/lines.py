@@ -1,7 +1,9 @@
 """How a line of progress looks."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 CYAN, GREEN, DIM, RESET = "\x1b[36m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -14,17 +16,19 @@ class Look:
     Attributes:
         bar: A whole and a half character to make bars of, or None for no bars.
         has_colours: Whether it takes colours.
-        columns: How many columns it has now.
+        columns: How many columns it has, or None for as many as the terminal has now.
     """
 
     bar: tuple[str, str] | None = None
     has_colours: bool = False
-    columns: int = 80
+    columns: int | None = 80
 
     def finished(self, label: str, rate: float, time: str, logs: Mapping[str, Any]) -> str:
-        """Returns "Epoch 1/5 ━━━━━━━━  4,321 steps/s   12 ms  loss: 0.4321"."""
-        facts = [speed(rate), f"{time:>6}", *values(logs)]
-        return self._fitted(label, 1.0, GREEN, [facts, facts[1:]])
+        """Returns "Epoch 1/5 ━━━━━━━━  4,321 steps/s   12 ms  loss: 0.4321".
+
+        What fits on no line is continued on a second one; a plain stream has it all on one.
+        """
+        return self._fitted(label, 1.0, GREEN, [], rate, f"{time:>6}", logs)
 
     def live(
         self,
@@ -38,28 +42,31 @@ class Look:
         """Returns "Epoch 1/5 ━━━╸━━━━ 450/1000  4,321 steps/s  0.1 s left  loss: 0.4321"."""
         fraction = min(done / steps, 1.0) if steps else 0.0
         count = f"{done:>{len(str(steps))}}/{steps}" if steps else f"{done}"
-        facts = [count, speed(rate), time, *values(logs)]
-        # A line that wraps could not be drawn over.
-        return self._fitted(label, fraction, CYAN, [facts, [count, *facts[2:]]], crops=True)
+        lines = self._fitted(label, fraction, CYAN, [count], rate, time, logs)
+        return lines.partition("\n")[0]  # only one line can be drawn over
 
     def _fitted(
         self,
         label: str,
         fraction: float,
         colour: str,
-        choices: list[list[str]],
-        crops: bool = False,
+        count: list[str],
+        rate: float,
+        time: str,
+        logs: Mapping[str, Any],
     ) -> str:
-        """The first choice of facts that fits on the screen beside a bar, or the last without."""
-        if self.bar is None:
-            return "  ".join([label, *choices[0]])
-        columns = self.columns - 1
+        """The first that fits: it goes without the speed, then the bar, "val_" and the time."""
+        columns = (self.columns or shutil.get_terminal_size().columns) - 1  # a full line may wrap
         width = min(max(columns // 10, 8), 30)
-        for facts in map("  ".join, choices):
-            if len(label) + width + len(facts) + 2 <= columns:
-                return f"{label} {self._bar(*self.bar, fraction, width, colour)} {facts}"
-        line = "  ".join([label, *choices[-1]])
-        return line[:columns] if crops else line
+        most = [*count, speed(rate), time, *values(logs)]
+        fewer = [*count, time, *values(logs)]
+        for facts in (most, fewer, [*count, time, *pairs(logs)], [*count, *pairs(logs)]):
+            line = "  ".join([label, *facts])
+            if self.bar and len(line) + width <= columns:
+                return f"{label} {self._bar(*self.bar, fraction, width, colour)} {'  '.join(facts)}"
+            if len(line) <= columns and not (self.bar and facts is most):
+                return line
+        return _wrapped([label, *facts], columns) if self.bar else line
 
     def _bar(self, whole: str, half: str, fraction: float, width: int, colour: str) -> str:
         """A bar of this many characters."""
@@ -81,10 +88,21 @@ def values(logs: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {decimal(number)}" for name, number in logs.items()]
 
 
+def pairs(logs: Mapping[str, Any]) -> list[str]:
+    """Returns "loss: 0.4321 (val 0.5678)" and so on, shorter than with "val_loss: 0.5678"."""
+    twins = {name: f"val_{name}" for name in logs if f"val_{name}" in logs}
+    return [
+        text + (f" (val {decimal(logs[twins[name]])})" if name in twins else "")
+        for name, text in zip(logs, values(logs), strict=True)
+        if name not in twins.values()
+    ]
+
+
 def decimal(number: Any) -> str:
     """Returns a number with four decimals, or in scientific notation below 0.001."""
-    if not isinstance(number, (int, float)):
-        return str(number)
+    if not isinstance(number, Real):
+        return " ".join(str(number).split())
+    number = float(number)
     return f"{number:.4e}" if 0 < abs(number) < 1e-3 else f"{number:.4f}"
 
 
@@ -99,3 +117,14 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _wrapped(parts: list[str], columns: int) -> str:
+    """The parts, in as many lines as they need; a part that is longer than a line is cut."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) <= columns:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"  {part}")
+    return "\n".join(line[:columns] for line in lines)
