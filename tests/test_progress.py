@@ -1,15 +1,23 @@
 """One line an epoch, in whatever stream there is."""
 
 import io
+import os
+import pty
+import re
 import sys
+import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from test_screen import open_terminal
+import torch
+from test_screen import Terminal, open_terminal
 
-from torchnn import progress
+from torchnn import Sequential, progress
+from torchnn.callbacks import LambdaCallback
+from torchnn.layers import Dense
 from torchnn.progress import Progress, check_verbose
-from torchnn.screen import LiveScreen, PlainScreen
+from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen
 
 ENGINE = SimpleNamespace(steps_done=0)
 
@@ -28,8 +36,7 @@ def clock(monkeypatch):
 
 def open_colour_terminal(monkeypatch):
     """A terminal of 100 columns in place of sys.stdout."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     return open_terminal(monkeypatch)
@@ -103,17 +110,27 @@ def test_the_stream_decides_what_is_drawn(monkeypatch, verbose, term, kind):
     assert isinstance(Progress(ENGINE, tally(), 1, verbose=verbose)._screen, kind)
 
 
-def test_a_notebook_is_redrawn_without_escapes(monkeypatch):
-    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+def test_a_notebook_gets_a_display_and_no_escapes(monkeypatch):
+    class OutStream(io.StringIO):
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.setattr(sys, "stdout", stream := OutStream())
     shown = Progress(ENGINE, tally(), 32)
     with shown:
         shown.begin("Epoch 1/1")
-        shown._screen._draw("changing")
         shown.end({"loss": 0.5})
-    assert isinstance(shown._screen, LiveScreen)
+    assert isinstance(shown._screen, NotebookScreen)
     assert "\x1b" not in stream.getvalue()
-    assert stream.getvalue().startswith("changing\r        \rEpoch 1/1 ━")
+    assert stream.getvalue().startswith("Epoch 1/1 ━")
+
+
+@pytest.mark.parametrize(("encoding", "bar"), [("UTF-8", "━"), ("latin-1", "="), (None, "━")])
+def test_the_bar_is_made_of_what_the_terminal_can_show(monkeypatch, encoding, bar):
+    terminal = open_colour_terminal(monkeypatch)
+    monkeypatch.setattr(type(terminal), "encoding", encoding, raising=False)
+    run()
+    assert bar * 8 in terminal.getvalue()
+    terminal.getvalue().encode(encoding or "utf-8")
 
 
 def test_a_live_line_reads_the_engines_counter(clock, monkeypatch):
@@ -143,16 +160,151 @@ def test_a_young_line_is_not_drawn(clock):
     assert shown._live_line() is not None
 
 
-def test_a_line_without_an_end_disappears(monkeypatch):
+def test_a_line_is_redrawn_between_runs_when_it_is_time(clock, monkeypatch):
+    open_colour_terminal(monkeypatch)
+    shown = Progress(ENGINE, tally(), 32)
+    drawn = []
+    monkeypatch.setattr(shown._screen, "draw", lambda: drawn.append(clock.now))
+    with shown:
+        shown.begin("Epoch 1/1")
+        for seconds in shown.watched([0.0, 0.03, 0.03, 0.01]):
+            clock.now += seconds
+    assert drawn == pytest.approx([100.0, 100.06])
+
+
+def test_a_line_without_an_end_disappears(clock, monkeypatch):
     terminal = open_colour_terminal(monkeypatch)
     shown = Progress(ENGINE, tally(), 32)
     with shown:
         shown.begin("Predict")
-        shown._screen._draw("Predict ━━━")
+        for seconds in shown.watched([1.0]):
+            clock.now += seconds
+        assert terminal.shown()[0].startswith("Predict")
     assert terminal.shown() == [""]
+
+
+def test_what_stands_in_for_standard_output_goes_with_the_progress(monkeypatch):
+    terminal = open_colour_terminal(monkeypatch)
+    shown = Progress(ENGINE, tally(), 32)
+    shown.__enter__()
+    assert sys.stdout is terminal  # Ctrl-C before the block would not be followed by an exit
+    shown.begin("Epoch 1/1")
+    assert sys.stdout is not terminal
+    shown.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert sys.stdout is terminal
 
 
 @pytest.mark.parametrize("verbose", ["yes", 3, -1, None, 1.5])
 def test_verbose_is_checked(verbose):
     with pytest.raises(ValueError, match='verbose must be "auto", 0, 1 or 2, got'):
         check_verbose(verbose)
+
+
+def fit(verbose=1, callbacks=None):
+    """Trains the same model each time; returns its history."""
+    torch.manual_seed(1)
+    x = torch.rand(64, 4)
+    model = Sequential([Dense(8, activation="relu"), Dense(1)])
+    model.compile(loss="mean_squared_error", metrics=["accuracy"])
+    return model.fit(
+        x, x.sum(1), epochs=3, verbose=verbose, callbacks=callbacks, validation_split=0.25
+    ).history
+
+
+class Stubborn(io.StringIO):
+    """A user's own stream, which is out of order."""
+
+    def write(self, text):
+        raise RuntimeError("no paper")
+
+
+def open_pipe_without_reader():
+    read, write = os.pipe()
+    os.close(read)
+    return os.fdopen(write, "w")
+
+
+def open_vanished_terminal():
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    return os.fdopen(theirs, "w")
+
+
+def open_full_disk():
+    return os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+
+
+def open_closed_file():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+@pytest.mark.parametrize(
+    "open_stream",
+    [
+        open_pipe_without_reader,
+        open_vanished_terminal,
+        open_closed_file,
+        open_full_disk,
+        Stubborn,
+    ],
+)
+def test_training_goes_on_without_its_display(monkeypatch, open_stream, verbose):
+    expected = fit(verbose=0)
+    monkeypatch.setattr(sys, "stdout", stream := open_stream())
+    with pytest.warns(RuntimeWarning, match="progress has ended, the work goes on") as warned:
+        assert fit(verbose) == expected
+    assert len(warned) == 1
+    with suppress(OSError):  # what it could not write is still in its buffer
+        stream.close()
+
+
+def open_pty(monkeypatch):
+    """A real terminal of 80 columns in place of sys.stdout, redrawn after every run."""
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    ours, theirs = pty.openpty()
+    monkeypatch.setattr(sys, "stdout", stream := os.fdopen(theirs, "w", encoding="utf-8"))
+    return ours, stream
+
+
+def test_a_terminal_that_vanishes_ends_the_display_alone(monkeypatch):
+    expected = fit(verbose=0)
+    ours, stream = open_pty(monkeypatch)
+    vanish = LambdaCallback(on_epoch_end=lambda epoch, logs: epoch or os.close(ours))
+    with pytest.warns(RuntimeWarning, match="progress has ended, the work goes on") as warned:
+        assert fit(callbacks=vanish) == expected
+    assert len(warned) == 1
+    assert sys.stdout is stream
+    with suppress(OSError):
+        stream.close()
+
+
+def test_a_terminal_of_80_columns_shows_whole_lines(monkeypatch):
+    ours, stream = open_pty(monkeypatch)
+    threads = []
+
+    def tell(batch, logs):
+        threads.append(threading.active_count())
+        print("batch", batch)
+
+    before = threading.active_count()
+    fit(callbacks=LambdaCallback(on_train_batch_end=tell))
+    assert sys.stdout is stream
+    print("the end", flush=True)
+    text = os.read(ours, 2**16).decode()
+    os.close(ours)
+    stream.close()
+    (screen := Terminal()).write(text.replace("\r\n", "\n"))
+    shown = screen.shown()
+    assert [re.sub(r"^(Epoch ./3).*", r"\1", line) for line in shown] == [
+        line for epoch in (1, 2, 3) for line in ("batch 0", "batch 1", f"Epoch {epoch}/3")
+    ] + ["the end", ""]
+    assert max(map(len, shown)) < 80
+    assert "1/2" in text  # the line that changed
+    assert set(threads) == {before}

@@ -1,19 +1,24 @@
 """One line an epoch: live in a terminal or a notebook, plain text anywhere else.
 
-Nothing here sits in a training step: a thread looks at the engine's counter now and then.
+Nothing here sits in a training step: the line is redrawn between two runs of batches.
 """
 
+import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torchnn.hooks import Callback, Logs
 from torchnn.lines import Look, duration
-from torchnn.screen import LiveScreen, PlainScreen
+from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen, is_notebook, is_terminal
 from torchnn.tally import Tally
 
 PATIENCE = 0.1  # seconds before an unfinished line is worth showing
+INTERVAL = 0.05  # seconds between two drawings
+
+T = TypeVar("T")
 
 
 class Counter(Protocol):
@@ -29,7 +34,7 @@ class Progress(Callback):
     A context manager around the work, so that errors and Ctrl-C leave a clean screen.
 
     Args:
-        engine: Counts its steps in `steps_done`, also while it is at work.
+        engine: Counts its steps in `steps_done`.
         tally: The means so far.
         steps: Steps a line, or None if unknown.
         epochs: How many epochs there will be.
@@ -40,25 +45,23 @@ class Progress(Callback):
         self, engine: Counter, tally: Tally, steps: int | None, epochs: int = 1, verbose: Any = 1
     ):
         self.engine, self.tally, self.steps, self.epochs = engine, tally, steps, epochs
-        self._look, self._columns = Look(), lambda: 80
-        self._label = ""
+        self._look, self._label = Look(), ""
         self._started: float | None = None
+        self._drawn = 0.0  # when
         self._first_step = 0
         self._screen = self._choose_screen(check_verbose(verbose))
 
     def __enter__(self) -> "Progress":
+        return self  # the screen opens where it cannot but be closed again: in begin
+
+    def __exit__(self, *exception: Any) -> None:
         if self._screen:
-            self._screen.__enter__()
-        return self
+            self._screen.__exit__(*exception)
 
     @property
     def is_visible(self) -> bool:
         """Whether anything is shown at all."""
         return self._screen is not None
-
-    def __exit__(self, *exception: Any) -> None:
-        if self._screen:
-            self._screen.__exit__(*exception)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.begin(f"Epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}")
@@ -70,6 +73,17 @@ class Progress(Callback):
         """Starts a line."""
         self._label, self._started = label, perf_counter()
         self._first_step = self.engine.steps_done
+        if self._screen:
+            self._screen.open()
+
+    def watched(self, runs: Iterable[T]) -> Iterator[T]:
+        """Yields the runs, and redraws the line after one when it is time."""
+        for run in runs:
+            yield run
+            now = perf_counter()
+            if self._screen and self._started is not None and now - self._drawn >= INTERVAL:
+                self._drawn = now
+                self._screen.draw()
 
     def end(self, logs: Mapping[str, Any]) -> None:
         """Finishes the line."""
@@ -82,7 +96,6 @@ class Progress(Callback):
 
     def _live_line(self) -> str | None:
         """The unfinished line; None while it is too young to be read."""
-        self._look.columns = self._columns()  # the window may change, but asking costs 20 us
         started = self._started
         if started is None or (seconds := perf_counter() - started) < PATIENCE:
             return None
@@ -94,22 +107,21 @@ class Progress(Callback):
                 time = f"{duration((steps - done) / rate)} left"
         return self._look.live(self._label, done, steps, rate, time, self.tally.logs())
 
-    def _choose_screen(self, verbose: int) -> LiveScreen | PlainScreen | None:
+    def _choose_screen(self, verbose: int) -> PlainScreen | None:
         """Returns where lines go, having found out how they may look there."""
-        if verbose == 0 or sys.stdout is None:
+        stream = sys.stdout
+        if verbose == 0 or stream is None:
             return None
-        from rich.console import Console  # 50 ms to import: not before someone looks
-
-        console = Console()
-        is_terminal = console.is_terminal and sys.stdout.isatty() and not console.is_dumb_terminal
-        is_live = (is_terminal and not console.legacy_windows) or console.is_jupyter
-        if verbose == 2 or not is_live:
-            return PlainScreen(sys.stdout)
-        has_colours = is_terminal and console.color_system is not None and not console.no_color
-        bar = ("━", "╸") if console.encoding.startswith("utf") else ("=", "-")
-        self._columns = lambda: console.width
-        self._look = Look(bar, has_colours, console.width)
-        return LiveScreen(sys.stdout, self._live_line, erase="\x1b[K" if is_terminal else "")
+        is_live = is_terminal(stream) and os.environ.get("TERM") not in ("dumb", "unknown")
+        if verbose == 2 or not (is_live or is_notebook(stream)):
+            return PlainScreen(stream)
+        encoding = getattr(stream, "encoding", None) or "utf-8"  # a stream of text may have none
+        self._look.bar = ("━", "╸") if encoding.lower().startswith("utf") else ("=", "-")
+        if not is_live:
+            return NotebookScreen(stream, self._live_line)
+        self._look.has_colours = not os.environ.get("NO_COLOR")
+        self._look.columns = shutil.get_terminal_size().columns
+        return LiveScreen(stream, self._live_line)
 
 
 def check_verbose(verbose: Any) -> int:

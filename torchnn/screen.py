@@ -1,121 +1,189 @@
-"""Where lines of progress go: a plain stream, or a terminal whose last line is redrawn."""
+"""Where lines of progress go: a plain stream, a terminal whose last line changes, or a notebook.
 
-import os
+None of them ever ends the work: a screen that cannot be written to says so once and falls silent.
+"""
+
 import sys
-import threading
-from collections import deque
+import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-INTERVAL = 0.05  # seconds between two drawings
+CLEAR = "\r\x1b[K"  # empties the line of a terminal where the cursor is
 
 
 class PlainScreen:
-    """Writes finished lines as they come, and no control characters."""
+    """Writes finished lines as they come, and no control characters.
+
+    Args:
+        stream: Where to write.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self._has_failed = False
 
     def __enter__(self) -> "PlainScreen":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, exception_type: Any, *exception: Any) -> None:
+        self._attempt(self._close, exception_type is not None)
+
+    def open(self) -> None:
+        """Prepares for drawing. Closing may follow at any point of it, so that Ctrl-C may."""
+
+    def print(self, line: str) -> None:
+        """Shows a finished line."""
+        self._attempt(self._print, line)
+
+    def draw(self) -> None:
+        """Shows the line that changes as it is now, if the screen can take it back again."""
+        self._attempt(self._draw)
+
+    def _attempt(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Does something on the screen, as long as that works."""
+        if self._has_failed:
+            return
+        try:
+            act(*arguments)
+        except Exception as error:
+            self._has_failed = True
+            warnings.warn(
+                "the display of progress has ended, the work goes on: "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _print(self, line: str) -> None:
+        self._write(f"{line}\n")
+
+    def _draw(self) -> None:
         pass
 
-    def print(self, line: str) -> None:
-        """Writes a finished line."""
-        self.stream.write(f"{line}\n")
-        self.stream.flush()
-
-
-class LiveScreen:
-    """Draws finished lines, and under them one that changes, from a thread of its own.
-
-    What anyone else prints meanwhile appears above the changing line.
-
-    Args:
-        stream: A terminal, or a notebook's output.
-        current: Returns the line that changes, without its end, or None for no such line.
-        erase: What clears the rest of a line; "" where only spaces do.
-    """
-
-    def __init__(self, stream: TextIO, current: Callable[[], str | None], erase: str = "\x1b[K"):
-        self.stream, self.current, self.erase = stream, current, erase
-        self.is_closed = False
-        self._finished: deque[str] = deque()
-        self._drawn = 0  # characters of the changing line that stand on the screen
-        self._at_line_start = True
-        self._stand_ins: dict[str, _Above] = {}
-        self._lock = threading.RLock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._draw_until_stopped, daemon=True)
-
-    def __enter__(self) -> "LiveScreen":
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if stream is self.stream or (stream is not None and stream.isatty()):
-                self._stand_ins[name] = _Above(stream, self)
-                setattr(sys, name, self._stand_ins[name])
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.is_closed = True
-        for name, stand_in in self._stand_ins.items():
-            if getattr(sys, name) is stand_in:
-                setattr(sys, name, stand_in.original())
-        # An error leaves the half-done line standing: it tells how far things came.
-        self._draw(self.current() if exception[0] else None)
-        if self._drawn:
-            self._write("\n")
-
-    def print(self, line: str) -> None:
-        """Takes a finished line; the next drawing shows it."""
-        self._finished.append(line)
-
-    def write_above(self, stream: TextIO, text: str) -> int:
-        """Writes someone else's text where the changing line was."""
-        with self._lock:
-            self._draw(None)
-            self._at_line_start = text.endswith("\n") if text else self._at_line_start
-            return stream.write(text)
-
-    def _draw_until_stopped(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self._draw(self.current())
-
-    def _draw(self, live: str | None) -> None:
-        """Replaces the changing line by the lines finished since, and a new changing line."""
-        with self._lock:
-            lines = [f"{self._finished.popleft()}\n" for _ in range(len(self._finished))]
-            if lines and not self._at_line_start:
-                lines.insert(0, "\n")
-                self._at_line_start = True
-            if not self._at_line_start:
-                return  # someone has printed half a line: do not write over it
-            if lines or live or self._drawn:
-                clear = "\r" + (self.erase or " " * self._drawn + "\r") if self._drawn else ""
-                self._drawn = len(live or "")
-                self._write(clear + "".join(lines) + (live or ""))
+    def _close(self, has_error: bool) -> None:
+        pass
 
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
 
 
+class LiveScreen(PlainScreen):
+    """A terminal: finished lines, and under them one that changes.
+
+    What anyone else prints meanwhile appears above the changing line.
+
+    Args:
+        stream: The terminal.
+        current: Returns the line that changes, without its end, or None for no such line.
+    """
+
+    def __init__(self, stream: TextIO, current: Callable[[], str | None]) -> None:
+        super().__init__(stream)
+        self.current, self.is_closed = current, False
+        self._is_drawn = False  # whether the changing line stands on the screen
+        self._at_line_start = True
+        self._stand_ins: dict[str, _Above] = {}
+
+    def __exit__(self, exception_type: Any, *exception: Any) -> None:
+        self.is_closed = True
+        for name, stand_in in self._stand_ins.items():
+            if getattr(sys, name) is stand_in:
+                setattr(sys, name, stand_in.original())
+        super().__exit__(exception_type, *exception)
+
+    def open(self) -> None:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if name not in self._stand_ins and (stream is self.stream or is_terminal(stream)):
+                self._stand_ins[name] = _Above(stream, self)
+                setattr(sys, name, self._stand_ins[name])
+
+    def write_above(self, stream: TextIO, text: str) -> int:
+        """Writes someone else's text where the changing line was."""
+        self._attempt(self._erase)
+        if text:
+            self._at_line_start = text.endswith(("\n", CLEAR))
+        return stream.write(text)
+
+    def _print(self, line: str) -> None:
+        self._write(self._before() + f"{line}\n")
+        self._is_drawn, self._at_line_start = False, True
+
+    def _draw(self) -> None:
+        # Half a line that someone has printed is not written over.
+        if self._at_line_start and (line := self.current()):
+            self._write(self._before() + line)
+            self._is_drawn = True
+
+    def _erase(self) -> None:
+        if self._is_drawn:
+            self._is_drawn = False
+            self._write(CLEAR)
+
+    def _close(self, has_error: bool) -> None:
+        if not has_error:
+            self._erase()
+            return
+        self._draw()  # what stays standing tells how far things came
+        if self._is_drawn:
+            self._write("\n")
+
+    def _before(self) -> str:
+        """What leads to the start of an empty line."""
+        if self._is_drawn:
+            return CLEAR
+        return "" if self._at_line_start else "\n"
+
+
+class NotebookScreen(PlainScreen):
+    """A notebook's output, where a line that changes is one display, updated in its place.
+
+    Args:
+        stream: The output, for lines that never had to change.
+        current: Returns the line that changes, or None for no such line.
+    """
+
+    def __init__(self, stream: TextIO, current: Callable[[], str | None]) -> None:
+        super().__init__(stream)
+        self.current = current
+        self._display: Any = None  # of the changing line
+
+    def _print(self, line: str) -> None:
+        if self._display is None:
+            self.stream.write(f"{line}\n")  # the kernel flushes by itself; asking takes its time
+        else:
+            self._show(line)
+            self._display = None
+
+    def _draw(self) -> None:
+        if line := self.current():
+            self._show(line)
+
+    def _close(self, has_error: bool) -> None:
+        if self._display is not None and not has_error:
+            self._show("")
+
+    def _show(self, line: str) -> None:
+        text = {"text/plain": line}
+        if self._display is None:
+            display: Any = sys.modules["IPython.display"]  # a kernel has it
+            self._display = display.display(text, raw=True, display_id=True)
+        else:
+            self._display.update(text, raw=True)
+
+
 class _Above:
     """Stands in for sys.stdout while a line is live, so that prints do not run into it."""
 
     def __init__(self, stream: Any, screen: LiveScreen) -> None:
-        self._stream, self._screen, self._process = stream, screen, os.getpid()
+        self._stream, self._screen = stream, screen
 
     def write(self, text: str) -> int:
-        # A forked worker has the screen's lock, but not the thread that would give it back.
-        if os.getpid() != self._process:
-            return int(self._stream.write(text))
         return self._screen.write_above(self._stream, text)
+
+    def writelines(self, lines: Any) -> None:
+        self.write("".join(lines))
 
     def original(self) -> Any:
         """The stream that stood here before, past the stand-ins of screens closed meanwhile."""
@@ -126,3 +194,16 @@ class _Above:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is one; whoever replaces sys.stdout may not answer, and nor does None."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):  # ValueError: it is closed
+        return False
+
+
+def is_notebook(stream: Any) -> bool:
+    """Whether a stream is the output of a notebook's cell."""
+    return type(stream).__module__.startswith("ipykernel.")

@@ -129,8 +129,9 @@ class Fit:
             self.look_at_model()
         logs = self.train(epoch)
         if self.validation is not None:
+            tally = Tally(self.recipe.metrics)
             measured = measure(
-                self.model, self.engine, self.validation, Tally(self.recipe.metrics), self.callbacks
+                self.model, self.engine, self.validation, tally, self.callbacks, self.progress
             )
             logs |= {f"val_{name}": value for name, value in measured.items()}
         self.callbacks("on_epoch_end", epoch, logs)
@@ -147,7 +148,8 @@ class Fit:
     def train(self, epoch: int) -> dict[str, float]:
         """Run after run; returns means over the samples, taken while the weights changed."""
         self.tally.reset()
-        for run in self.feed.runs(self.epochs_trained, self.looks_at_batches):
+        runs = self.feed.runs(self.epochs_trained, self.looks_at_batches)
+        for run in self.progress.watched(runs):
             self.callbacks("on_train_batch_begin", self.tally.steps, {})
             self.count(epoch, run, self.engine.train(run))
             if self.looks_at_batches:
@@ -183,13 +185,14 @@ def measure(
     feed: Feed,
     tally: Tally,
     callbacks: CallbackList,
+    progress: Progress,
 ) -> dict[str, float]:
     """Returns the loss and the metrics of everything, the model being in evaluation mode."""
     looks_at_batches = callbacks.listens("on_test_batch_begin", "on_test_batch_end")
     callbacks("on_test_begin", {})
     tally.reset()
     with mode(model, training=False):
-        for run in feed.runs(one_by_one=looks_at_batches):
+        for run in progress.watched(feed.runs(one_by_one=looks_at_batches)):
             callbacks("on_test_batch_begin", tally.steps, {})
             result = engine.test(run)
             tally.add(run, result.losses.tolist(), result.predictions)
@@ -208,7 +211,7 @@ def evaluate(
     callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
     with Progress(engine, tally, feed.steps, verbose=verbose) as progress:
         progress.begin("Evaluate")
-        logs = measure(model, engine, feed, tally, callbacks)
+        logs = measure(model, engine, feed, tally, callbacks, progress)
         progress.end(logs)
     return logs
 
@@ -237,7 +240,7 @@ def predict(
     progress = Progress(engine, Tally([]), feed.steps, verbose=verbose)
     with mode(model, training=False), progress:
         progress.begin("Predict")  # and no end: the line goes when the work is done
-        for run in feed.runs(one_by_one=looks_at_batches):
+        for run in progress.watched(feed.runs(one_by_one=looks_at_batches)):
             callbacks("on_predict_batch_begin", batch, {})
             outputs.append(engine.predict(run))
             callbacks("on_predict_batch_end", batch, {"outputs": outputs[-1]})
