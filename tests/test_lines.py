@@ -136,11 +136,3 @@ def test_values_without_a_twin_stand_alone():
         "learning_rate: 3.0000",
         "val_only: 4.0000",
     ]
-
-
-def test_a_terminal_is_asked_how_wide_it_is_each_time(monkeypatch):
-    look = Look(BAR, columns=None)
-    for columns in (100, 60):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        line = look.finished("Epoch 1/5", 4321, "12 ms", LOGS)
-        assert line == Look(BAR, columns=columns).finished("Epoch 1/5", 4321, "12 ms", LOGS)

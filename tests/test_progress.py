@@ -150,6 +150,16 @@ def test_a_live_line_reads_the_engines_counter(clock, monkeypatch):
     )
 
 
+def test_a_line_follows_the_width_of_its_window(clock, monkeypatch):
+    open_colour_terminal(monkeypatch)
+    shown = Progress(ENGINE, tally(loss=0.5), steps=32)
+    shown.begin("Epoch 1/1")
+    clock.now += 1.0
+    assert "steps/s" in shown._live_line()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert len(shown._live_line()) < 40
+
+
 def test_a_young_line_is_not_drawn(clock):
     shown = Progress(ENGINE, tally(), 32)
     assert shown._live_line() is None
@@ -297,10 +307,13 @@ def test_a_terminal_of_80_columns_shows_whole_lines(monkeypatch):
     fit(callbacks=LambdaCallback(on_train_batch_end=tell))
     assert sys.stdout is stream
     print("the end", flush=True)
-    text = os.read(ours, 2**16).decode()
+    sent = b""
+    while b"the end" not in sent:
+        sent += os.read(ours, 2**16)
     os.close(ours)
     stream.close()
-    (screen := Terminal()).write(text.replace("\r\n", "\n"))
+    text = sent.decode().replace("\r\n", "\n")
+    (screen := Terminal()).write(text)
     shown = screen.shown()
     assert [re.sub(r"^(Epoch ./3).*", r"\1", line) for line in shown] == [
         line for epoch in (1, 2, 3) for line in ("batch 0", "batch 1", f"Epoch {epoch}/3")

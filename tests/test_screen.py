@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from torchnn import screen
 from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen, is_notebook, is_terminal
 
 
@@ -98,6 +99,23 @@ def test_finished_lines_alone_take_no_control_characters(monkeypatch):
         live.screen.print("one")
         print("two")
     assert terminal.getvalue() == "one\ntwo\n"
+
+
+def test_lines_that_finish_one_after_the_other_are_written_together(monkeypatch):
+    terminal, clock = open_terminal(monkeypatch), SimpleNamespace(now=100.0)
+    monkeypatch.setattr(screen, "perf_counter", lambda: clock.now)
+    with Changing(LiveScreen, terminal) as live:
+        live.screen.print("one")
+        live.screen.print("two")
+        assert terminal.shown() == ["one", ""]
+        print("printed")
+        assert terminal.shown() == ["one", "two", "printed", ""]
+        live.screen.print("three")
+        clock.now += 2 * screen.INTERVAL
+        live.screen.print("four")
+        assert terminal.shown()[3:] == ["three", "four", ""]
+        live.screen.print("five")
+    assert terminal.shown()[5:] == ["five", ""]
 
 
 def test_what_others_print_appears_above(monkeypatch):

@@ -1,7 +1,6 @@
 """How a line of progress looks."""
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -16,12 +15,12 @@ class Look:
     Attributes:
         bar: A whole and a half character to make bars of, or None for no bars.
         has_colours: Whether it takes colours.
-        columns: How many columns it has, or None for as many as the terminal has now.
+        columns: How many columns it has now.
     """
 
     bar: tuple[str, str] | None = None
     has_colours: bool = False
-    columns: int | None = 80
+    columns: int = 80
 
     def finished(self, label: str, rate: float, time: str, logs: Mapping[str, Any]) -> str:
         """Returns "Epoch 1/5 ━━━━━━━━  4,321 steps/s   12 ms  loss: 0.4321".
@@ -56,15 +55,13 @@ class Look:
         logs: Mapping[str, Any],
     ) -> str:
         """The first that fits: it goes without the speed, then the bar, "val_" and the time."""
-        columns = (self.columns or shutil.get_terminal_size().columns) - 1  # a full line may wrap
+        columns = self.columns - 1  # a terminal may wrap a line that is full
         width = min(max(columns // 10, 8), 30)
-        most = [*count, speed(rate), time, *values(logs)]
-        fewer = [*count, time, *values(logs)]
-        for facts in (most, fewer, [*count, time, *pairs(logs)], [*count, *pairs(logs)]):
+        for facts in _choices(count, rate, time, logs):
             line = "  ".join([label, *facts])
             if self.bar and len(line) + width <= columns:
                 return f"{label} {self._bar(*self.bar, fraction, width, colour)} {'  '.join(facts)}"
-            if len(line) <= columns and not (self.bar and facts is most):
+            if len(line) <= columns and not (self.bar and speed(rate) in facts):
                 return line
         return _wrapped([label, *facts], columns) if self.bar else line
 
@@ -100,7 +97,7 @@ def pairs(logs: Mapping[str, Any]) -> list[str]:
 
 def decimal(number: Any) -> str:
     """Returns a number with four decimals, or in scientific notation below 0.001."""
-    if not isinstance(number, Real):
+    if not isinstance(number, (int, float, Real)):  # Real is NumPy's, too, but slow to ask
         return " ".join(str(number).split())
     number = float(number)
     return f"{number:.4e}" if 0 < abs(number) < 1e-3 else f"{number:.4f}"
@@ -117,6 +114,16 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _choices(
+    count: list[str], rate: float, time: str, logs: Mapping[str, Any]
+) -> Iterator[list[str]]:
+    """What to tell, from the most to the least."""
+    yield [*count, speed(rate), time, *values(logs)]
+    yield [*count, time, *values(logs)]
+    yield [*count, time, *pairs(logs)]
+    yield [*count, *pairs(logs)]
 
 
 def _wrapped(parts: list[str], columns: int) -> str:

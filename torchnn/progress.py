@@ -12,11 +12,17 @@ from typing import Any, Protocol, TypeVar
 
 from torchnn.hooks import Callback, Logs
 from torchnn.lines import Look, duration
-from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen, is_notebook, is_terminal
+from torchnn.screen import (
+    INTERVAL,
+    LiveScreen,
+    NotebookScreen,
+    PlainScreen,
+    is_notebook,
+    is_terminal,
+)
 from torchnn.tally import Tally
 
 PATIENCE = 0.1  # seconds before an unfinished line is worth showing
-INTERVAL = 0.05  # seconds between two drawings
 
 T = TypeVar("T")
 
@@ -96,6 +102,8 @@ class Progress(Callback):
 
     def _live_line(self) -> str | None:
         """The unfinished line; None while it is too young to be read."""
+        if isinstance(self._screen, LiveScreen):  # its window may change, but asking costs 20 us
+            self._look.columns = shutil.get_terminal_size().columns
         started = self._started
         if started is None or (seconds := perf_counter() - started) < PATIENCE:
             return None

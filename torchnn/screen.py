@@ -6,8 +6,10 @@ None of them ever ends the work: a screen that cannot be written to says so once
 import sys
 import warnings
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, TextIO
 
+INTERVAL = 0.05  # seconds between two drawings
 CLEAR = "\r\x1b[K"  # empties the line of a terminal where the cursor is
 
 
@@ -32,7 +34,7 @@ class PlainScreen:
         """Prepares for drawing. Closing may follow at any point of it, so that Ctrl-C may."""
 
     def print(self, line: str) -> None:
-        """Shows a finished line."""
+        """Shows a finished line, at the latest with the next drawing or at the end."""
         self._attempt(self._print, line)
 
     def draw(self) -> None:
@@ -81,6 +83,7 @@ class LiveScreen(PlainScreen):
     def __init__(self, stream: TextIO, current: Callable[[], str | None]) -> None:
         super().__init__(stream)
         self.current, self.is_closed = current, False
+        self._finished, self._printed = "", 0.0  # lines to show, and when some were
         self._is_drawn = False  # whether the changing line stands on the screen
         self._at_line_start = True
         self._stand_ins: dict[str, _Above] = {}
@@ -101,39 +104,38 @@ class LiveScreen(PlainScreen):
 
     def write_above(self, stream: TextIO, text: str) -> int:
         """Writes someone else's text where the changing line was."""
-        self._attempt(self._erase)
+        self._attempt(self._show, None)
         if text:
             self._at_line_start = text.endswith(("\n", CLEAR))
         return stream.write(text)
 
     def _print(self, line: str) -> None:
-        self._write(self._before() + f"{line}\n")
-        self._is_drawn, self._at_line_start = False, True
+        self._finished += f"{line}\n"
+        # Short epochs end by the hundred: one writing shows many.
+        if (now := perf_counter()) - self._printed >= INTERVAL:
+            self._printed = now
+            self._show(None)
 
     def _draw(self) -> None:
-        # Half a line that someone has printed is not written over.
-        if self._at_line_start and (line := self.current()):
-            self._write(self._before() + line)
-            self._is_drawn = True
-
-    def _erase(self) -> None:
-        if self._is_drawn:
-            self._is_drawn = False
-            self._write(CLEAR)
+        self._show(self.current())
 
     def _close(self, has_error: bool) -> None:
-        if not has_error:
-            self._erase()
-            return
-        self._draw()  # what stays standing tells how far things came
+        # After an error the changing line stays: it tells how far things came.
+        self._show(self.current() if has_error else None)
         if self._is_drawn:
             self._write("\n")
 
-    def _before(self) -> str:
-        """What leads to the start of an empty line."""
-        if self._is_drawn:
-            return CLEAR
-        return "" if self._at_line_start else "\n"
+    def _show(self, line: str | None) -> None:
+        """Replaces the changing line by the lines finished since, and by a new one."""
+        finished, self._finished = self._finished, ""
+        if finished and not self._at_line_start:
+            finished, self._at_line_start = f"\n{finished}", True
+        if not self._at_line_start:
+            return  # someone has printed half a line: do not write over it
+        text = (CLEAR if self._is_drawn else "") + finished + (line or "")
+        self._is_drawn = bool(line)
+        if text:
+            self._write(text)
 
 
 class NotebookScreen(PlainScreen):
