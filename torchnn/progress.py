@@ -58,7 +58,7 @@ class Progress(Callback):
         self._screen = self._choose_screen(check_verbose(verbose))
 
     def __enter__(self) -> "Progress":
-        return self  # the screen opens where it cannot but be closed again: in begin
+        return self  # begin opens the screen: inside the block, so that its end always follows
 
     def __exit__(self, *exception: Any) -> None:
         if self._screen:

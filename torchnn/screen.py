@@ -31,7 +31,7 @@ class PlainScreen:
         self._attempt(self._close, exception_type is not None)
 
     def open(self) -> None:
-        """Prepares for drawing. Closing may follow at any point of it, so that Ctrl-C may."""
+        """Prepares for drawing; should Ctrl-C come in the middle, closing undoes what was done."""
 
     def print(self, line: str) -> None:
         """Shows a finished line, at the latest with the next drawing or at the end."""
