@@ -64,7 +64,7 @@ def queue(monkeypatch):
 
     monkeypatch.setattr(fused.FusedEngine, "train", queued)
     monkeypatch.setattr(tally, "to_host", to_host)
-    for module in (batches, training):
+    for module in (batches, fused):
         monkeypatch.setattr(module, "is_queued", lambda device: True)
     return events
 

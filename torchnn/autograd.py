@@ -40,6 +40,7 @@ class AutogradEngine:
     """
 
     description = "autograd (PyTorch, one step after the other)"
+    is_queued = False  # wherever it works, most of the time goes into queueing
 
     def __init__(self, model: nn.Module, recipe: Recipe | None) -> None:
         self.steps_done = 0

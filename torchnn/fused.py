@@ -21,7 +21,7 @@ from torchnn.losses import BinaryCrossentropy, Loss, MeanSquaredError
 from torchnn.optimizer import LearningRate, SlotOptimizer
 from torchnn.optimizers import SGD, Adam
 from torchnn.recipe import Recipe
-from torchnn.transfer import to_device
+from torchnn.transfer import is_queued, to_device
 
 # What may stand in front of the dense layers: it learns nothing and takes each sample by itself, so
 # it is applied to all data once.
@@ -108,11 +108,13 @@ class FusedEngine:
     def steps_done(self) -> int:
         return int(self._counter)
 
-    def train(self, run: Run) -> Result:
-        """Takes one step for each batch of the run; Ctrl-C waits for the end of the run.
+    @property
+    def is_queued(self) -> bool:
+        """Whether train returns before its work is done."""
+        return is_queued(self._network.layers[0].weight.device)
 
-        On CUDA the run may only be queued when this returns.
-        """
+    def train(self, run: Run) -> Result:
+        """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
         network, optimizer = self._network, self._optimizer
         samples: Any = self._prepare(run.samples)
         first = optimizer.iterations

@@ -5,7 +5,9 @@
     run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
              if they are that short and nobody looks at the model in between
 
-What happens inside a run, step by step, is the engine's affair.
+What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it; if
+nobody looks in between, the next run is then queued before anyone is told of this one, so that the
+GPU does not wait for the host.
 """
 
 import math
@@ -30,7 +32,6 @@ from torchnn.hooks import CallbackList
 from torchnn.progress import Progress
 from torchnn.recipe import Recipe
 from torchnn.tally import Figures, Tally
-from torchnn.transfer import is_queued
 
 # Whoever listens to one of these may look at the model, or change it, between two epochs.
 BETWEEN_EPOCHS = (
@@ -81,7 +82,7 @@ class Fit:
         self.looks_at_batches = self.callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
         self.looks_between_epochs = validation is not None or self.may_be_changed
-        self.tells_late = is_queued(next(model.parameters()).device) and not self.may_be_changed
+        self.tells_late = self.engine.is_queued and not self.may_be_changed
         self.untold: deque[Callable[[], None]] = deque()
         self.arrived = 0.0  # when the figures of the last run were there
         self.logs: dict[str, float] = {}  # of the last epoch
