@@ -21,6 +21,7 @@ UNRECORDED = 2  # times that a part is trained as it is, before a graph of it is
 
 # What a graph reads anew in each replay, or counts. The rest is as it was when it was recorded.
 READ_ANEW = ("order", "learning_rates", "steps_before", "steps_done")
+SETTINGS = ("batch_size", "loss", "update", "options", "activations", "keep_predictions")
 
 _recording = threading.Lock()  # a process may record one graph at a time
 
@@ -89,8 +90,7 @@ class Trainer:
 
     def _forget_if_new(self, arguments: Arguments) -> None:
         """Drops all graphs if anything that they have as it was is no longer so."""
-        rest = {k: v for k, v in arguments.items() if k not in (*READ_ANEW, "epoch_size")}
-        found = _in_place(rest), torch.backends.cuda.matmul.fp32_precision
+        found = _in_place(arguments), torch.backends.cuda.matmul.fp32_precision
         if found != self._as_recorded:
             self._as_recorded, self._seen, self._graphs = found, {}, {}
 
@@ -195,12 +195,14 @@ def _parts(arguments: Arguments) -> Iterator[Arguments]:
         before = after
 
 
-def _in_place(value: Any) -> Any:
-    """The same with the place, shape and strides of each tensor instead of the tensor."""
-    if isinstance(value, dict):
-        return {k: _in_place(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_in_place(v) for v in value]
-    if isinstance(value, Tensor):
-        return value.data_ptr(), value.dtype, value.shape, value.stride()
-    return value
+def _in_place(arguments: Arguments) -> list[Any]:
+    """What a graph has as it was: settings, and the place, shape and strides of each tensor."""
+    settings = [arguments[name] for name in SETTINGS]
+    tensors = [
+        *(arguments[name] for name in ("x", "y", "sample_weight")),
+        *(tensor for name in ("weights", "biases") for tensor in arguments[name]),
+        *(tensor for slot in arguments["slots"] for tensor in slot),
+    ]
+    return settings + [
+        None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors
+    ]

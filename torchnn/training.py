@@ -5,9 +5,9 @@
     run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
              if they are that short and nobody looks at the model in between
 
-What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it; if
-nobody looks in between, the next run is then queued before anyone is told of this one, so that the
-GPU does not wait for the host.
+What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it;
+if nobody looks in between, the next run is queued before anyone is told of this one, so that it
+need not wait for the host.
 """
 
 import math
