@@ -215,27 +215,25 @@ void train_by_layers(const Train<T>& job, const Tensors& t) {
   const Tensor numbers = new_tensor<2>(t.x, {step_count, cuda::numbers_a_step});
   auto* const steps = reinterpret_cast<UpdateStep<T>*>(mutable_data<T>(numbers));
   cuda::make_steps(job, {}, steps, device.stream);
+  // Targets are small: those of all steps are fetched at once.
+  const int64_t units = t.y.size(1);
+  const Tensor y = rows_of(t.y, t.order, 0, job.samples);
+  const Tensor weight = t.sample_weight ? rows_of(*t.sample_weight, t.order, 0, job.samples) : y;
+  const Tensor sums = new_tensor<1>(y, {cuda::loss_parts(job.batch_size * units)});
   for (cuda::Chunk batch = cuda::chunk_after(job, {}, job.batch_size); batch.rows;
        batch = cuda::chunk_after(job, batch, job.batch_size)) {
-    const auto rows = [&](const Tensor& all) {
-      return rows_of(all, t.order, batch.first, batch.rows);
-    };
     // 1. fetch the batch
-    std::vector<Tensor> a{rows(t.x)};
-    const Tensor y = rows(t.y);
-    const Tensor weight = t.sample_weight ? rows(*t.sample_weight) : y;
+    std::vector<Tensor> a{rows_of(t.x, t.order, batch.first, batch.rows)};
     // 2. forward
     for (int64_t l = 0; l < job.layer_count; ++l)
       a.push_back(dense(a[l], t.weights[l], if_any(t.biases[l]), job.layers[l].activation));
     // 3. loss
-    const int64_t units = a.back().size(1);
     Tensor grad = new_tensor<2>(y, {batch.rows, units});
-    const Tensor sums = new_tensor<1>(y, {cuda::loss_parts(batch.rows * units)});
     cuda::measure(
         cuda::BatchLoss<T>{
             .out = data<T>(a.back()),
-            .y = data<T>(y),
-            .sample_weight = t.sample_weight ? data<T>(weight) : nullptr,
+            .y = data<T>(y) + batch.first * units,
+            .sample_weight = t.sample_weight ? data<T>(weight) + batch.first : nullptr,
             .grad_out = mutable_data<T>(grad),
             .sums = mutable_data<T>(sums),
             .loss = job.losses + batch.step,
@@ -245,24 +243,28 @@ void train_by_layers(const Train<T>& job, const Tensors& t) {
             .place = job.loss,
         },
         device.stream);
-    // 4. backward, 5. update
+    // 4. backward
+    std::vector<Tensor> grads;  // until they are used
+    std::vector<cuda::Parameter<T>> parameters;
     for (int64_t l = job.layer_count - 1; l >= 0; --l) {
       const TrainLayer<T>& layer = job.layers[l];
       const auto [grad_x, grad_weight, grad_bias] = dense_backward(
           grad, a[l + 1], a[l], t.weights[l], layer.activation, l > 0, true, layer.bias);
-      cuda::ParameterStep<T> parameter{.values = layer.weight,
-                                       .slots = {layer.weight_slots[0], layer.weight_slots[1]},
-                                       .grad = data<T>(grad_weight),
-                                       .count = layer.units * layer.in_features,
-                                       .place = job.update,
-                                       .step = steps + batch.step};
-      cuda::update(parameter, device.stream);
-      parameter.values = layer.bias, parameter.grad = data<T>(grad_bias);
-      std::copy_n(layer.bias_slots, most_slots, parameter.slots);
-      parameter.count = layer.bias ? layer.units : 0;
-      cuda::update(parameter, device.stream);
+      parameters.push_back({.values = layer.weight,
+                            .slots = {layer.weight_slots[0], layer.weight_slots[1]},
+                            .grad = data<T>(grad_weight),
+                            .size = layer.units * layer.in_features});
+      if (layer.bias)
+        parameters.push_back({.values = layer.bias,
+                              .slots = {layer.bias_slots[0], layer.bias_slots[1]},
+                              .grad = data<T>(grad_bias),
+                              .size = layer.units});
+      grads.insert(grads.end(), {grad_weight, grad_bias});
       grad = grad_x;
     }
+    // 5. update
+    cuda::update(parameters.data(), int64_t(parameters.size()), job.update, steps + batch.step,
+                 device.stream);
   }
 }
 

@@ -127,19 +127,20 @@ int64_t loss_parts(int64_t outputs);
 template <class T>
 void measure(const BatchLoss<T>& batch, Stream stream);
 
-// One step of a weight or a bias of `count` numbers.
+// A weight or a bias of `size` numbers, and its gradient.
 template <class T>
-struct ParameterStep {
+struct Parameter {
   T* values;
   T* slots[most_slots];
   const T* grad;
-  int64_t count;
-  int64_t place;              // in Updates
-  const UpdateStep<T>* step;  // of those that make_steps made
+  int64_t size;
 };
 
+// One step of so many parameters, by the rule that has this place in Updates, with the numbers of a
+// step that make_steps made.
 template <class T>
-void update(const ParameterStep<T>& parameter, Stream stream);
+void update(const Parameter<T>* parameters, int64_t count, int64_t place, const UpdateStep<T>* step,
+            Stream stream);
 
 }  // namespace cuda
 }  // namespace torchnn

@@ -60,45 +60,55 @@ def test_runs_of_one_batch_are_the_same_batches():
     assert ys(one_by_one) == ys(feed.runs(4))
 
 
-def test_runs_grow_when_batches_are_quick(monkeypatch):
-    monkeypatch.setattr(batches, "perf_counter", lambda: 0.0)
+def lengths(feed, seconds):
+    """The batches of each run of an epoch, if every run takes so long."""
+    found = []
+    for run in feed.runs():
+        feed.learn(run, seconds)
+        found.append(len(run))
+    return found
+
+
+def test_runs_grow_when_batches_are_quick():
     feed = ArrayFeed(numbered(1000), batch_size=1)
-    assert [len(run) for run in feed.runs()] == [batches.FIRST_PACE, 1000 - batches.FIRST_PACE]
-    assert [len(run) for run in feed.runs()] == [1000]  # the pace is remembered
+    assert lengths(feed, 0.0) == [batches.FIRST_PACE, 1000 - batches.FIRST_PACE]
+    assert lengths(feed, 0.0) == [1000]  # the pace is remembered
 
 
-def test_runs_shrink_when_batches_are_slow(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(batches, "perf_counter", lambda: float(next(clock)))
-    feed = ArrayFeed(numbered(14), batch_size=1)
-    assert [len(run) for run in feed.runs()] == [8, 1, 1, 1, 1, 1, 1]
+def test_runs_shrink_when_batches_are_slow():
+    assert lengths(ArrayFeed(numbered(14), batch_size=1), 1.0) == [8, 1, 1, 1, 1, 1, 1]
 
 
-def test_a_short_rest_is_taken_along(monkeypatch):
-    monkeypatch.setattr(batches, "perf_counter", lambda: 0.0)
+def test_runs_take_as_long_as_a_pause(monkeypatch):
+    for is_queued, expected in ((False, 100), (True, 50)):
+        monkeypatch.setattr(batches, "is_queued", lambda device, queued=is_queued: queued)
+        feed = ArrayFeed(numbered(1000), batch_size=1)
+        run = next(feed.runs())
+        feed.learn(run, batches.PAUSE * len(run) / 100)
+        assert len(next(feed.runs())) == expected
+
+
+def test_a_short_rest_is_taken_along():
     half = batches.FIRST_PACE // 2
     for rest, expected in ((half, [8 + half]), (half + 1, [8, half + 1])):
-        feed = ArrayFeed(numbered(8 + rest), batch_size=1)
-        assert [len(run) for run in feed.runs()] == expected
+        assert lengths(ArrayFeed(numbered(8 + rest), batch_size=1), 0.0) == expected
 
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_several_epochs_in_a_run_are_the_epochs_one_by_one(device, seed):
     feed = ArrayFeed(numbered(7, device), batch_size=3, seed=seed)
-    list(feed.runs())  # to know the pace
-    (run,) = feed.epochs(2, most=3)
+    lengths(feed, 0.0)  # to know the pace
+    run = feed.epochs(2, most=3)
     assert (run.epochs, run.epoch_size, len(run)) == (3, 7, 9)
     assert run.sizes == [3, 3, 1] * 3
     assert ys(run.split()) == ys([run])
     assert ys([run]) == [batch for epoch in (2, 3, 4) for batch in ys(feed.runs(epoch))]
 
 
-def test_an_epoch_that_takes_long_is_not_put_together_with_others(monkeypatch):
-    clock = iter(range(1000))
-    monkeypatch.setattr(batches, "perf_counter", lambda: float(next(clock)))
+def test_an_epoch_that_takes_long_is_not_put_together_with_others():
     feed = ArrayFeed(numbered(20), batch_size=1)
-    list(feed.runs())
-    assert list(feed.epochs(1, most=5)) == []
+    lengths(feed, 1.0)
+    assert feed.epochs(1, most=5) is None
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():

@@ -93,6 +93,16 @@ def test_single_layers_have_their_rows(dry):
     assert all(row["ratio"] > 0 for row in rows)
 
 
+def test_fit_is_timed_beside_the_engine_and_the_host(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu.fit", "--cpu", "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path, "fit-cuda")
+    assert [(row["epochs"], row["verbose"]) for row in rows if "epochs" in row] == [(3, 0), (3, 1)]
+    assert [row["replayed"] for row in rows if "replayed" in row] == [False, True]
+    assert all(row.get("us_a_step") or row["host_us_a_call"] > 0 for row in rows)
+
+
 def test_a_phase_without_time_is_not_begun(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path), "DRY": "1"}
     command = ["bash", str(KIT / "run.sh")]

@@ -91,7 +91,7 @@ def test_replays_train_as_the_operator_does(steps, epoch_size, batch_size, updat
     )
     assert all(torch.equal(one, other) for one, other in results)
     assert recorder.replayed * graphs.STEPS > steps
-    assert recorder.recorded <= 3
+    assert recorder.recorded <= graphs.STEPS.bit_length()
 
 
 def test_parts_cover_a_run_and_keep_to_epochs_or_to_batches():
@@ -113,6 +113,17 @@ def test_parts_cover_a_run_and_keep_to_epochs_or_to_batches():
         ]
         assert max(steps) <= graphs.STEPS
         assert sum(steps) == graphs.count_steps(samples, epoch_size, batch_size)
+
+
+@pytest.mark.parametrize(("epoch_size", "batch_size"), [(10**6, 4), (4, 4), (12, 4), (10, 4)])
+def test_few_graphs_make_up_runs_of_any_length(epoch_size, batch_size):
+    kinds = set()
+    for steps in range(3, 300, 3):
+        samples = epochs_of(steps, epoch_size, batch_size)
+        parts = [stop - start for start, stop in graphs.cut(samples, epoch_size, batch_size)]
+        assert parts == sorted(parts, reverse=True)
+        kinds.update(parts)
+    assert len(kinds) <= graphs.STEPS.bit_length()
 
 
 def test_what_a_graph_has_as_it_was_is_recorded_anew_when_it_changes():

@@ -14,7 +14,7 @@ BINDINGS = {"binding.h", "ops.cpp", "ops_cuda.cpp"}
 
 # Lower layers first; a module imports only from lines above its own, or from its own.
 LAYERS = [
-    "_C reference",
+    "_C reference transfer",
     "ops",
     "checks registry initializers activations layer schedules",
     "graphs interrupts hooks lines screen weights names data callbacks optimizer",

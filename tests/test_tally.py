@@ -4,25 +4,33 @@ import pytest
 import torch
 
 from torchnn import metrics
+from torchnn.autograd import Result
 from torchnn.batches import Run
 from torchnn.data import Samples
-from torchnn.tally import Tally
+from torchnn.tally import Figures, Tally
 
 SAMPLES = Samples(torch.zeros(5, 1), torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0]))
 
 
+def add(tally, run, losses, predictions):
+    """Counts a run as fit does."""
+    result = Result(torch.tensor(losses, dtype=torch.float64), predictions)
+    for numbers in Figures(tally.metrics, run, result).wait():
+        tally.add(*numbers)
+
+
 def test_a_short_batch_counts_by_its_size():
     tally = Tally([])
-    tally.add(Run(SAMPLES, 2, 0, 5), [1.0, 2.0, 6.0], None)
+    add(tally, Run(SAMPLES, 2, 0, 5), [1.0, 2.0, 6.0], None)
     assert tally.logs() == {"loss": (2 * 1.0 + 2 * 2.0 + 1 * 6.0) / 5}
     assert tally.steps == 3
 
 
 def test_metrics_are_means_over_samples_of_all_runs():
     tally = Tally([metrics.get("accuracy"), metrics.get("mae")])
-    tally.add(Run(SAMPLES, 2, 0, 4), [0.0, 0.0], torch.tensor([[0.9], [0.8], [0.7], [0.6]]))
+    add(tally, Run(SAMPLES, 2, 0, 4), [0.0, 0.0], torch.tensor([[0.9], [0.8], [0.7], [0.6]]))
     assert tally.logs()["accuracy"] == 3 / 4
-    tally.add(Run(SAMPLES, 2, 4, 5), [0.0], torch.tensor([[0.9]]))
+    add(tally, Run(SAMPLES, 2, 4, 5), [0.0], torch.tensor([[0.9]]))
     assert tally.logs()["accuracy"] == 3 / 5
     assert tally.logs()["mae"] == pytest.approx((0.1 + 0.8 + 0.3 + 0.4 + 0.9) / 5)
 
@@ -32,9 +40,9 @@ def test_how_an_epoch_is_cut_into_runs_changes_nothing():
     samples = Samples(torch.zeros(99, 1), torch.rand(99))
     predictions = torch.rand(99, 1)
     whole, parts = Tally([metrics.get("mse")]), Tally([metrics.get("mse")])
-    whole.add(Run(samples, 2, 0, 99), losses, predictions)
-    parts.add(Run(samples, 2, 0, 62), losses[:31], predictions[:62])
-    parts.add(Run(samples, 2, 62, 99), losses[31:], predictions[62:])
+    add(whole, Run(samples, 2, 0, 99), losses, predictions)
+    add(parts, Run(samples, 2, 0, 62), losses[:31], predictions[:62])
+    add(parts, Run(samples, 2, 62, 99), losses[31:], predictions[62:])
     assert whole.logs() == parts.logs()
 
 
@@ -42,22 +50,38 @@ def test_a_metric_of_a_whole_batch_is_measured_batch_by_batch():
     samples = Samples(torch.zeros(7, 1), torch.arange(7.0))
     peak = metrics.get(lambda y_true, y_pred: (y_true - y_pred).abs().max())
     whole, parts = Tally([peak]), Tally([peak])
-    whole.add(Run(samples, 2, 0, 7), [0.0] * 4, torch.zeros(7, 1))
+    add(whole, Run(samples, 2, 0, 7), [0.0] * 4, torch.zeros(7, 1))
     assert whole.logs()["<lambda>"] == (2 * 1 + 2 * 3 + 2 * 5 + 6) / 7
     for start, stop in ((0, 4), (4, 7)):
         losses = [0.0] * (-(-(stop - start) // 2))
-        parts.add(Run(samples, 2, start, stop), losses, torch.zeros(stop - start, 1))
+        add(parts, Run(samples, 2, start, stop), losses, torch.zeros(stop - start, 1))
     assert parts.logs() == whole.logs()
 
 
 def test_targets_without_a_column_do_not_broadcast():
     tally = Tally([metrics.get(lambda y_true, y_pred: (y_true == y_pred).float())])
-    tally.add(Run(SAMPLES, 5, 0, 5), [0.0], SAMPLES.y.unsqueeze(1))
+    add(tally, Run(SAMPLES, 5, 0, 5), [0.0], SAMPLES.y.unsqueeze(1))
     assert tally.logs()["<lambda>"] == 1.0
 
 
 def test_reset_begins_anew():
     tally = Tally([])
-    tally.add(Run(SAMPLES, 5, 0, 5), [3.0], None)
+    add(tally, Run(SAMPLES, 5, 0, 5), [3.0], None)
     tally.reset()
     assert (tally.logs(), tally.steps, tally.seconds) == ({}, 0, 0.0)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["mse", lambda y_true, y_pred: (y_true - y_pred).abs().max()])
+def test_the_figures_of_several_epochs_are_those_of_each(batch_size, kind):
+    tally = Tally([metrics.get(kind), metrics.get("accuracy")])
+    samples = Samples(torch.zeros(6, 1), torch.rand(6).round())
+    order, predictions = torch.stack([torch.randperm(6) for _ in range(3)]), torch.rand(18, 1)
+    run = Run(samples, batch_size, 0, 18, order.reshape(-1), epochs=3)
+    losses = torch.rand(len(run))
+    together = Figures(tally.metrics, run, Result(losses, predictions)).wait()
+    assert len(together) == 3
+    for i, (part, *numbers) in enumerate(together):
+        own = Result(losses.view(3, -1)[i], predictions[6 * i : 6 * i + 6])
+        ((_, *expected),) = Figures(tally.metrics, part, own).wait()
+        assert numbers == expected

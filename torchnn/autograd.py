@@ -27,14 +27,6 @@ class Result(NamedTuple):
     losses: Tensor
     predictions: Tensor | None
 
-    def split(self, parts: int) -> "list[Result]":
-        """Returns the results of as many equal parts of the run."""
-        losses = self.losses.reshape(parts, -1)
-        if self.predictions is None:
-            return [Result(own, None) for own in losses]
-        predictions = self.predictions.reshape(parts, -1, *self.predictions.shape[1:])
-        return [Result(*own) for own in zip(losses, predictions, strict=True)]
-
 
 class AutogradEngine:
     """Trains any model.
@@ -48,6 +40,7 @@ class AutogradEngine:
     """
 
     description = "autograd (PyTorch, one step after the other)"
+    is_queued = False  # wherever it works, most of the time goes into queueing
 
     def __init__(self, model: nn.Module, recipe: Recipe | None) -> None:
         self.steps_done = 0

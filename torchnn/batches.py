@@ -3,16 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from torchnn import data
 from torchnn.data import Form, Samples
+from torchnn.transfer import is_queued, to_device
 
 PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
 FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
@@ -100,6 +99,8 @@ class ArrayFeed:
         self.count = len(samples)
         self.steps: int | None = -(-self.count // batch_size)
         self._pace = FIRST_PACE
+        # Of a device that works through a queue, two runs are under way at a time.
+        self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE
 
     def runs(self, epoch: int = 0, one_by_one: bool = False) -> Iterator[Run]:
         """Yields an epoch in runs of about PAUSE seconds, or of one batch."""
@@ -113,35 +114,33 @@ class ArrayFeed:
                 stop = min(stop, self.count)
             else:
                 stop = self.count
-            yield from self._timed(Run(self.samples, self.batch_size, start, stop, order))
+            yield Run(self.samples, self.batch_size, start, stop, order)
             start = stop
 
-    def epochs(self, epoch: int, most: int) -> Iterator[Run]:
-        """Yields as many whole epochs as take PAUSE seconds, in one run; none if one takes longer.
+    def epochs(self, epoch: int, most: int) -> Run | None:
+        """Returns as many whole epochs as take PAUSE seconds, in one run; None if one takes longer.
 
         Args:
             epoch: The first of them.
             most: How many there may be.
         """
         count = min(most, self._pace * self.batch_size // max(self.count, self.batch_size))
-        if count > 0:
-            order, stop = self._orders(epoch, count), count * self.count
-            yield from self._timed(Run(self.samples, self.batch_size, 0, stop, order, count))
+        if count < 1:
+            return None
+        order, stop = self._orders(epoch, count), count * self.count
+        return Run(self.samples, self.batch_size, 0, stop, order, count)
+
+    def learn(self, run: Run, seconds: float) -> None:
+        """Sets the length of the runs to come by how long one took."""
+        self._pace = max(1, int(len(run) * self._pause / max(seconds, 1e-6)))
 
     def _orders(self, epoch: int, count: int) -> Tensor:
         """The rows' order in so many epochs, one after the other."""
-        orders = np.tile(np.arange(self.count), (count, 1))
+        orders = torch.arange(self.count).repeat(count, 1)
         if self.seed is not None:
-            for i, order in enumerate(orders):
-                permutation(self.count, self.seed, epoch + i, out=torch.from_numpy(order))
-        return torch.from_numpy(orders.reshape(-1)).to(self.samples.x.device)
-
-    def _timed(self, run: Run) -> Iterator[Run]:
-        """Yields the run, and learns from how long it takes."""
-        began = perf_counter()
-        yield run
-        seconds = max(perf_counter() - began, 1e-6)
-        self._pace = max(1, int(len(run) * PAUSE / seconds))
+            for i, order in enumerate(orders.unbind()):
+                permutation(self.count, self.seed, epoch + i, out=order)
+        return to_device(orders.reshape(-1), self.samples.x.device)
 
     def unweighted(self) -> "ArrayFeed":
         """Returns the same batches, with every sample counting as one."""
@@ -186,9 +185,11 @@ class LoaderFeed:
         # The first epoch goes on from the batch that showed the shapes: it is not read twice.
         self.started = chain([first], self.started)
 
-    def epochs(self, epoch: int, most: int) -> Iterator[Run]:
-        """Yields nothing: what a loader will give is not known before it gives it."""
-        return iter(())
+    def epochs(self, epoch: int, most: int) -> None:
+        """Returns None: what a loader will give is not known before it gives it."""
+
+    def learn(self, run: Run, seconds: float) -> None:
+        """Learns nothing: how long a batch is, the loader says."""
 
     def runs(self, epoch: int = 0, one_by_one: bool = True) -> Iterator[Run]:
         """Yields an epoch batch by batch, in the loader's own order."""

@@ -21,6 +21,7 @@ from torchnn.losses import BinaryCrossentropy, Loss, MeanSquaredError
 from torchnn.optimizer import LearningRate, SlotOptimizer
 from torchnn.optimizers import SGD, Adam
 from torchnn.recipe import Recipe
+from torchnn.transfer import is_queued, to_device
 
 # What may stand in front of the dense layers: it learns nothing and takes each sample by itself, so
 # it is applied to all data once.
@@ -107,8 +108,13 @@ class FusedEngine:
     def steps_done(self) -> int:
         return int(self._counter)
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether train returns before its work is done."""
+        return is_queued(self._network.layers[0].weight.device)
+
     def train(self, run: Run) -> Result:
-        """Takes one step for each batch of the run; Ctrl-C waits for the end of the run."""
+        """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
         network, optimizer = self._network, self._optimizer
         samples: Any = self._prepare(run.samples)
         first = optimizer.iterations
@@ -120,7 +126,9 @@ class FusedEngine:
                 order=run.rows,
                 epoch_size=run.epoch_size,
                 batch_size=run.batch_size,
-                learning_rates=_rates(optimizer.learning_rate, range(first, first + len(run))),
+                learning_rates=_rates(
+                    optimizer.learning_rate, range(first, first + len(run)), samples.x.device
+                ),
                 loss=_kernel_loss(network.loss),
                 update=_kernel_update(optimizer),
                 options=_options(optimizer),
@@ -133,9 +141,7 @@ class FusedEngine:
                 steps_done=self._counter,
             )
             optimizer.iterations += len(run)
-        # .cpu() waits for the GPU: once a run, and here.
-        predictions = network.predictions(outputs) if self._keeps_predictions else None
-        return Result(losses.cpu(), predictions)
+        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""
@@ -334,11 +340,12 @@ def _options(optimizer: Any) -> dict[str, float]:
     return {name: getattr(optimizer, name, 0.0) for name in names}
 
 
-def _rates(rate: LearningRate, steps: range) -> Tensor:
+def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
     """The learning rate of each step."""
     if callable(rate):
-        return torch.tensor([float(rate(step)) for step in steps], dtype=torch.float64)
-    return torch.full((len(steps),), rate, dtype=torch.float64)
+        rates = torch.tensor([float(rate(step)) for step in steps], dtype=torch.float64)
+        return to_device(rates, device)
+    return torch.full((len(steps),), rate, dtype=torch.float64, device=device)
 
 
 def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from torchnn import ops
+from torchnn.transfer import to_device
 
 STEPS = 32  # a graph
 UNRECORDED = 2  # times that a part is trained as it is, before a graph of it is worth while
 
 # What a graph reads anew in each replay, or counts. The rest is as it was when it was recorded.
 READ_ANEW = ("order", "learning_rates", "steps_before", "steps_done")
+SETTINGS = ("batch_size", "loss", "update", "options", "activations", "keep_predictions")
 
 _recording = threading.Lock()  # a process may record one graph at a time
 
@@ -70,6 +72,8 @@ class Trainer:
             return ops.train_(**arguments)
         self._forget_if_new(arguments)
         results = [self._train_part(part) for part in _parts(arguments)]
+        if len(results) == 1:
+            return results[0]
         losses, predictions = zip(*results, strict=True)
         return torch.cat(losses), torch.cat(predictions)
 
@@ -80,16 +84,13 @@ class Trainer:
             return samples > 0
         if not x.is_cuda or torch.cuda.is_current_stream_capturing():
             return False
-        properties: Any = torch.cuda.get_device_properties(x.device)
-        widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+        widths = weights[0].shape[1], *(weight.shape[0] for weight in weights)
         batch_size = min(arguments["batch_size"], arguments["epoch_size"], samples)
-        shared_bytes = properties.shared_memory_per_block_optin
-        return not ops.cuda_plan(widths, x.dtype, batch_size, shared_bytes)[0]
+        return _trains_by_layers(widths, x.dtype, batch_size, x.device)
 
     def _forget_if_new(self, arguments: Arguments) -> None:
         """Drops all graphs if anything that they have as it was is no longer so."""
-        rest = {k: v for k, v in arguments.items() if k not in (*READ_ANEW, "epoch_size")}
-        found = _in_place(rest), torch.backends.cuda.matmul.fp32_precision
+        found = _in_place(arguments), torch.backends.cuda.matmul.fp32_precision
         if found != self._as_recorded:
             self._as_recorded, self._seen, self._graphs = found, {}, {}
 
@@ -118,6 +119,16 @@ class Trainer:
             )
 
 
+@cache  # asking takes as long as a launch
+def _trains_by_layers(
+    widths: tuple[int, ...], dtype: torch.dtype, batch_size: int, device: torch.device
+) -> bool:
+    """Whether a device has too little shared memory for a network."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    rows, *_ = ops.cuda_plan(widths, dtype, batch_size, properties.shared_memory_per_block_optin)
+    return not rows
+
+
 class _Graph:
     """Some steps, recorded, with memory of their own for what they read anew."""
 
@@ -137,7 +148,7 @@ class _Graph:
         ops.mark_changed(arguments["weights"], arguments["biases"], *arguments["slots"])
         arguments["steps_done"] += len(self._rates)
         losses, predictions = self._results
-        return losses.clone(), predictions.clone()
+        return losses.clone(), predictions.clone() if len(predictions) else predictions
 
 
 def count_steps(samples: int, epoch_size: int, batch_size: int) -> int:
@@ -149,21 +160,28 @@ def count_steps(samples: int, epoch_size: int, batch_size: int) -> int:
 def cut(samples: int, epoch_size: int, batch_size: int) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of the parts of a run, most of which have as many steps as a graph.
 
-    A part is some whole epochs, if these are so short, and else whole batches of one epoch.
+    A part is some whole epochs, if these are so short, and else some batches of one epoch. What is
+    left in the end is halved and halved again, so that few graphs make up a run of any length.
     """
     steps = count_steps(epoch_size, epoch_size, batch_size)
-    size = STEPS // steps * epoch_size or STEPS * batch_size
-    for begin in range(0, samples, max(size, epoch_size)):
-        end = min(begin + max(size, epoch_size), samples)
-        for start in range(begin, end, size):
-            yield start, min(start + size, end)
+    is_short = steps <= STEPS
+    unit, most = (epoch_size, STEPS // steps) if is_short else (batch_size, STEPS)
+    whole = samples if is_short else epoch_size
+    for begin in range(0, samples, whole):
+        start, end, size = begin, min(begin + whole, samples), most
+        while start < end:
+            while size > 1 and start + (size - 1) * unit >= end:
+                size //= 2
+            stop = min(start + size * unit, end)
+            yield start, stop
+            start = stop
 
 
 def _parts(arguments: Arguments) -> Iterator[Arguments]:
     """Yields the arguments for each part of a run, with the learning rates on the device."""
     order, epoch_size = arguments["order"], arguments["epoch_size"]
     rates = torch.as_tensor(arguments["learning_rates"], dtype=torch.float64)
-    rates = rates.to(order.device, non_blocking=True)
+    rates = to_device(rates, order.device)
     before = 0
     for start, stop in cut(len(order), epoch_size, arguments["batch_size"]):
         size = min(epoch_size, stop - start)
@@ -177,12 +195,14 @@ def _parts(arguments: Arguments) -> Iterator[Arguments]:
         before = after
 
 
-def _in_place(value: Any) -> Any:
-    """The same with the place, shape and strides of each tensor instead of the tensor."""
-    if isinstance(value, dict):
-        return {k: _in_place(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_in_place(v) for v in value]
-    if isinstance(value, Tensor):
-        return value.data_ptr(), value.dtype, value.shape, value.stride()
-    return value
+def _in_place(arguments: Arguments) -> list[Any]:
+    """What a graph has as it was: settings, and the place, shape and strides of each tensor."""
+    settings = [arguments[name] for name in SETTINGS]
+    tensors = [
+        *(arguments[name] for name in ("x", "y", "sample_weight")),
+        *(tensor for name in ("weights", "biases") for tensor in arguments[name]),
+        *(tensor for slot in arguments["slots"] for tensor in slot),
+    ]
+    return settings + [
+        None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors
+    ]

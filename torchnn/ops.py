@@ -21,6 +21,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from torchnn import reference
+from torchnn.transfer import to_device
 
 try:
     import torchnn._C  # type: ignore[import-not-found]  # (registers the operators)
@@ -204,11 +205,10 @@ def train_(
     Raises:
         RuntimeError: A shape, dtype or device is none of these; nothing has changed then.
     """
-    rates = torch.as_tensor(learning_rates, dtype=torch.float64)
-    before = torch.as_tensor(steps_before, dtype=torch.int64)
-    if x.is_cuda:
-        rates = rates.to(x.device, non_blocking=True)
-        before = before.to(x.device, non_blocking=True)
+    rates = to_device(torch.as_tensor(learning_rates, dtype=torch.float64), x.device)
+    before = steps_before
+    if not isinstance(before, Tensor):
+        before = torch.full((), before, dtype=torch.int64, device=x.device)
     with _undisturbed(x.device.type):
         result = torch.ops.torchnn.train_(
             x,
@@ -221,7 +221,7 @@ def train_(
             _LOSSES.index(loss),
             _UPDATES.index(update),
             torch.tensor([options[name] for name in _OPTIONS], dtype=torch.float64),
-            before,
+            to_device(before, x.device),
             [_PLACES[name] for name in activations],
             list(weights),
             _filled_in(biases, x),

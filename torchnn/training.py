@@ -5,13 +5,17 @@
     run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
              if they are that short and nobody looks at the model in between
 
-What happens inside a run, step by step, is the engine's affair.
+What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it;
+if nobody looks in between, the next run is queued before anyone is told of this one, so that it
+need not wait for the host.
 """
 
 import math
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +31,7 @@ from torchnn.engine import Engine, choose
 from torchnn.hooks import CallbackList
 from torchnn.progress import Progress
 from torchnn.recipe import Recipe
-from torchnn.tally import Tally
+from torchnn.tally import Figures, Tally
 
 # Whoever listens to one of these may look at the model, or change it, between two epochs.
 BETWEEN_EPOCHS = (
@@ -78,6 +82,10 @@ class Fit:
         self.looks_at_batches = self.callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
         self.looks_between_epochs = validation is not None or self.may_be_changed
+        self.tells_late = self.engine.is_queued and not self.may_be_changed
+        self.untold: deque[Callable[[], None]] = deque()
+        self.arrived = 0.0  # when the figures of the last run were there
+        self.logs: dict[str, float] = {}  # of the last epoch
         self.has_warned = False
 
     def run(self) -> History:
@@ -95,47 +103,95 @@ class Fit:
     def fit(self) -> None:
         """Epoch after epoch, until the last or until a callback says stop."""
         self.callbacks("on_train_begin", {})
-        epoch, logs = self.epochs.start, [{}]  # type: int, list[dict[str, float]]
+        epoch = self.epochs.start
         while epoch < self.epochs.stop:
-            logs = self.short_epochs(epoch) or [self.epoch(epoch)]
-            epoch += len(logs)
+            epoch += self.short_epochs(epoch) or self.epoch(epoch)
             if self.model.stop_training:
                 break
-        self.callbacks("on_train_end", logs[-1])
+        self.catch_up()
+        self.callbacks("on_train_end", self.logs)
 
-    def short_epochs(self, epoch: int) -> list[dict[str, float]]:
-        """Trains several epochs in one run, if nobody looks in between; returns their logs."""
+    def short_epochs(self, epoch: int) -> int:
+        """Trains several epochs in one run, if nobody looks in between; returns how many."""
         if self.looks_between_epochs:
-            return []
-        logs: list[dict[str, float]] = []
-        for run in self.feed.epochs(self.epochs_trained, self.epochs.stop - epoch):
-            began = perf_counter()
-            result = self.engine.train(run)
-            seconds = (perf_counter() - began) / run.epochs
-            for part, own in zip(run.split(), result.split(run.epochs), strict=True):
-                self.callbacks("on_epoch_begin", epoch + len(logs), {})
-                self.tally.reset()
-                self.count(epoch + len(logs), part, own)
-                self.tally.seconds = seconds
-                self.epochs_trained += 1
-                logs.append(self.tally.logs())
-                self.callbacks("on_epoch_end", epoch + len(logs) - 1, logs[-1])
-        return logs
+            return 0
+        run = self.feed.epochs(self.epochs_trained, self.epochs.stop - epoch)
+        if run is None:
+            return 0
+        self.train(run, epoch, is_whole=True)
+        return run.epochs
 
-    def epoch(self, epoch: int) -> dict[str, float]:
-        """Trains on everything once, then validates."""
+    def epoch(self, epoch: int) -> int:
+        """Trains on everything once, run after run; returns 1."""
+        self.tell(self.begin, epoch)
+        runs = self.feed.runs(self.epochs_trained, self.looks_at_batches)
+        for run in self.progress.watched(runs):
+            self.callbacks("on_train_batch_begin", self.tally.steps, {})
+            self.train(run, epoch, is_whole=False)
+            if self.model.stop_training:
+                break
+        self.epochs_trained += 1
+        self.tell(self.end, epoch)
+        if self.looks_between_epochs:
+            self.catch_up()
+        return 1
+
+    def train(self, run: Run, epoch: int, is_whole: bool) -> None:
+        """Trains a run; is_whole if it is made of whole epochs, of which nobody has been told."""
+        began = perf_counter()
+        result = self.engine.train(run)
+        self.epochs_trained += run.epochs if is_whole else 0
+        figures = Figures(self.recipe.metrics, run, result)
+        self.catch_up()  # now that the device has enough to do
+        self.tell(self.count, epoch, figures, is_whole, began)
+
+    def tell(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls what reads figures or tells of them; if nobody waits for that, after the next run
+        has been queued, so that the device goes on meanwhile."""
+        self.untold.append(partial(function, *arguments))
+        if not self.tells_late:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Calls all that is still to be told, in order."""
+        while self.untold:
+            self.untold.popleft()()
+
+    def begin(self, epoch: int) -> None:
+        """Tells that an epoch starts."""
         self.callbacks("on_epoch_begin", epoch, {})
         if self.may_be_changed:
             self.look_at_model()
-        logs = self.train(epoch)
+        self.tally.reset()
+
+    def count(self, epoch: int, figures: Figures, is_whole: bool, began: float) -> None:
+        """Adds a run to the epoch's means, which are over the samples, while the weights changed;
+        of whole epochs, tells one by one."""
+        began, parts = max(began, self.arrived), figures.wait()
+        self.arrived = perf_counter()
+        for part, losses, *sums in parts:
+            if is_whole:
+                self.begin(epoch)
+            self.tally.add(part, losses, *sums)
+            self.check(epoch, losses)
+            if is_whole:
+                self.tally.seconds = (self.arrived - began) / len(parts)
+                self.end(epoch)
+                epoch += 1
+        if self.looks_at_batches:
+            self.callbacks("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
+        self.feed.learn(figures.run, perf_counter() - began)
+
+    def end(self, epoch: int) -> None:
+        """Validates, and tells that an epoch has ended."""
+        self.logs = self.tally.logs()
         if self.validation is not None:
             tally = Tally(self.recipe.metrics)
             measured = measure(
                 self.model, self.engine, self.validation, tally, self.callbacks, self.progress
             )
-            logs |= {f"val_{name}": value for name, value in measured.items()}
-        self.callbacks("on_epoch_end", epoch, logs)
-        return logs
+            self.logs |= {f"val_{name}": value for name, value in measured.items()}
+        self.callbacks("on_epoch_end", epoch, self.logs)
 
     def look_at_model(self) -> None:
         """Goes on with autograd if a callback has made the model one that the kernels cannot train,
@@ -145,24 +201,8 @@ class Fit:
             engine.steps_done = self.engine.steps_done
             self.engine = self.progress.engine = engine
 
-    def train(self, epoch: int) -> dict[str, float]:
-        """Run after run; returns means over the samples, taken while the weights changed."""
-        self.tally.reset()
-        runs = self.feed.runs(self.epochs_trained, self.looks_at_batches)
-        for run in self.progress.watched(runs):
-            self.callbacks("on_train_batch_begin", self.tally.steps, {})
-            self.count(epoch, run, self.engine.train(run))
-            if self.looks_at_batches:
-                self.callbacks("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
-            if self.model.stop_training:
-                break
-        self.epochs_trained += 1
-        return self.tally.logs()
-
-    def count(self, epoch: int, run: Run, result: Result) -> None:
-        """Adds a run to the epoch's means; tells everyone, once, if the loss is no number."""
-        losses = result.losses.tolist()
-        self.tally.add(run, losses, result.predictions)
+    def check(self, epoch: int, losses: list[float]) -> None:
+        """Tells everyone, once, if a loss that has just been counted is no number."""
         if self.has_warned or math.isfinite(sum(losses)):
             return
         self.has_warned = True
@@ -194,10 +234,11 @@ def measure(
     with mode(model, training=False):
         for run in progress.watched(feed.runs(one_by_one=looks_at_batches)):
             callbacks("on_test_batch_begin", tally.steps, {})
-            result = engine.test(run)
-            tally.add(run, result.losses.tolist(), result.predictions)
+            began = perf_counter()
+            _count(run, engine.test(run), tally)
             if looks_at_batches:
                 callbacks("on_test_batch_end", tally.steps - 1, tally.logs())
+            feed.learn(run, perf_counter() - began)
     logs = tally.logs()
     callbacks("on_test_end", logs)
     return logs
@@ -242,8 +283,10 @@ def predict(
         progress.begin("Predict")  # and no end: the line goes when the work is done
         for run in progress.watched(feed.runs(one_by_one=looks_at_batches)):
             callbacks("on_predict_batch_begin", batch, {})
+            began = perf_counter()
             outputs.append(engine.predict(run))
             callbacks("on_predict_batch_end", batch, {"outputs": outputs[-1]})
+            feed.learn(run, perf_counter() - began)
             batch += 1
     callbacks("on_predict_end", {})
     return torch.cat(outputs)
@@ -254,9 +297,14 @@ def _on_batch(
 ) -> dict[str, float]:
     """Tallies one run of one batch."""
     tally, run = Tally(recipe.metrics), Run(samples, len(samples), 0, len(samples))
-    result = function(run)
-    tally.add(run, result.losses.tolist(), result.predictions)
+    _count(run, function(run), tally)
     return tally.logs()
+
+
+def _count(run: Run, result: Result, tally: Tally) -> None:
+    """Adds a run to the means."""
+    for numbers in Figures(tally.metrics, run, result).wait():
+        tally.add(*numbers)
 
 
 def _levels_to_user() -> int:

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 
 import numpy as np
 import torch
@@ -166,18 +168,21 @@ def time_launch(network: str, where: str) -> kit.Row:
     return {"us_a_call_beside_steps": short - few * (long - short) / (many - few)}
 
 
-def time_fit(network: str, fit_on: str, where: str) -> kit.Row:
+def time_fit(
+    network: str, fit_on: str, where: str, epochs: int = FIT_EPOCHS, verbose: int = 0
+) -> kit.Row:
     """Microseconds a step of the whole of fit, on the GPU or on the CPU beside it."""
     net = network_of(network, where)
-    epochs = FIT_EPOCHS if where == "cuda" else 3
+    epochs = epochs if where == "cuda" else 3
     x, y = net.data()
     model = Sequential([Dense(units, "sigmoid") for units in net.widths[1:]])
     model.to(fit_on)
     model.compile(SGD(net.learning_rate), loss="bce", metrics=["accuracy"])
-    model.fit(x, y, batch_size=net.batch_size, epochs=max(1, epochs // 10), verbose=0)
-    begun = time.perf_counter()
-    model.fit(x, y, batch_size=net.batch_size, epochs=epochs, verbose=0)
-    us = (time.perf_counter() - begun) * 1e6 / (epochs * net.steps)
+    with redirect_stdout(StringIO()):
+        model.fit(x, y, net.batch_size, epochs=max(1, epochs // 10), verbose=verbose)
+        begun = time.perf_counter()
+        model.fit(x, y, net.batch_size, epochs=epochs, verbose=verbose)
+        us = (time.perf_counter() - begun) * 1e6 / (epochs * net.steps)
     finite = bool(np.isfinite(model.predict(x[:4], verbose=0)).all())
     return {"us_a_step": us, "threads": torch.get_num_threads(), "fine": finite}
 

@@ -720,18 +720,30 @@ __global__ void __launch_bounds__(part_threads)
   if (threadIdx.x == 0) *loss = sum;
 }
 
+// The parameters of one launch.
 template <class T>
-TORCHNN_FN Tiles update_tiles(const ParameterStep<T>& p) {
-  return {1, p.count, 1, part_threads};
+struct Parameters {
+  static constexpr int most = 16;
+  Parameter<T> each[most];  // what is not used has no tiles
+  int64_t tiles;
+};
+
+template <class T>
+TORCHNN_FN int64_t tiles_of(const Parameter<T>& parameter) {
+  return (parameter.size + part_threads - 1) / part_threads;
 }
 
 template <class T>
-__global__ void __launch_bounds__(part_threads) update_kernel(ParameterStep<T> p) {
-  const Tiles tiles = update_tiles(p);
-  Updates::with(p.place, [&](auto rule) {
-    for (int64_t tile = blockIdx.x; tile < tiles.count(); tile += gridDim.x) {
-      const int64_t i = tile * part_threads + threadIdx.x;
-      if (i < p.count) take_step<decltype(rule)>(p.values[i], p.slots, i, p.grad[i], *p.step);
+__global__ void __launch_bounds__(part_threads)
+    update_kernel(const __grid_constant__ Parameters<T> all, int64_t place,
+                  const UpdateStep<T>* step) {
+  Updates::with(place, [&](auto rule) {
+    for (int64_t tile = blockIdx.x; tile < all.tiles; tile += gridDim.x) {
+      int64_t n = 0, own_tile = tile;
+      for (; own_tile >= tiles_of(all.each[n]); ++n) own_tile -= tiles_of(all.each[n]);
+      const Parameter<T>& p = all.each[n];
+      const int64_t i = own_tile * part_threads + threadIdx.x;
+      if (i < p.size) take_step<decltype(rule)>(p.values[i], p.slots, i, p.grad[i], *step);
     }
   });
 }
@@ -834,9 +846,15 @@ void measure(const BatchLoss<T>& batch, Stream stream) {
 }
 
 template <class T>
-void update(const ParameterStep<T>& parameter, Stream stream) {
-  launch("update", update_kernel<T>, update_tiles(parameter).count(), part_threads, 0, stream,
-         parameter);
+void update(const Parameter<T>* parameters, int64_t count, int64_t place, const UpdateStep<T>* step,
+            Stream stream) {
+  for (int64_t first = 0; first < count; first += Parameters<T>::most) {
+    Parameters<T> all{};
+    std::copy_n(parameters + first, std::min<int64_t>(Parameters<T>::most, count - first),
+                all.each);
+    for (const Parameter<T>& parameter : all.each) all.tiles += tiles_of(parameter);
+    launch("update", update_kernel<T>, all.tiles, part_threads, 0, stream, all, place, step);
+  }
 }
 
 #define TORCHNN_INSTANTIATE(T)                                                      \
@@ -844,7 +862,7 @@ void update(const ParameterStep<T>& parameter, Stream stream) {
   template int64_t workspace_size(const Train<T>&, const Models&);                  \
   template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);     \
   template void measure(const BatchLoss<T>&, Stream);                               \
-  template void update(const ParameterStep<T>&, Stream);
+  template void update(const Parameter<T>*, int64_t, int64_t, const UpdateStep<T>*, Stream);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)
 

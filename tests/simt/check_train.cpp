@@ -502,10 +502,13 @@ void check_the_parts_of_a_step() {
     Adam::apply(w, slots, grad[i], step);
     values.push_back(w);
   }
-  cuda::update(
-      cuda::ParameterStep<double>{
-          out.data(), {m.data(), v.data()}, grad.data(), rows * units, 3, steps + 1},
-      nullptr);
+  std::vector<cuda::Parameter<double>> parameters;  // of 1, 32, 63 ... numbers: several launches
+  for (int64_t at = 0, size = 1; at < rows * units; at += size, size += 31) {
+    size = std::min(size, rows * units - at);
+    parameters.push_back({out.data() + at, {m.data() + at, v.data() + at}, grad.data() + at, size});
+  }
+  expect(parameters.size() > 16, "more parameters than a launch takes");
+  cuda::update(parameters.data(), int64_t(parameters.size()), 3, steps + 1, nullptr);
   out.fetch();
   expect_close<double>({}, "update", values, out.exact(0, rows * units));
 }
