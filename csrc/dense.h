@@ -77,21 +77,23 @@ namespace cuda {
 using Stream = CUstream_st*;  // cudaStream_t
 
 // The crossovers between these kernels and PyTorch's products.
-bool fuses_forward(int64_t rows, int64_t in_features, int64_t units);
-bool fuses_backward(int64_t rows, int64_t in_features, int64_t units);
+bool fuses_forward(int64_t rows, int64_t in_features, int64_t units, int64_t element_size);
+bool fuses_backward(int64_t rows, int64_t in_features, int64_t units, int64_t element_size);
 
-// out = activation(out + bias): what is left to do after x @ weight.T
+// a[i] = activation(a[i]) for count elements
 template <class T>
-void activate(const DenseForward<T>& layer, Stream stream);
+void activate(int64_t activation, T* a, int64_t count, Stream stream);
 
 // out = activation(x @ weight.T + bias)
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Stream stream);
 
-// grad_z, if it is not null, and sums (bias_parts(rows), units), if not null: of blocks of rows
+// grad_z, if it is not null, and what leads to grad_bias, if that is not null: sums of some rows
+// each, (bias_sums, units); or grad_bias itself if there is one sum alone, then sums is null
 template <class T, class Sum>
 void dense_backward_z(const DenseBackward<T>& layer, Sum* sums, Stream stream);
-int64_t bias_parts(int64_t rows);
+template <class T>
+int64_t bias_sums(int64_t rows, int64_t units);
 
 // grad_bias = sums.sum(0)
 template <class T, class Sum>

@@ -68,24 +68,15 @@ int64_t row_count(const Tensor& x) {
   return count;
 }
 
-// x @ weight.T by the library, then bias and activation in place. Half types leave the bias to the
-// library, which adds it before it rounds: a z that is rounded alone may be far off beside z +
-// bias.
+// x @ weight.T + bias by the library, which adds the bias as it stores; then the activation in
+// place.
 Tensor large_dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
                    int64_t activation) {
   if (activation == 0) return linear(x, weight, bias);  // Identity
-  const bool in_pass = bias && x.element_size() > 2;
-  Tensor out = make_contiguous(linear(x, weight, in_pass ? std::nullopt : bias));
-  const Tensor b = in_pass ? make_contiguous(*bias) : weight;
+  Tensor out = make_contiguous(linear(x, weight, bias));
   const OnDevice device(x);
   dispatch_float(x, [&]<class T, class L>(T*, L*) {
-    DenseForward<T> layer{};
-    layer.bias = in_pass ? data<T>(b) : nullptr;
-    layer.out = mutable_data<T>(out);
-    layer.rows = row_count(x);
-    layer.units = weight.size(0);
-    layer.activation = activation;
-    cuda::activate(layer, device.stream);
+    cuda::activate(activation, mutable_data<T>(out), out.numel(), device.stream);
   });
   return out;
 }
@@ -94,7 +85,7 @@ Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
              int64_t activation) {
   check_dense(x, weight, bias, activation, DeviceType::CUDA);
   const int64_t in_features = weight.size(1), units = weight.size(0);
-  if (!cuda::fuses_forward(row_count(x), in_features, units))
+  if (!cuda::fuses_forward(row_count(x), in_features, units, x.element_size()))
     return large_dense(x, weight, bias, activation);
   const OnDevice device(x);
   const Rows rows = as_rows(x);
@@ -117,60 +108,81 @@ Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
   return out;
 }
 
-// The gradients of dense; one that is not needed comes back with no elements.
-std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const Tensor& out,
-                                                  const Tensor& x, const Tensor& weight,
-                                                  int64_t activation, bool need_x, bool need_weight,
-                                                  bool need_bias) {
-  check_dense_backward(grad_out, out, x, weight, activation, DeviceType::CUDA);
-  const OnDevice device(x);
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // of x, weight and bias
+
+// One pass for grad_z and grad_bias, then two products by the library.
+Gradients large_dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
+                               const Tensor& weight, int64_t activation, bool need_x,
+                               bool need_weight, bool need_bias) {
   const int64_t rows = row_count(x), in_features = weight.size(1), units = weight.size(0);
-  const bool fused = cuda::fuses_backward(rows, in_features, units);
   const bool linear = activation == 0;  // Identity: grad_z is grad_out
   const Tensor a = make_contiguous(out), grad = make_contiguous(grad_out);
-  const Tensor grad_z = fused || linear ? grad : new_output(x, units);
-  Tensor grad_x = need_x && fused ? new_output(x, in_features) : new_tensor<1>(x, {0});
-  Tensor grad_weight = new_tensor<2>(x, {need_weight && fused ? units : 0, in_features});
-  Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
+  const Tensor grad_z = linear ? grad : new_output(x, units);
+  const Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
+  if (!linear || need_bias) {
+    const OnDevice device(x);
+    dispatch_float(x, [&]<class T, class L>(T*, L*) {
+      DenseBackward<T> layer{};
+      layer.grad_out = data<T>(grad);
+      layer.out = data<T>(a);
+      layer.grad_z = linear ? nullptr : mutable_data<T>(grad_z);
+      layer.grad_bias = need_bias ? mutable_data<T>(grad_bias) : nullptr;
+      layer.rows = rows;
+      layer.units = units;
+      layer.activation = activation;
+      const int64_t sum_count = cuda::bias_sums<T>(rows, units);
+      if (!need_bias || sum_count == 1) {
+        cuda::dense_backward_z(layer, static_cast<L*>(nullptr), device.stream);
+        return;
+      }
+      const int32_t lane =
+          sizeof(L) == sizeof(double) ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+      const Tensor sums = new_tensor<2>(x, {sum_count, units}, lane);
+      cuda::dense_backward_z(layer, mutable_data<L>(sums), device.stream);
+      cuda::dense_backward_bias(layer, data<L>(sums), device.stream);
+    });
+  }
+  return {need_x ? torch::stable::matmul(grad_z, weight) : new_tensor<1>(x, {0}),
+          need_weight ? torch::stable::matmul(torch::stable::transpose(flat(grad_z, rows), 0, 1),
+                                              flat(x, rows))
+                      : new_tensor<2>(x, {0, in_features}),
+          grad_bias};
+}
+
+// The gradients of dense; one that is not needed comes back with no elements.
+Gradients dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
+                         const Tensor& weight, int64_t activation, bool need_x, bool need_weight,
+                         bool need_bias) {
+  check_dense_backward(grad_out, out, x, weight, activation, DeviceType::CUDA);
+  const int64_t in_features = weight.size(1), units = weight.size(0);
+  if (!cuda::fuses_backward(row_count(x), in_features, units, x.element_size()))
+    return large_dense_backward(grad_out, out, x, weight, activation, need_x, need_weight,
+                                need_bias);
+  const OnDevice device(x);
+  const Rows rows = as_rows(x);
+  const Tensor a = make_contiguous(out), grad = make_contiguous(grad_out);
+  const Tensor w = make_contiguous(weight);
+  const Tensor grad_x = need_x ? new_output(x, in_features) : new_tensor<1>(x, {0});
+  const Tensor grad_weight = new_tensor<2>(x, {need_weight ? units : 0, in_features});
+  const Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
   dispatch_float(x, [&]<class T, class L>(T*, L*) {
-    DenseBackward<T> layer{
+    const DenseBackward<T> layer{
         .grad_out = data<T>(grad),
         .out = data<T>(a),
-        .x = nullptr,
-        .weight = nullptr,
+        .x = data<T>(rows.tensor),
+        .weight = data<T>(w),
         .grad_z = nullptr,
-        .grad_x = nullptr,
-        .grad_weight = nullptr,
+        .grad_x = need_x ? mutable_data<T>(grad_x) : nullptr,
+        .grad_weight = need_weight ? mutable_data<T>(grad_weight) : nullptr,
         .grad_bias = need_bias ? mutable_data<T>(grad_bias) : nullptr,
-        .rows = rows,
+        .rows = rows.count,
         .in_features = in_features,
         .units = units,
-        .x_stride = 0,
+        .x_stride = rows.row_stride,
         .activation = activation,
     };
-    if (fused) {
-      const Rows x_rows = as_rows(x);
-      const Tensor w = make_contiguous(weight);
-      layer.x = data<T>(x_rows.tensor);
-      layer.x_stride = x_rows.row_stride;
-      layer.weight = data<T>(w);
-      layer.grad_x = need_x ? mutable_data<T>(grad_x) : nullptr;
-      layer.grad_weight = need_weight ? mutable_data<T>(grad_weight) : nullptr;
-      cuda::dense_backward(layer, device.stream);
-      return;
-    }
-    if (!linear) layer.grad_z = mutable_data<T>(grad_z);
-    const int32_t lane =
-        sizeof(L) == sizeof(double) ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
-    const Tensor sums = new_tensor<2>(x, {need_bias ? cuda::bias_parts(rows) : 0, units}, lane);
-    cuda::dense_backward_z(layer, need_bias ? mutable_data<L>(sums) : nullptr, device.stream);
-    if (need_bias) cuda::dense_backward_bias(layer, data<L>(sums), device.stream);
+    cuda::dense_backward(layer, device.stream);
   });
-  if (!fused && need_x) grad_x = torch::stable::matmul(grad_z, weight);
-  if (!fused && need_weight) {
-    Tensor grad_z_rows = flat(grad_z, rows);
-    grad_weight = torch::stable::matmul(torch::stable::transpose(grad_z_rows, 0, 1), flat(x, rows));
-  }
   return {grad_x, grad_weight, grad_bias};
 }
 

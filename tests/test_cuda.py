@@ -24,14 +24,16 @@ LOGS = [ROOT / "build" / "native" / "csrc" / "cuda" / f"{n}.cu.o.log" for n in (
 NVCC = shutil.which("nvcc")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
-# A multiprocessor has 65,536: one block of 512 threads of the forward and of training, four of 256
-# of the layer's others, two of the parts of a step.
+# A multiprocessor has 65,536: one block of 512 threads of the forward and of training, three of 128
+# of a wide forward, three of 256 of the backward, four of activations and of sums, two of the parts
+# of a step.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "dense_forward_kernel": 128,
-    "dense_backward_z_kernel": 64,
+    "dense_forward_wide_kernel": 168,
+    "dense_backward_z_kernel": 80,
     "dense_backward_bias_kernel": 64,
-    "dense_backward_kernel": 64,
+    "dense_backward_kernel": 80,
     "train_kernel": 128,
     "make_steps_kernel": 128,
     "measure_kernel": 128,
@@ -130,8 +132,10 @@ def test_without_a_gpu_its_benchmarks_end_with_one_line(command, tmp_path):
         (300, 290, 260),  # through the library
         (1500, 31, 70),  # too many rows for the fused backward
         (40_000, 3, 30),  # more tiles than blocks, forward
-        (1024, 8192, 1),  # and backward
-        (4_300_000, 8, 5),  # and in the pass of bias and activation
+        (256, 32_800, 1),  # and backward
+        (1000, 40, 25),  # rows that are joined in the pass for grad_z
+        (4_300_000, 8, 5),  # and many of them
+        (13, 261, 1025),  # a wide layer, a warp for each tile
     ],
 )
 def test_large_layers_are_as_exact_as_eager(shape, activation, dtype):

@@ -26,12 +26,13 @@ MODES = {
     "tf32": (torch.float32, "high"),
 }
 WIDTHS = (512, 1024, 4096, 256, 2048, 8192)  # in_features; the most telling first
-GRAPHED = [(32, 400, 25), (1000, 400, 25), (128, 784, 128)]  # rows, in_features, units
+SMALL = [(32, 400, 25), (1000, 400, 25), (128, 784, 128)]  # rows, in_features, units
 SHAPES = [
-    *GRAPHED,
-    *((8192, width, 4096) for width in WIDTHS),
+    *SMALL,
     *((16, width, 4096) for width in WIDTHS),
+    *((8192, width, 4096) for width in WIDTHS),
 ]
+GRAPHED = {*SMALL, *((16, width, 4096) for width in WIDTHS), (8192, 512, 4096)}
 # torch.compile is tried on these, for as long as there is time.
 COMPILED = [((8192, 1024, 4096), "bfloat16"), ((32, 400, 25), "float32")]
 COMPILED += [((8192, 1024, 4096), "tf32"), ((16, 1024, 4096), "bfloat16")]

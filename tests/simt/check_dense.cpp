@@ -128,15 +128,15 @@ void check_forward(const Case& c) {
   auto x = Matrix<T>(c.rows, c.in_features, c.in_features + c.gap, c.offset).fill();
   auto weight = Matrix<T>(c.units, c.in_features).fill(), bias = Matrix<T>(1, c.units).fill();
   Matrix<T> out(c.rows, c.units, c.units, c.offset);
-  DenseForward<T> layer{.x = x.data(),
-                        .weight = weight.data(),
-                        .bias = c.bias ? bias.data() : nullptr,
-                        .out = out.data(),
-                        .rows = c.rows,
-                        .in_features = c.in_features,
-                        .units = c.units,
-                        .x_stride = x.stride,
-                        .activation = c.activation};
+  const DenseForward<T> layer{.x = x.data(),
+                              .weight = weight.data(),
+                              .bias = c.bias ? bias.data() : nullptr,
+                              .out = out.data(),
+                              .rows = c.rows,
+                              .in_features = c.in_features,
+                              .units = c.units,
+                              .x_stride = x.stride,
+                              .activation = c.activation};
   cuda::dense_forward(layer, nullptr);
   Exact z(c.rows, c.units), exact = z;
   fill(z, [&](int64_t i, int64_t j) {
@@ -148,11 +148,8 @@ void check_forward(const Case& c) {
     expect_close("dense_forward", out, exact, c.in_features);
 
     auto in_place = Matrix<T>(c.rows, c.units, c.units, c.offset).fill();
-    fill(exact, [&](int64_t i, int64_t j) {
-      return activation.forward(in_place(i, j) + (c.bias ? bias(0, j) : 0));
-    });
-    layer.out = in_place.data();
-    cuda::activate(layer, nullptr);
+    fill(exact, [&](int64_t i, int64_t j) { return activation.forward(in_place(i, j)); });
+    cuda::activate(c.activation, in_place.data(), c.rows * c.units, nullptr);
     expect_close("activate", in_place, exact, 1);
   });
 }
@@ -178,9 +175,9 @@ void check_backward(const Case& c) {
                          .units = c.units,
                          .x_stride = x.stride,
                          .activation = c.activation};
-  Matrix<Lane<T>> sums(cuda::bias_parts(c.rows), c.units);
-  cuda::dense_backward_z(layer, sums.data(), nullptr);
-  cuda::dense_backward_bias(layer, sums.data(), nullptr);
+  Matrix<Lane<T>> sums(cuda::bias_sums<T>(c.rows, c.units), c.units);
+  cuda::dense_backward_z(layer, sums.rows == 1 ? nullptr : sums.data(), nullptr);
+  if (sums.rows != 1) cuda::dense_backward_bias(layer, sums.data(), nullptr);
   layer.grad_z = nullptr;
   layer.grad_bias = grad_bias_in_one.data();
   cuda::dense_backward(layer, nullptr);
@@ -216,6 +213,9 @@ constexpr Case deep{.rows = 290, .in_features = 3, .units = 5, .activation = 1};
 // Two warps share in_features, and several tiles go to a block.
 constexpr Case shared{.rows = 9, .in_features = 140, .units = 9, .activation = 1};
 
+// So wide that each warp has a tile of its own, and takes several steps along in_features.
+constexpr Case wide{.rows = 9, .in_features = 261, .units = 1025, .activation = 1};
+
 void check_few() {
   check_forward<float>(shared);
   check_backward<float>(deep);
@@ -233,9 +233,35 @@ void check_all() {
       {2, 300, 3, 1},
   };
   for (const Case& c : cases) check<T>(c);
+  check_forward<T>(wide);
   check_backward<T>({130, 6, 300, 3});
+  check_backward<T>({.rows = 1040, .in_features = 2, .units = 5, .activation = 1});  // joined rows
   check_backward<T>({.rows = 0, .in_features = 3, .units = 2, .activation = 1});
   check_backward<T>(deep);
+}
+
+// Which layers run in kernels of ours: those that docs/kernels.md speaks of.
+void check_crossovers() {
+  struct Layer {
+    int64_t rows, in_features, units, element_size;
+    bool forward, backward;
+  };
+  const Layer layers[] = {
+      {32, 400, 25, 4, true, true},       {32, 400, 25, 2, true, true},
+      {1000, 400, 25, 4, true, false},    {1000, 400, 25, 2, true, false},
+      {128, 784, 128, 4, true, true},     {128, 784, 128, 2, false, false},
+      {8192, 512, 4096, 4, false, false}, {8192, 4096, 1, 4, true, false},
+      {16, 512, 4096, 4, true, false},    {16, 4096, 4096, 2, true, false},
+      {17, 1024, 4096, 4, false, false},  {16, 8192, 4096, 4, false, false},
+  };
+  for (const auto& [rows, in_features, units, element_size, forward, backward] : layers) {
+    if (cuda::fuses_forward(rows, in_features, units, element_size) == forward &&
+        cuda::fuses_backward(rows, in_features, units, element_size) == backward)
+      continue;
+    std::printf("%d x %d x %d, %d bytes: another way\n", int(rows), int(in_features), int(units),
+                int(element_size));
+    ++failures;
+  }
 }
 
 void check_a_failed_launch() {
@@ -259,6 +285,7 @@ int check_everything(bool few) {
     check_all<double>();
     check_all<__half>();
     check_all<__nv_bfloat16>();
+    check_crossovers();
     check_a_failed_launch();
   }
   std::printf("%d failures\n", failures);
