@@ -422,25 +422,27 @@ __global__ void __launch_bounds__(threads, 3) dense_backward_kernel(DenseBackwar
 
 // ---- launches ----
 
-// The crossovers between these kernels and PyTorch's product, the one place. PyTorch takes, from a
-// CUDA graph on an H100, in float32, TensorFloat-32 and bfloat16: 19, 9 and 14 us for
-// 32 x 400 x 25, where dense_forward takes 3, 3 and 4; 11, 10 and 10 for 1000 x 400 x 25; 14, 9 and
-// 6 for 128 x 784 x 128. So products of half types, which tensor cores serve best, are fused up to
-// between these last two, others to above them. With four rows or units at most, each operand is
-// read once.
+// The crossovers between these kernels and PyTorch's layer, the one place, by what an H100 took in
+// float32 and bfloat16 (benchmarks/results/dense-cuda.json). From a CUDA graph, 32 x 400 x 25: 3
+// and 4 us here, 19 and 14 there; 1000 x 400 x 25: 13 and 9 here, 11 and 10 there; 128 x 784 x 128:
+// 14 here, 14 and 6 there. Called from Python, PyTorch takes 26 to 43 us for each, and these
+// kernels 11 to 18: so the limits lie where a graph would be level. With four rows or units at
+// most, each operand is read once.
 int64_t most_fused(int64_t element_size) { return element_size > 2 ? 16'000'000 : 11'000'000; }
 
-// Few rows of a layer with units enough for a few warps on every multiprocessor, and no longer way
-// along in_features: there, calls of PyTorch took 24 to 100 us for what memory takes 1 to 22.
-bool is_wide(int64_t rows, int64_t in_features, int64_t units) {
-  constexpr int64_t most_rows = 2 * wide_tile_rows, least_units = 1024, most_features = 4096;
+// Few rows of a layer with units enough for a few warps on every multiprocessor, and a short way
+// along in_features: from a graph 10 and 17 us for 16 x 256 and 16 x 512 x 4096, where PyTorch took
+// 11 and 17, and called, 15 and 18 against 28 and 21. Twice as long a way took longer than
+// PyTorch's, and half types, for which it has tensor cores, twice and three times as long.
+bool is_wide(int64_t rows, int64_t in_features, int64_t units, int64_t element_size) {
+  constexpr int64_t most_rows = 2 * wide_tile_rows, least_units = 1024, most_features = 512;
   return rows > forward_tile && rows <= most_rows && units >= least_units &&
-         in_features <= std::min(units, most_features);
+         in_features <= most_features && element_size > 2;
 }
 
 bool fuses_forward(int64_t rows, int64_t in_features, int64_t units, int64_t element_size) {
   return rows * in_features * units <= most_fused(element_size) ||
-         std::min(rows, units) <= forward_tile || is_wide(rows, in_features, units);
+         std::min(rows, units) <= forward_tile || is_wide(rows, in_features, units, element_size);
 }
 
 // One block sums grad_z over all rows, 16 at a time, and others over all units.
@@ -458,12 +460,13 @@ void activate(int64_t activation, T* a, int64_t count, Stream stream) {
 
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Stream stream) {
-  if (is_wide(layer.rows, layer.in_features, layer.units)) {
-    const int64_t tiles = forward_wide_tiles(layer).count();
-    launch("dense_forward_wide", dense_forward_wide_kernel<T>,
-           (tiles + wide_warps - 1) / wide_warps, wide_threads, 0, stream, layer);
-    return;
-  }
+  if constexpr (sizeof(T) > 2)
+    if (is_wide(layer.rows, layer.in_features, layer.units, sizeof(T))) {
+      const int64_t tiles = forward_wide_tiles(layer).count();
+      launch("dense_forward_wide", dense_forward_wide_kernel<T>,
+             (tiles + wide_warps - 1) / wide_warps, wide_threads, 0, stream, layer);
+      return;
+    }
   constexpr int64_t covered = wide<T>;  // of in_features, by a warp at once
   const int64_t wanted = (layer.in_features + covered - 1) / covered;
   const int64_t warps = std::clamp<int64_t>(wanted, 1, forward_warps);

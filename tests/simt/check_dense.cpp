@@ -251,8 +251,8 @@ void check_crossovers() {
       {1000, 400, 25, 4, true, false},    {1000, 400, 25, 2, true, false},
       {128, 784, 128, 4, true, true},     {128, 784, 128, 2, false, false},
       {8192, 512, 4096, 4, false, false}, {8192, 4096, 1, 4, true, false},
-      {16, 512, 4096, 4, true, false},    {16, 4096, 4096, 2, true, false},
-      {17, 1024, 4096, 4, false, false},  {16, 8192, 4096, 4, false, false},
+      {16, 512, 4096, 4, true, false},    {16, 512, 4096, 2, false, false},
+      {17, 512, 4096, 4, false, false},   {16, 8192, 4096, 4, false, false},
   };
   for (const auto& [rows, in_features, units, element_size, forward, backward] : layers) {
     if (cuda::fuses_forward(rows, in_features, units, element_size) == forward &&
