@@ -1,7 +1,8 @@
 # Each target finds a Python that has what it needs, makes one in .venv if there is none (see
 # tools/environment.py), builds the native library in place, and runs.
 #   PYTHON=/path/to/python   the Python to use
-#   ARGS="-k dense"          more arguments for pytest
+#   ARGS="-k dense"          more arguments for pytest; -n 0 runs one after the other
+#   TORCHNN_CUDA=1           build the CUDA kernels, 0: leave them out (see CONTRIBUTING.md)
 
 .PHONY: help demo test lint check format ulp build venv clean
 .DEFAULT_GOAL := help
@@ -10,6 +11,8 @@
 with = python=$$(python3 tools/environment.py $(1))
 build = "$$python" setup.py --quiet build_ext --inplace
 clang_format = "$$(dirname "$$python")"/clang-format
+two_files_at_a_time = -n 2 --dist loadfile --no-loadscope-reorder
+gpu = $(wildcard /dev/nvidia0 /dev/dxg)
 cxx_files = $$(find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 help:
@@ -23,11 +26,14 @@ help:
 	@echo "make venv    make .venv, with everything a developer needs"
 	@echo "make clean   remove what was built; .venv stays"
 
+# nvcc takes minutes: the demo builds the CUDA kernels for a GPU that is here, and renews those that
+# were built before.
+demo: wanted = $(if $(gpu)$(wildcard torchnn/_cuda.*),,0)
 demo:
-	@$(call with,examples) && $(build) && "$$python" -m examples.digits
+	@$(call with,examples) && TORCHNN_CUDA=$${TORCHNN_CUDA-$(wanted)} $(build) && "$$python" -m examples.digits
 
 test:
-	@$(call with,test) && $(build) && "$$python" -m pytest $(ARGS)
+	@$(call with,test) && $(build) && "$$python" -m pytest $(two_files_at_a_time) $(ARGS)
 
 lint:
 	@$(call with,lint) && set -x \

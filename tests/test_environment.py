@@ -1,5 +1,6 @@
 """tools/environment.py: which Python a Make target runs in."""
 
+import shutil
 import subprocess
 import sys
 from importlib import metadata, util
@@ -91,3 +92,18 @@ def test_torch_is_never_installed_without_a_version(environment, monkeypatch):
     environment.install("test")
     assert commands[0] == ("torch==2.13.0",)
     assert "torch>=2.11" in commands[1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    ("gpu", "built", "wanted"),
+    [("", False, "0"), ("/dev/nvidia0", False, ""), ("", True, "")],
+)
+def test_the_demo_builds_cuda_for_a_gpu_or_where_it_was_built(gpu, built, wanted, tmp_path):
+    shutil.copy(SCRIPT.parent.parent / "Makefile", tmp_path)
+    (tmp_path / "torchnn").mkdir()
+    if built:
+        (tmp_path / "torchnn" / "_cuda.abi3.so").touch()
+    command = ["make", "--dry-run", "demo", f"gpu={gpu}"]
+    plan = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert f"TORCHNN_CUDA=${{TORCHNN_CUDA-{wanted}}} " in plan

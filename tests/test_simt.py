@@ -1,9 +1,10 @@
-"""The CUDA kernels on CPU threads: right, within bounds and free of races, and shown to be."""
+"""The CUDA kernels on the CPU: right, within bounds and free of races, and shown to be."""
 
 import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ KERNELS = ("dense", "train")  # csrc/cuda/NAME.cu, which tests/simt/check_NAME.c
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
-    "-fno-sanitize-recover=all -pthread -Itests/simt"
+    "-fsanitize-undefined-trap-on-error -pthread -Itests/simt"
 )
 # Networks are also compared with the engine for the CPU, if it was built here.
 CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").glob("*.o"))
@@ -25,24 +26,29 @@ BARRIERS = [
     for line, text in enumerate((ROOT / f"csrc/cuda/{name}.cu").read_text().splitlines(), 1)
     if BARRIER.search(text)
 ]
-# What an index must not outgrow, and the same without its bound.
-BOUNDS = {
-    "a tail": (
-        *("dense", "cuda/lane.cuh"),
-        *("if (aligned && count >= pack<T>) return", "if (aligned) return"),
-    ),
+# What an index must not outgrow, and what results rest on: a place in csrc, and the same where a
+# run can take it away. One build then serves all of them.
+GUARDS = {
+    "a tail": ("cuda/lane.cuh", "count >= pack<T>) return", "(count >= pack<T> || {})) return"),
     "a row": (
-        *("dense", "cuda/dense.cu"),
-        *("within(rows.begin + i, rows) * layer", "(rows.begin + i) * layer"),
+        *("cuda/dense.cu", "within(rows.begin + i, rows) * layer"),
+        "({} ? rows.begin + i : within(rows.begin + i, rows)) * layer",
     ),
     "a row number": (
-        *("train", "cuda/train.cu"),
-        *("from >= 0 && from < net_.models.rows", "from >= 0"),
+        *("cuda/train.cu", "from < net_.models.rows"),
+        "({} || from < net_.models.rows)",
     ),
     "a place in shared memory": (
-        *("train", "cuda/plan.h"),
-        *("plan.parts = take(parts)", "plan.parts = take(1)"),
+        *("cuda/plan.h", "plan.parts = take(parts)"),
+        "plan.parts = take({} ? 1 : parts)",
     ),
+    "arrivals": ("cuda/train.cu", "if (copies_rows_) wait", "if (copies_rows_ && !{}) wait"),
+}
+BOUNDS = {
+    "a tail": "dense",
+    "a row": "dense",
+    "a row number": "train",
+    "a place in shared memory": "train",
 }
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -59,47 +65,53 @@ def build(name, folder, sanitizer, *more, root=ROOT):
 
 
 def run(program, *arguments, **environment):
-    done = subprocess.run(
-        [program, *arguments], env=os.environ | environment, capture_output=True, text=True
-    )
+    # UBSan sets traps, which compile sooner than messages; AddressSanitizer names their line.
+    environment = os.environ | {"ASAN_OPTIONS": "handle_sigill=1"} | environment
+    done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True)
     output = done.stdout + done.stderr
     if "unexpected memory mapping" in output:
         pytest.skip("this ThreadSanitizer does not know this system's layout of memory")
     return done.returncode, output
 
 
-def build_changed(name, folder, file, text, changed):
-    """The program with another text in one file of csrc, under AddressSanitizer."""
-    for part in ("csrc", "tests/simt"):
-        shutil.copytree(ROOT / part, folder / part)
-    source = folder / "csrc" / file
-    assert source.read_text().count(text) == 1
-    source.write_text(source.read_text().replace(text, changed))
-    return build(name, folder, "address", root=folder)
+@pytest.fixture(scope="module")
+def under_thread_sanitizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("thread")
+    return cache(lambda name: build(name, folder, "thread"))
 
 
 @pytest.fixture(scope="module")
-def under_thread_sanitizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simt")
-    return {name: build(name, folder, "thread") for name in KERNELS}
+def under_address_sanitizer(tmp_path_factory):
+    """Builds a program whose guards SIMT_SKIP takes away."""
+    folder = tmp_path_factory.mktemp("address")
+    for part in ("csrc", "tests/simt"):
+        shutil.copytree(ROOT / part, folder / part)
+    for guard, (file, text, changed) in GUARDS.items():
+        source = folder / "csrc" / file
+        assert source.read_text().count(text) == 1
+        skipped = f'simt::is_skipped("{guard}")'
+        source.write_text(source.read_text().replace(text, changed.format(skipped)))
+    return cache(lambda name: build(name, folder, "address,undefined", *LINKED[name], root=folder))
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(name, tmp_path):
-    code, output = run(build(name, tmp_path, "address,undefined", *LINKED[name]))
+def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(
+    name, under_address_sanitizer
+):
+    code, output = run(under_address_sanitizer(name))
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
-    code, output = run(under_thread_sanitizer[name], "few")
+    code, output = run(under_thread_sanitizer(name), "few")
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
 @pytest.mark.parametrize(("name", "line"), BARRIERS)
 def test_without_any_one_barrier_there_is_a_race(name, line, under_thread_sanitizer):
     options = {"SIMT_SKIP": f"{name}.cu:{line}", "TSAN_OPTIONS": "halt_on_error=1"}
-    code, output = run(under_thread_sanitizer[name], "few", **options)
+    code, output = run(under_thread_sanitizer(name), "few", **options)
     assert code != 0
     assert "WARNING: ThreadSanitizer: data race" in output
 
@@ -111,16 +123,13 @@ def test_the_kernels_have_barriers_to_take_away(name):
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_without_a_bound_there_is_an_overflow(bound, tmp_path):
-    name, *change = BOUNDS[bound]
-    code, output = run(build_changed(name, tmp_path, *change), "few")
+def test_without_a_bound_there_is_an_overflow(bound, under_address_sanitizer):
+    code, output = run(under_address_sanitizer(BOUNDS[bound]), "few", SIMT_SKIP=bound)
     assert code != 0
     assert "ERROR: AddressSanitizer: heap-buffer-overflow" in output
 
 
-def test_without_waiting_for_copies_the_results_are_wrong(tmp_path):
-    waiting = "if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);"
-    hasty = build_changed("train", tmp_path, "cuda/train.cu", waiting, "")
-    code, output = run(hasty, "few")
+def test_without_waiting_for_copies_the_results_are_wrong(under_address_sanitizer):
+    code, output = run(under_address_sanitizer("train"), "few", SIMT_SKIP="arrivals")
     assert code == 1
     assert "losses" in output

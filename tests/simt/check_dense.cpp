@@ -1,6 +1,6 @@
 // Runs the kernels of csrc/cuda/dense.cu, over tails, odd widths, slices and more tiles than
 // blocks, and compares them with plain loops in double. Each array ends where its allocation ends,
-// so that a step too far is seen. tests/test_simt.py runs it on CPU threads, under AddressSanitizer
+// so that a step too far is seen. tests/test_simt.py runs it on the CPU, under AddressSanitizer
 // and ThreadSanitizer; benchmarks/gpu/run.sh on a GPU, under compute-sanitizer. With the argument
 // "few" it runs the few cases that meet every barrier.
 #include <cmath>

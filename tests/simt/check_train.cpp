@@ -1,7 +1,7 @@
 // Trains small networks in the kernels of csrc/cuda/train.cu and compares all that is left with a
 // plain loop in double, and with the engine for the CPU if that is linked (TORCHNN_CPU_ENGINE).
 // Each array ends where its allocation ends, so that a step too far is seen.
-// tests/test_simt.py runs it on CPU threads, under AddressSanitizer and ThreadSanitizer;
+// tests/test_simt.py runs it on the CPU, under AddressSanitizer and ThreadSanitizer;
 // benchmarks/gpu/run.sh on a GPU, under compute-sanitizer. With the argument "few" it runs the few
 // cases that meet every barrier.
 #include <cmath>

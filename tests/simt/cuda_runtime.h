@@ -1,19 +1,20 @@
-// CUDA's runtime, as much of it as our kernels use, for a compiler without CUDA: a std::thread runs
-// each CUDA thread, a std::barrier is __syncthreads. The kernels' own source compiles against it,
-// so that AddressSanitizer sees every index and ThreadSanitizer every missing barrier.
+// CUDA's runtime, as much of it as our kernels use, for a compiler without CUDA: a fiber runs each
+// CUDA thread. The kernels' own source compiles against it, so that AddressSanitizer sees every
+// index and ThreadSanitizer every missing barrier.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
+
+#include "fibers.h"
 
 #define __device__
 #define __global__
@@ -25,13 +26,12 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline dim3 blockDim, gridDim;
 
 namespace simt {
 
 constexpr int warp_size = 32;
 constexpr int most_shared = 227 << 10;  // bytes, as on an H100
-using Barrier = std::barrier<>;
 
 // The threads of a warp hand values to each other. Two slots, in turn: a thread can be one exchange
 // ahead of its neighbours, and no further.
@@ -54,27 +54,6 @@ struct Block {
   size_t shared_bytes;
 };
 
-inline thread_local Block* block;
-inline thread_local int exchanges;
-
-inline void* shared_memory() { return block->shared.get(); }
-
-// SIMT_SKIP=dense.cu:123 takes away the __syncthreads of that line.
-inline bool is_skipped(const char* file, int line) {
-  static const char* const skipped = std::getenv("SIMT_SKIP");
-  if (!skipped) return false;
-  const char* const name = std::strrchr(file, '/');
-  return std::string(name ? name + 1 : file) + ":" + std::to_string(line) == skipped;
-}
-
-inline void sync_threads(const char* file, int line) {
-  if (!is_skipped(file, line)) block->barrier.arrive_and_wait();
-}
-
-inline void sync_warp(const char* file, int line) {
-  if (!is_skipped(file, line)) block->warps[threadIdx.x / warp_size].barrier.arrive_and_wait();
-}
-
 // Asynchronous copies are made when they are waited for, by the thread that began them, and not a
 // moment earlier.
 struct Copy {
@@ -82,30 +61,63 @@ struct Copy {
   const void* from;
   size_t bytes;
 };
-inline thread_local std::vector<Copy> copies, row_copies;
+
+struct Thread {
+  Warp& warp() const { return block->warps[index.x / warp_size]; }
+
+  dim3 index, block_index;
+  Block* block;
+  int exchanges = 0;
+  std::vector<Copy> copies{}, row_copies{};
+};
+inline std::vector<Thread> all;  // of a launch
+
+SIMT_UNSEEN inline Thread& self() { return all[current->number]; }
+
+inline void* shared_memory() { return self().block->shared.get(); }
+
+// SIMT_SKIP=dense.cu:123 takes away the __syncthreads of that line, SIMT_SKIP=NAME a guard of
+// tests/test_simt.py.
+inline const char* const skipped = std::getenv("SIMT_SKIP");
+
+inline bool is_skipped(const char* name) { return skipped && !std::strcmp(name, skipped); }
+
+inline bool is_skipped(const char* file, int line) {
+  if (!skipped) return false;
+  const char* const name = std::strrchr(file, '/');
+  return is_skipped((std::string(name ? name + 1 : file) + ":" + std::to_string(line)).c_str());
+}
+
+inline void sync_threads(const char* file, int line) {
+  if (!is_skipped(file, line)) self().block->barrier.wait();
+}
+
+inline void sync_warp(const char* file, int line) {
+  if (!is_skipped(file, line)) self().warp().barrier.wait();
+}
 
 inline void copy_later(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
     std::abort();
-  copies.push_back({to, from, bytes});
+  self().copies.push_back({to, from, bytes});
 }
 
 inline void finish(std::vector<Copy>& begun) {
   for (const Copy& copy : begun) std::memcpy(copy.to, copy.from, copy.bytes);
   begun.clear();
 }
-inline void finish_copies() { finish(copies); }
-inline void finish_rows() { finish(row_copies); }
+inline void finish_copies() { finish(self().copies); }
+inline void finish_rows() { finish(self().row_copies); }
 
 // Those of rows must come to as many bytes as were announced.
 inline void announce(uint64_t* arrivals, unsigned bytes) {
-  std::atomic_ref(*arrivals).fetch_add(bytes);
+  std::atomic_ref(*arrivals).fetch_add(bytes, std::memory_order_relaxed);
 }
 inline void copy_later(void* to, const void* from, unsigned bytes, uint64_t* arrivals) {
   if (bytes % 16 || reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16)
     std::abort();
-  std::atomic_ref(*arrivals).fetch_sub(bytes);
-  row_copies.push_back({to, from, bytes});
+  std::atomic_ref(*arrivals).fetch_sub(bytes, std::memory_order_relaxed);
+  self().row_copies.push_back({to, from, bytes});
 }
 inline void end_arrivals(const uint64_t* arrivals) {
   if (*arrivals != 0) std::abort();
@@ -113,10 +125,10 @@ inline void end_arrivals(const uint64_t* arrivals) {
 
 template <class T>
 T shuffle(T value, int source) {
-  Warp& warp = block->warps[threadIdx.x / warp_size];
-  uint64_t* const values = warp.values[exchanges++ % 2];
-  std::memcpy(&values[threadIdx.x % warp_size], &value, sizeof(T));
-  warp.barrier.arrive_and_wait();
+  Thread& own = self();
+  uint64_t* const values = own.warp().values[own.exchanges++ % 2];
+  std::memcpy(&values[own.index.x % warp_size], &value, sizeof(T));
+  own.warp().barrier.wait();
   std::memcpy(&value, &values[source], sizeof(T));
   return value;
 }
@@ -125,28 +137,30 @@ T shuffle(T value, int source) {
 // are seen as well; they go on to the next blocks until the grid is done.
 template <class Kernel>
 void run(dim3 grid, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
-  constexpr unsigned at_once = 2;
+  const unsigned at_once = std::min(grid.x, 2u);
   std::vector<std::unique_ptr<Block>> blocks;
-  std::vector<std::thread> running;
+  all.clear();
   for (unsigned first = 0; first < at_once; ++first) {
     blocks.push_back(std::make_unique<Block>(threads.x, shared_bytes));
     for (unsigned i = 0; i < threads.x; ++i)
-      running.emplace_back([=, &kernel, own = blocks.back().get()] {
-        block = own;
-        threadIdx.x = i, blockDim = threads, gridDim = grid;
-        for (blockIdx.x = first; blockIdx.x < grid.x; blockIdx.x += at_once) {
-          own->barrier.arrive_and_wait();
-          if (i == 0) std::memset(own->shared.get(), 0xff, shared_bytes);
-          own->barrier.arrive_and_wait();
-          kernel();
-        }
-      });
+      all.push_back({.index = {i}, .block_index = {first}, .block = blocks.back().get()});
   }
-  for (std::thread& thread : running) thread.join();
+  blockDim = threads, gridDim = grid;
+  run_fibers(int(all.size()), [&](int number) {
+    Thread& own = all[number];
+    for (; own.block_index.x < grid.x; own.block_index.x += at_once) {
+      own.block->barrier.wait();
+      if (own.index.x == 0) std::memset(own.block->shared.get(), 0xff, shared_bytes);
+      own.block->barrier.wait();
+      kernel();
+    }
+  });
 }
 
 }  // namespace simt
 
+#define threadIdx simt::self().index
+#define blockIdx simt::self().block_index
 #define __syncthreads() simt::sync_threads(__FILE__, __LINE__)
 #define __syncwarp() simt::sync_warp(__FILE__, __LINE__)
 
