@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-KERNELS = ("dense", "train")  # csrc/cuda/NAME.cu, which tests/simt/check_NAME.cpp runs
+PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
+KERNELS = {"dense": "dense", "train": "train", "train_warp": "train"}  # csrc/cuda/NAME.cu, in which
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
@@ -38,6 +39,10 @@ BOUNDS = {
     "a row number": (
         *("train", "cuda/train.cu"),
         *("from >= 0 && from < net_.models.rows", "from >= 0"),
+    ),
+    "a row number of a warp": (
+        *("train", "cuda/train_warp.cu"),
+        *("listed_ >= 0 && listed_ < net_.models.rows", "listed_ >= 0"),
     ),
     "a place in shared memory": (
         *("train", "cuda/plan.h"),
@@ -81,16 +86,16 @@ def build_changed(name, folder, file, text, changed):
 @pytest.fixture(scope="module")
 def under_thread_sanitizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simt")
-    return {name: build(name, folder, "thread") for name in KERNELS}
+    return {name: build(name, folder, "thread") for name in PROGRAMS}
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(name, tmp_path):
     code, output = run(build(name, tmp_path, "address,undefined", *LINKED[name]))
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
     code, output = run(under_thread_sanitizer[name], "few")
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
@@ -99,7 +104,7 @@ def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
 @pytest.mark.parametrize(("name", "line"), BARRIERS)
 def test_without_any_one_barrier_there_is_a_race(name, line, under_thread_sanitizer):
     options = {"SIMT_SKIP": f"{name}.cu:{line}", "TSAN_OPTIONS": "halt_on_error=1"}
-    code, output = run(under_thread_sanitizer[name], "few", **options)
+    code, output = run(under_thread_sanitizer[KERNELS[name]], "few", **options)
     assert code != 0
     assert "WARNING: ThreadSanitizer: data race" in output
 

@@ -99,8 +99,8 @@ class WarpTrainer {
     return reinterpret_cast<const WarpLayer*>(at(plan_.places))[l];
   }
   __device__ Chunk& chunk(int n) const { return reinterpret_cast<Chunk*>(at(plan_.chunks))[n % 2]; }
-  __device__ const T*& from(int row) const {
-    return reinterpret_cast<const T**>(at(plan_.from))[row];
+  __device__ int64_t& from(int row) const {
+    return reinterpret_cast<int64_t*>(at(plan_.from))[row];
   }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x; }
@@ -164,7 +164,8 @@ class WarpTrainer {
     auto copy = [&](const Divider& columns, auto width) {
       for (int i = lane(); i < rows * columns.divisor; i += warp_size) {
         const int row = columns.quotient(i), k = (i - row * columns.divisor) * width;
-        copy_async<width * sizeof(T)>(at(plan_.x) + row * stride + k, from(row) + k);
+        copy_async<width * sizeof(T)>(at(plan_.x) + row * stride + k,
+                                      x_ + from(row) * net_.job.x_stride + k);
       }
     };
     if (is_aligned(x_, net_.job.x_stride) && plan_.features.divisor % pack<T> == 0)
@@ -180,7 +181,7 @@ class WarpTrainer {
     const int outputs = plan_.layers[last()].units;
     const bool exists = listed_ >= 0 && listed_ < net_.models.rows;
     const int64_t row = exists ? listed_ : 0;
-    from(lane()) = x_ + row * job.x_stride;
+    from(lane()) = row;
     const T* y = job.y + model_ * net_.models.y + row * outputs;
     for (int n = 0; n < outputs; ++n)
       copy_async<sizeof(T)>(at(plan_.y) + lane() * outputs + n, y + n);

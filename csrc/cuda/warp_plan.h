@@ -64,7 +64,7 @@ struct WarpPlan {
   Divider features, packs;  // of a row of x
   int places;               // (layers), WarpLayer: the kernel's copy of layers
   int chunks;               // (2), Chunk
-  int from;                 // (rows): pointers to the rows of x
+  int from;                 // (rows), int64: where in x the rows are
   int x, y;                 // (rows, in_stride of the first layer), (rows, units of the last)
   int sample_weight;        // (rows)
   int step;                 // an UpdateStep

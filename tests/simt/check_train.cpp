@@ -440,8 +440,9 @@ Case everything(double memory) {
           .memory = memory};
 }
 
-// Two layers that all warps share, one that goes row by row, and rows that are copied whole.
-Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5}; }
+// Two layers that all warps share, one that goes row by row, and rows that are copied whole. Without
+// biases, whose sums would keep the lanes of a warp together.
+Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false}; }
 
 template <class T>
 void check_all() {
@@ -497,11 +498,18 @@ void check_a_row_that_is_not_there() {
     job.y = y.data(), job.order = order.data(), job.losses = losses.data();
     job.epoch_size = 4, job.learning_rates = rates.data();
     const cuda::Models models{.count = 1, .rows = 3};
-    const cuda::Plan plan = cuda::make_plan({{4, 1}, 0, sizeof(float)}, 2, 1 << 16);
+    const cuda::Shape shape{{4, 1}, 0, sizeof(float)};
     Array<float> workspace(cuda::workspace_size(job, models));
-    cuda::train(job, models, plan, workspace.data(), nullptr);
-    losses.fetch();
-    expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
+    auto expect_nan = [&] {
+      losses.fetch();
+      expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
+    };
+    cuda::train(job, models, cuda::make_plan(shape, 2, 1 << 16), workspace.data(), nullptr);
+    expect_nan();
+    weight.fill(1), bias.fill(1);
+    cuda::train_by_warps(job, models, cuda::make_warp_plan(shape, 2, 1 << 16), workspace.data(),
+                         nullptr);
+    expect_nan();
   }
 }
 
@@ -582,6 +590,16 @@ void check_plans() {
   for (int64_t limit = 1 << 12; limit <= hopper; limit += 1 << 12)
     expect(plan({100, 30, 1}, limit, 200).bytes <= limit || !plan({100, 30, 1}, limit, 200).rows,
            "a plan keeps to its limit");
+
+  auto warps = [](std::vector<int64_t> widths, int64_t limit, int64_t slots = 0) {
+    const cuda::WarpPlan one = cuda::make_warp_plan({widths, slots, sizeof(float)}, 32, limit);
+    return one.rows ? limit / (one.bytes + cuda::bytes_of_a_block) : 0;
+  };
+  expect(warps({8, 16, 1}, hopper) >= 16, "tiny models fill the registers of a multiprocessor");
+  expect(warps({64, 25, 25, 1}, hopper, 2) >= 4, "64-25-25-1 has a warp, with Adam too");
+  expect(warps({400, 25, 25, 1}, hopper) == 0, "the notes' network has a block");
+  expect(warps({int64_t(1) << 40, 1 << 20}, hopper) == 0, "no width overflows in a warp");
+  expect(warps(std::vector<int64_t>(66, 1), hopper) == 0, "65 layers are too many for a warp");
 }
 
 }  // namespace
