@@ -6,10 +6,13 @@
 #include <cuda_fp16.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <cstdlib>
+#include <string_view>
 #include <tuple>
 
 #include "binding.h"
 #include "cuda/plan.h"
+#include "cuda/warp_plan.h"
 #include "dense.h"
 #include "train.h"
 
@@ -317,13 +320,29 @@ cuda::Models check_models(const Tensor& x, const Tensor& y,
   return all;
 }
 
-// How to train networks in blocks of threads; no rows at once if one does not fit there, or if it
-// is a single one with batches that are better off without.
-cuda::Plan plan_of(const std::vector<Tensor>& weights, int64_t slots, int64_t batch_size) {
+cuda::Shape shape_of(const std::vector<Tensor>& weights, int64_t slots) {
   const int64_t dim = weights[0].dim();
   cuda::Shape shape{{weights[0].size(dim - 1)}, slots, int64_t(weights[0].element_size())};
   for (const Tensor& weight : weights) shape.widths.push_back(weight.size(dim - 2));
-  if (dim == 2 && batch_size > cuda::most_rows_in_a_block(shape.widths)) return {};
+  return shape;
+}
+
+// TORCHNN_CUDA_WARPS=0 trains small models in blocks too, for a comparison.
+bool warps_are_wanted() {
+  const char* const wanted = std::getenv("TORCHNN_CUDA_WARPS");
+  return !wanted || std::string_view(wanted) != "0";
+}
+
+// How to train models side by side, each in a warp; no rows at once if that is not for them.
+cuda::WarpPlan warp_plan_of(const cuda::Shape& shape, int64_t batch_size, bool many) {
+  if (!many || !warps_are_wanted()) return {};
+  return cuda::make_warp_plan(shape, batch_size, cuda::shared_limit());
+}
+
+// How to train networks in blocks of threads; no rows at once if one does not fit there, or if it
+// is a single one with batches that are better off without.
+cuda::Plan plan_of(const cuda::Shape& shape, int64_t batch_size, bool many) {
+  if (!many && batch_size > cuda::most_rows_in_a_block(shape.widths)) return {};
   return cuda::make_plan(shape, batch_size, cuda::shared_limit());
 }
 
@@ -347,9 +366,12 @@ std::tuple<Tensor, Tensor> train_(
   STD_TORCH_CHECK(learning_rates.size(learning_rates.dim() - 1) == steps, "there must be ", steps,
                   " learning rates");
   const OnDevice device(x);
-  const cuda::Plan plan = plan_of(
-      weights, slot_count, std::max<int64_t>(1, std::min({batch_size, epoch_size, samples})));
-  STD_TORCH_CHECK(plan.rows || !many, "models must fit in shared memory to be trained at once");
+  const cuda::Shape shape = shape_of(weights, slot_count);
+  const int64_t most_rows = std::max<int64_t>(1, std::min({batch_size, epoch_size, samples}));
+  const cuda::WarpPlan by_warps = warp_plan_of(shape, most_rows, many);
+  const cuda::Plan plan = by_warps.rows ? cuda::Plan{} : plan_of(shape, most_rows, many);
+  STD_TORCH_CHECK(by_warps.rows || plan.rows || !many,
+                  "models must fit in shared memory to be trained at once");
   const int64_t kept = keep_predictions ? samples : 0;
   Tensor losses = many ? new_tensor<2>(x, {models, steps}) : new_tensor<1>(x, {steps});
   Tensor predictions =
@@ -376,9 +398,13 @@ std::tuple<Tensor, Tensor> train_(
         .losses = mutable_data<T>(losses),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
     };
-    if (plan.rows) {
+    if (by_warps.rows || plan.rows) {
       const Tensor workspace = new_tensor<1>(x, {cuda::workspace_size(job, grid)});
-      cuda::train(job, grid, plan, mutable_data<T>(workspace), device.stream);
+      T* const memory = mutable_data<T>(workspace);
+      if (by_warps.rows)
+        cuda::train_by_warps(job, grid, by_warps, memory, device.stream);
+      else
+        cuda::train(job, grid, plan, memory, device.stream);
     } else {
       train_by_layers(job, {x, y, sample_weight, order, weights, biases});
     }

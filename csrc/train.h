@@ -73,8 +73,9 @@ namespace cuda {
 
 using Stream = CUstream_st*;  // cudaStream_t
 
-// How networks of one shape lie in the memory of a multiprocessor: cuda/plan.h.
+// How networks of one shape lie in the memory of a multiprocessor: cuda/plan.h and warp_plan.h.
 struct Plan;
+struct WarpPlan;
 
 // Models that are trained side by side. Weights, biases, slots, losses and predictions of one
 // follow those of the other; of the rest, this is how many elements it is to the next model, or 0
@@ -104,6 +105,11 @@ int64_t workspace_size(const Train<T>& job, const Models& models);
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream);
+
+// The same, each model in one warp.
+template <class T>
+void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& plan, T* workspace,
+                    Stream stream);
 
 // For networks whose every layer of every batch is a launch of its own:
 

@@ -20,13 +20,16 @@ from test_ops import assert_as_exact_as_eager, gradients, layer, rounding
 from torchnn import ops, reference
 
 ROOT = Path(__file__).parent.parent
-LOGS = [ROOT / "build" / "native" / "csrc" / "cuda" / f"{n}.cu.o.log" for n in ("dense", "train")]
+LOGS = [
+    ROOT / "build" / "native" / "csrc" / "cuda" / f"{name}.cu.o.log"
+    for name in ("dense", "train", "train_warp")
+]
 NVCC = shutil.which("nvcc")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
 # A multiprocessor has 65,536: one block of 512 threads of the forward and of training, three of 128
 # of a wide forward, three of 256 of the backward, four of activations and of sums, two of the parts
-# of a step.
+# of a step. Of a warp's float32 it has room for 16.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "dense_forward_kernel": 128,
@@ -35,6 +38,7 @@ MOST_REGISTERS = {
     "dense_backward_bias_kernel": 64,
     "dense_backward_kernel": 80,
     "train_kernel": 128,
+    "train_warp_kernel": 255,
     "make_steps_kernel": 128,
     "measure_kernel": 128,
     "add_losses_kernel": 128,

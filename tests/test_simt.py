@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-KERNELS = ("dense", "train")  # csrc/cuda/NAME.cu, which tests/simt/check_NAME.cpp runs
+PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
+KERNELS = {"dense": "dense", "train": "train", "train_warp": "train"}  # csrc/cuda/NAME.cu, and who runs it
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
@@ -38,6 +39,10 @@ GUARDS = {
         *("cuda/train.cu", "from < net_.models.rows"),
         "({} || from < net_.models.rows)",
     ),
+    "a row number of a warp": (
+        *("cuda/train_warp.cu", "listed_ < net_.models.rows"),
+        "({} || listed_ < net_.models.rows)",
+    ),
     "a place in shared memory": (
         *("cuda/plan.h", "plan.parts = take(parts)"),
         "plan.parts = take({} ? 1 : parts)",
@@ -48,6 +53,7 @@ BOUNDS = {
     "a tail": "dense",
     "a row": "dense",
     "a row number": "train",
+    "a row number of a warp": "train",
     "a place in shared memory": "train",
 }
 
@@ -94,7 +100,7 @@ def under_address_sanitizer(tmp_path_factory):
     return cache(lambda name: build(name, folder, "address,undefined", *LINKED[name], root=folder))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(
     name, under_address_sanitizer
 ):
@@ -102,7 +108,7 @@ def test_cuda_kernels_match_plain_loops_and_the_cpu_and_stay_within_bounds(
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
     code, output = run(under_thread_sanitizer(name), "few")
     assert (code, output) == (0, "0 failures\n"), output[-3000:]
@@ -111,7 +117,7 @@ def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
 @pytest.mark.parametrize(("name", "line"), BARRIERS)
 def test_without_any_one_barrier_there_is_a_race(name, line, under_thread_sanitizer):
     options = {"SIMT_SKIP": f"{name}.cu:{line}", "TSAN_OPTIONS": "halt_on_error=1"}
-    code, output = run(under_thread_sanitizer(name), "few", **options)
+    code, output = run(under_thread_sanitizer(KERNELS[name]), "few", **options)
     assert code != 0
     assert "WARNING: ThreadSanitizer: data race" in output
 

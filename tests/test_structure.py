@@ -83,22 +83,27 @@ def test_the_dense_layer_on_cuda_is_the_twin_of_that_on_the_cpu():
 
 
 def test_the_training_engines_take_the_same_steps():
-    # Who does what differs: slices for threads of the CPU, everything for one block on CUDA.
+    # Who does what differs: slices for threads of the CPU, everything for a block or warp on CUDA.
     def heads(path):
         return [re.match(r"\d+\. \w+", step)[0] for step in steps(path)]
 
-    cpu, cuda = heads(CSRC / "cpu" / "train.cpp"), heads(CSRC / "cuda" / "train.cu")
-    assert len(cuda) == len(cpu) == 5
-    assert cuda[1:] == cpu[1:]
+    cpu = heads(CSRC / "cpu" / "train.cpp")
+    for name in ("train.cu", "train_warp.cu"):
+        cuda = heads(CSRC / "cuda" / name)
+        assert len(cuda) == len(cpu) == 5
+        assert cuda[1:] == cpu[1:]
 
 
 def test_cuda_defines_the_contract_of_training_in_its_order():
-    header, kernels = (CSRC / "train.h").read_text(), (CSRC / "cuda" / "train.cu").read_text()
+    header = (CSRC / "train.h").read_text()
     function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
     declared = function.findall(header[header.index("namespace cuda {") :])
-    defined = function.findall(kernels[kernels.index("}  // namespace\n") :])
-    assert defined == declared
-    assert declared
+    by_warps = ["train_by_warps"]
+    for name in ("train", "train_warp"):
+        kernels = (CSRC / "cuda" / f"{name}.cu").read_text()
+        defined = function.findall(kernels[kernels.index("}  // namespace\n") :])
+        assert defined == [f for f in declared if (f in by_warps) == (name == "train_warp")]
+        assert defined
 
 
 def imports(path):

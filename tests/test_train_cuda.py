@@ -156,20 +156,55 @@ def test_every_run_on_cuda_gives_the_same_bits(widths):
     assert all(map(torch.equal, trained(arguments), trained(arguments)))
 
 
+def side_by_side(arguments, models):
+    """The same for so many models, each with first weights of its own."""
+    scales = [1 + number / models for number in range(models)]
+
+    def own(ts):
+        return [torch.stack([t * scale for scale in scales]) for t in ts]
+
+    parameters = {name: own(arguments[name]) for name in ("weights", "biases")}
+    return arguments | parameters | {"slots": [own(slot) for slot in arguments["slots"]]}
+
+
+def one_of(together, number):
+    """The arguments of one model among several, as several of which there is one."""
+
+    def own(ts):
+        return [t[number : number + 1].contiguous() for t in ts]
+
+    parameters = {name: own(together[name]) for name in ("weights", "biases")}
+    return together | parameters | {"slots": [own(slot) for slot in together["slots"]]}
+
+
+SMALL = [(2, 16, 16, 1), (20, 9, 3), (64, 25, 25, 1), (5, 40, 1)]  # each model in a warp
+
+
 @gpu
-def test_models_side_by_side_train_as_each_alone():
-    alone = [on_cuda(cast(job((20, 9, 1), 64, 16, update="adam"), torch.float32)) for _ in range(3)]
-    for number, arguments in enumerate(alone):
-        arguments["weights"] = [w * (1 + number) for w in arguments["weights"]]
-    names = ("weights", "biases")
-    together = alone[0] | {
-        name: [torch.stack(ts) for ts in zip(*(a[name] for a in alone), strict=True)]
-        for name in names
-    }
-    together["slots"] = [[torch.stack([t] * 3) for t in slot] for slot in alone[0]["slots"]]
-    results = zip(*map(trained, alone), strict=True)
-    for ours, expected in zip(trained(together)[:-1], list(results)[:-1], strict=True):
-        assert torch.equal(ours, torch.stack(expected))
+@pytest.mark.parametrize("widths", [*SMALL, (400, 25, 25, 1)])
+@pytest.mark.parametrize("models", [3, 300])
+def test_a_model_among_others_has_the_bits_of_one_alone(widths, models):
+    arguments = on_cuda(cast(job(widths, 64, 16, update="adam"), torch.float32))
+    together = side_by_side(arguments, models)
+    many = trained(together)[:-1]
+    for number in {0, 1, models - 1}:
+        for ours, expected in zip(many, trained(one_of(together, number))[:-1], strict=True):
+            assert torch.equal(ours[number : number + 1], expected)
+
+
+@gpu
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize("batch_size", [1, 16, 24, 32, 70])  # two chunks, and a short one
+@pytest.mark.parametrize("widths", SMALL)
+def test_models_side_by_side_train_as_on_the_cpu(widths, batch_size, update):
+    arguments = job(widths, 90, batch_size, update=update)
+    together = side_by_side(arguments, 4)
+    many = trained(on_cuda(together))[:-1]
+    for number in range(4):
+        own = {k: [t[number] for t in together[k]] for k in ("weights", "biases")}
+        own["slots"] = [[t[number] for t in slot] for slot in together["slots"]]
+        for ours, expected in zip(many, trained(arguments | own)[:-1], strict=True):
+            torch.testing.assert_close(ours[number], expected, rtol=1e-9, atol=1e-10)
 
 
 @gpu

@@ -173,10 +173,12 @@ def train_(
 
     On CUDA, the call returns when the work is queued; a CUDA graph may record it if learning_rates
     and steps_before are on the device, and replays then read them anew. There, weights, biases and
-    slots may have a leading dimension of models, which train side by side, each in a multiprocessor
-    of its own, if they fit into its memory; x, y, sample_weight, order and learning_rates are then
-    shared, or have that dimension too, and so do the results. A row number in order that x does not
-    have makes the loss NaN in a network that fits, and is an error of the device in another.
+    slots may have a leading dimension of models, which train side by side: small ones each in a
+    warp, others each in a multiprocessor of its own, if they fit into its memory. x, y,
+    sample_weight, order and learning_rates are then shared, or have that dimension too, and so do
+    the results. What a model comes to does not depend on the others, or on how many there are. A
+    row number in order that x does not have makes the loss NaN in a network that fits, and is an
+    error of the device in another.
 
     Args:
         x: Features, shape (N, in_features).

@@ -23,7 +23,7 @@ OTHERS = [("digits", "adam"), ("tiny", "adam"), ("deep", "momentum"), ("large", 
 REPLAYED = [("medium", "adam"), ("full-batch", "adam")]
 CALLS = graphs.UNRECORDED + 2
 SHORT = ("medium", "large")  # few samples of these: in float64, a CPU takes long
-MODELS = (3, 300)
+MODELS = (("notes", 3), ("notes", 300), ("digits", 3), ("tiny", 300))
 
 
 def cases(where: str) -> Iterator[kit.Row]:
@@ -82,11 +82,12 @@ def _distance(ours: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
 def compare_with_each_alone(where: str, network: str, models: int) -> kit.Row:
     """Whether models side by side give the bits that each gives alone."""
     together = arguments(network_of(network, where), models, where=where)
-    singles = [alone(together, i) for i in range(models)]  # before they are trained
+    each = [slice(i, i + 1) for i in range(models)]
+    singles = [alone(together, one) for one in each]  # before they are trained
     many = results(ops.train_, together)
     differ = [
         i
-        for i, single in enumerate(singles)
+        for i, single in zip(each, singles, strict=True)
         if not all(map(torch.equal, (t[i] for t in many), results(ops.train_, single)))
     ]
     return {"models_that_differ": len(differ), "fine": not differ}
@@ -97,7 +98,7 @@ def main() -> None:
     rows = kit.Rows("smoke", options)
     rows.fill(cases(options.device), partial(compare, options.device))
     # Only CUDA trains many models in one call.
-    many = [] if options.cpu else [{"network": "notes", "models": count} for count in MODELS]
+    many = [] if options.cpu else [{"network": n, "models": count} for n, count in MODELS]
     rows.fill(many, partial(compare_with_each_alone, options.device))
     raise SystemExit(rows.failed)
 

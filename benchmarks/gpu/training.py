@@ -1,5 +1,6 @@
-"""Our own times for whole trainings: microseconds a step of 1 to 8,192 models, and of fit."""
+"""Our own times for whole trainings: microseconds a step of 1 to 16,384 models, and of fit."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -17,7 +18,11 @@ from torchnn import Sequential, graphs, ops
 from torchnn.layers import Dense
 from torchnn.optimizers import SGD
 
-NETWORKS = networks.NETWORKS | {"tiny": Network((8, 16, 1), batch_size=32)}
+NETWORKS = networks.NETWORKS | {
+    "tiny": Network((8, 16, 1), batch_size=32),
+    "2-16-16-1": Network((2, 16, 16, 1), batch_size=32),
+    "8-25-25-1": Network((8, 25, 25, 1), batch_size=32),
+}
 LOSS = "binary_crossentropy_from_logits"
 SLOTS = {"gradient_descent": 0, "momentum": 1, "nesterov": 1, "adam": 2}
 OPTIONS = {"momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
@@ -41,6 +46,8 @@ PLAN = [  # network, models, update rule; the most telling first
     ("notes", 4096, "gradient_descent"),
     ("digits", 8192, "gradient_descent"),
 ]
+MANY = ("2-16-16-1", "tiny", "8-25-25-1", "digits")  # small models, by warps and by blocks
+COUNTS = (4096, 132, 1056, 16384, 2)
 STEPS = 500  # a call, about, as fit joins short epochs; one epoch of thousands of models
 FIT_EPOCHS = 300
 
@@ -104,8 +111,8 @@ def _times(factors: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return factors.view(-1, *[1] * t.dim()) * t
 
 
-def alone(many: dict[str, object], i: int) -> dict[str, object]:
-    """The arguments of model i among those of many models, with tensors of its own."""
+def alone(many: dict[str, object], i: int | slice) -> dict[str, object]:
+    """The arguments of model i, or of a slice of models, with tensors of their own."""
 
     def own(value: object) -> object:
         return [own(v) for v in value] if isinstance(value, list) else value[i].clone()
@@ -155,6 +162,15 @@ def time_steps(network: str, models: int, update: str, where: str) -> kit.Row:
     }
 
 
+def time_many(network: str, models: int, update: str, kernel: str, where: str) -> kit.Row:
+    """The same with each model in a warp or in a block of threads, whatever the library prefers."""
+    os.environ["TORCHNN_CUDA_WARPS"] = "1" if kernel == "warp" else "0"
+    try:
+        return time_steps(network, models, update, where)
+    finally:
+        del os.environ["TORCHNN_CUDA_WARPS"]
+
+
 def time_launch(network: str, where: str) -> kit.Row:
     """Microseconds of a call beside its steps: what a short one takes beyond a long one's rate."""
     net = network_of(network, where)
@@ -193,9 +209,24 @@ def steps_plan(where: str) -> Iterator[kit.Row]:
         yield {"network": network, "models": models, "update": update}
 
 
+def many_plan(where: str) -> Iterator[kit.Row]:
+    """Only CUDA trains many models in one call."""
+    cases = [(n, count, "gradient_descent") for count in COUNTS for n in MANY]
+    cases += [(network, 4096, "adam") for network in MANY]
+    for network, models, update in cases if where == "cuda" else []:
+        for kernel in ("warp", "block"):
+            yield {"network": network, "models": models, "update": update, "kernel": kernel}
+
+
 def main() -> None:
-    options = kit.parse(kit.parser(__doc__))
+    parser = kit.parser(__doc__)
+    parser.add_argument("--many", action="store_true", help="only small models, by the thousand")
+    options = kit.parse(parser)
     where = options.device
+    if options.many:
+        rows = kit.Rows("many-cuda", options)
+        rows.fill(many_plan(where), partial(time_many, where=where))
+        raise SystemExit(rows.failed)
     names = ("tiny",) if options.cpu else ("notes", "digits")
     rows = kit.Rows("training-cuda", options)
     rows.fill(steps_plan(where), partial(time_steps, where=where))

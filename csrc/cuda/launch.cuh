@@ -56,6 +56,13 @@ inline void check(const char* call, cudaError_t error) {
   throw std::runtime_error(std::string(call) + " failed: " + cudaGetErrorString(error));
 }
 
+// For kernels whose blocks share little memory each: lets a multiprocessor use all it has for them.
+template <class Kernel>
+void prefer_shared_memory(const char* name, Kernel kernel) {
+  check(name, cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared));
+}
+
 // Runs the kernel on so many tiles; of none there is nothing to compute.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int threads,

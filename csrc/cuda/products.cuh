@@ -66,11 +66,12 @@ struct Rows {
   int stride, count;
 };
 
-// part = a tile of a @ b, over the depths begin ... end - 1, which are whole packs. A lane computes
-// its rows and columns from row and column on; beyond the last of the matrix it repeats that.
-template <class Tile, class T, class B>
+// A tile of a @ b, over the depths begin ... end - 1, which are whole packs. A lane computes its
+// rows and columns from row and column on, and calls put(i, j, sum) for the i-th and the j-th of
+// them; beyond the last of the matrix it repeats that.
+template <class Tile, class T, class B, class Put>
 __device__ void multiply_tile(const Rows<T>& a, const B& b, int columns, int row, int column,
-                              int begin, int end, T* part) {
+                              int begin, int end, const Put& put) {
   const T* left_at[Tile::rows];
   const T* right_at[Tile::columns];
 #pragma unroll
@@ -98,7 +99,7 @@ __device__ void multiply_tile(const Rows<T>& a, const B& b, int columns, int row
 #pragma unroll
   for (int i = 0; i < Tile::rows; ++i)
 #pragma unroll
-    for (int j = 0; j < Tile::columns; ++j) part[(i * Tile::columns + j) * sums_apart] = sums[i][j];
+    for (int j = 0; j < Tile::columns; ++j) put(i, j, sums[i][j]);
 }
 
 // parts = a @ b, of which each of the first `warps` warps computes its share.
@@ -118,7 +119,9 @@ __device__ void multiply(const Product& product, const Rows<T>& a, const B& b, i
     T* part =
         parts + split * product.split_size + tile * product.tile_size + right * lanes_down + down;
     List::with(product.kind, [&](auto of_lane) {
-      multiply_tile<decltype(of_lane)>(a, b, columns, row, column, begin, end, part);
+      multiply_tile<decltype(of_lane)>(
+          a, b, columns, row, column, begin, end,
+          [&](int i, int j, T sum) { part[(i * of_lane.columns + j) * sums_apart] = sum; });
     });
   }
 }
@@ -130,6 +133,53 @@ TORCHNN_FN int place_of_part(const Product& product, int row, int column) {
   const int j = column % tile_columns / lanes_across;
   return tile * product.tile_size + (i * product.lane_columns + j) * sums_apart +
          column % lanes_across * lanes_down + row % lanes_down;
+}
+
+// ---- the gradient of a weight: grad_z.T @ x ----
+
+// Adds up the products of a tile of units with packs of features over so many rows: units from
+// *grad on, features from *x on and, a second pack, from x[second] on.
+template <class Tile, class T>
+TORCHNN_FN void add_gradient(Pack<T> (&sums)[Tile::packs][Tile::units], const T* grad,
+                             int grad_stride, const T* x, int x_stride, int second, int rows) {
+#pragma unroll(Tile::units < pack<T> ? 8 : Tile::packs > 1 ? pack<T> : 2)
+  for (int row = 0; row < rows; ++row, grad += grad_stride, x += x_stride) {
+    Pack<T> left[(Tile::units + pack<T> - 1) / pack<T>];
+    if constexpr (Tile::units < pack<T>)
+#pragma unroll
+      for (int n = 0; n < Tile::units; ++n) left[0].values[n] = grad[n];
+    else
+#pragma unroll
+      for (int n = 0; n < Tile::units; n += pack<T>) left[n / pack<T>] = load_pack(grad + n);
+#pragma unroll
+    for (int p = 0; p < Tile::packs; ++p) {
+      const Pack<T> right = load_pack(x + p * second);
+#pragma unroll
+      for (int n = 0; n < Tile::units; ++n)
+#pragma unroll
+        for (int e = 0; e < pack<T>; ++e)
+          sums[p][n].values[e] += left[n / pack<T>].values[n % pack<T>] * right.values[e];
+    }
+  }
+}
+
+// Of a batch in several chunks, the gradient so far is put aside in the device's memory; with the
+// last chunk it is whole, and this true.
+template <int tile_units, class T>
+TORCHNN_FN bool add_aside(Pack<T> (&sums)[tile_units], int units, T* aside, int stride, int count,
+                          const Chunk& chunk) {
+  const bool aligned = is_aligned(aside, stride);
+#pragma unroll
+  for (int n = 0; n < tile_units; ++n) {
+    if (n >= units) break;
+    if (!chunk.is_first()) {
+      const Pack<T> before = load(aside + n * stride, count, aligned);
+#pragma unroll
+      for (int e = 0; e < pack<T>; ++e) sums[n].values[e] += before.values[e];
+    }
+    if (!chunk.is_last()) store(aside + n * stride, sums[n], count, aligned);
+  }
+  return chunk.is_last();
 }
 
 }  // namespace torchnn::cuda

@@ -10,80 +10,22 @@
 #include "../train.h"
 
 #include <limits>
-#include <vector>
 
 #include "../activation.h"
 #include "../loss.h"
 #include "copy.cuh"
-#include "lane.cuh"
-#include "launch.cuh"
-#include "plan.h"
 #include "products.cuh"
+#include "train.cuh"
 
 namespace torchnn::cuda {
 namespace {
-
-// All that the kernel is told.
-template <class T>
-struct Network {
-  Train<T> job;
-  Models models;
-  Plan plan;
-  TrainLayer<T> layers[most_layers];
-  const UpdateStep<T>* steps;  // (steps), of each model or of all
-  T* gradients;                // (gradient_size) of each model: where they are put aside
-  int64_t gradient_size;
-  Chunk before;        // the launch begins with the chunk after this one
-  int64_t end;         // and ends before this step
-  int64_t step_count;  // of all launches
-};
-
-// ---- a step of the update rule ----
-
-// For the first `count` of a pack of numbers, given their gradient. The values are aligned; what
-// the rule remembers of them begins at slots[...] + at.
-template <class Rule, class T>
-TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at, bool aligned,
-                           const Pack<T>& grad, int64_t count, const UpdateStep<T>& step) {
-  Pack<T> w = load_pack(values), kept[most_slots];
-#pragma unroll
-  for (int s = 0; s < Rule::slots; ++s) kept[s] = load(slots[s] + at, count, aligned);
-#pragma unroll
-  for (int i = 0; i < pack<T>; ++i) {
-    T own[most_slots] = {};
-#pragma unroll
-    for (int s = 0; s < Rule::slots; ++s) own[s] = kept[s].values[i];
-    T value = w.values[i] * step.decay;
-    Rule::apply(value, own, grad.values[i], step);
-    if (i < count) w.values[i] = value;
-#pragma unroll
-    for (int s = 0; s < Rule::slots; ++s) kept[s].values[i] = own[s];
-  }
-  *reinterpret_cast<Pack<T>*>(values) = w;
-#pragma unroll
-  for (int s = 0; s < Rule::slots; ++s) store(slots[s] + at, kept[s], count, aligned);
-}
-
-// For one number.
-template <class Rule, class T>
-TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T grad,
-                          const UpdateStep<T>& step) {
-  T own[most_slots] = {};
-#pragma unroll
-  for (int s = 0; s < Rule::slots; ++s) own[s] = slots[s][at];
-  T w = value * step.decay;
-  Rule::apply(w, own, grad, step);
-  value = w;
-#pragma unroll
-  for (int s = 0; s < Rule::slots; ++s) slots[s][at] = own[s];
-}
 
 // ---- what a block of threads does with a model ----
 
 template <class T>
 class Trainer {
  public:
-  __device__ Trainer(const Network<T>& net, int64_t model)
+  __device__ Trainer(const Network<T, Plan>& net, int64_t model)
       : net_(net), plan_(net.plan), model_(model), x_(net.job.x + model * net.models.x) {
     const int in_features = int(net.layers[0].in_features);
     copies_rows_ =
@@ -134,12 +76,6 @@ class Trainer {
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int warp() { return threadIdx.x / warp_size; }
 
-  __device__ Chunk chunk_after(const Chunk& chunk) const {
-    Chunk next = cuda::chunk_after(net_.job, chunk, plan_.rows);
-    if (next.step >= net_.end) next.rows = 0;
-    return next;
-  }
-
   // Who fetches the next chunk and adds up the loss of the one before: the last warp, while the
   // others multiply; or each warp some rows, if there is nothing to multiply.
   __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
@@ -150,7 +86,7 @@ class Trainer {
     if (server() == 0) {
       if (n > 0) report(chunk(n - 1), 1 - n % 2);
       __syncwarp();
-      if (lane() == 0) chunk(n + 3) = chunk_after(chunk(n + 2));
+      if (lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     }
     fetch(chunk(n + 1), 1 - n % 2);
     list_rows(chunk(n + 2), n % 2);
@@ -188,8 +124,8 @@ class Trainer {
       const_cast<LayerPlace&>(place_of(l)) = plan_.layers[l];
     if (threadIdx.x == 0) {
       begin_arrivals(arrivals());
-      chunk(0) = chunk_after(net_.before);
-      for (int n = 1; n < 3; ++n) chunk(n) = chunk_after(chunk(n - 1));
+      chunk(0) = net_.chunk_after(net_.before);
+      for (int n = 1; n < 3; ++n) chunk(n) = net_.chunk_after(chunk(n - 1));
     }
     for (int l = 0; l <= last(); ++l)
       each_parameter(l, [&](const T* user, int rows, int columns, int place, int stride) {
@@ -544,25 +480,7 @@ class Trainer {
     const T *grad = at(place.grad) + place.grad_place(first_unit), *x = input + first_feature;
     const int apart = place.tiles_across.divisor * pack<T>;
     const int second = first_feature + apart < in_features ? apart : 0;  // or the first once more
-    const int rows = int(chunk.rows);
-#pragma unroll(Tile::units < pack<T> ? 8 : Tile::packs > 1 ? pack<T> : 2)
-    for (int row = 0; row < rows; ++row, grad += place.grad_stride, x += place.in_stride) {
-      Pack<T> left[(Tile::units + pack<T> - 1) / pack<T>];
-      if constexpr (Tile::units < pack<T>)
-        left[0].values[0] = *grad;
-      else
-#pragma unroll
-        for (int n = 0; n < Tile::units; n += pack<T>) left[n / pack<T>] = load_pack(grad + n);
-#pragma unroll
-      for (int p = 0; p < Tile::packs; ++p) {
-        const Pack<T> right = load_pack(x + p * second);
-#pragma unroll
-        for (int n = 0; n < Tile::units; ++n)
-#pragma unroll
-          for (int e = 0; e < pack<T>; ++e)
-            sums[p][n].values[e] += left[n / pack<T>].values[n % pack<T>] * right.values[e];
-      }
-    }
+    add_gradient<Tile>(sums, grad, place.grad_stride, x, place.in_stride, second, int(chunk.rows));
 #pragma unroll
     for (int p = 0; p < Tile::packs; ++p) {
       const int feature = first_feature + p * apart, count = in_features - feature;
@@ -598,25 +516,6 @@ class Trainer {
     });
   }
 
-  // Of a batch in several chunks, the gradient so far is put aside in the device's memory; with the
-  // last chunk it is whole, and this true.
-  template <int tile_units>
-  __device__ static bool add_aside(Pack<T> (&sums)[tile_units], int units, T* aside, int stride,
-                                   int count, const Chunk& chunk) {
-    const bool aligned = is_aligned(aside, stride);
-#pragma unroll
-    for (int n = 0; n < tile_units; ++n) {
-      if (n >= units) break;
-      if (!chunk.is_first()) {
-        const Pack<T> before = load(aside + n * stride, count, aligned);
-#pragma unroll
-        for (int e = 0; e < pack<T>; ++e) sums[n].values[e] += before.values[e];
-      }
-      if (!chunk.is_last()) store(aside + n * stride, sums[n], count, aligned);
-    }
-    return chunk.is_last();
-  }
-
   // What the rule remembers of a layer's weights: beside them, or in the device's memory.
   __device__ T* weight_slot(int l, int s) const {
     const TrainLayer<T>& layer = net_.layers[l];
@@ -647,7 +546,7 @@ class Trainer {
     });
   }
 
-  const Network<T>& net_;
+  const Network<T, Plan>& net_;
   const Plan& plan_;
   const int64_t model_;
   const T* x_;        // the rows of this model
@@ -657,7 +556,7 @@ class Trainer {
 
 template <class T>
 __global__ void __launch_bounds__(train_threads, 1)
-    train_kernel(const __grid_constant__ Network<T> net) {
+    train_kernel(const __grid_constant__ Network<T, Plan> net) {
   for (int64_t model = blockIdx.x; model < net.models.count; model += gridDim.x) {
     Trainer<T>(net, model).train();
     __syncthreads();  // the next model takes the same memory
@@ -750,35 +649,6 @@ __global__ void __launch_bounds__(part_threads)
 
 // ---- launches ----
 
-// Ctrl-C waits for a launch to end, and so does a screen that the same GPU draws.
-#if !defined(TORCHNN_LAUNCH_MICROSECONDS)  // tests make do with few
-#define TORCHNN_LAUNCH_MICROSECONDS 50'000
-#endif
-
-// The steps that take about as long.
-template <class T>
-int64_t steps_a_launch(const Train<T>& job) {
-  std::vector<int64_t> widths{job.layers[0].in_features};
-  for (int64_t l = 0; l < job.layer_count; ++l) widths.push_back(job.layers[l].units);
-  const double step = block_microseconds(widths, std::min(job.batch_size, job.samples));
-  return std::max<int64_t>(1, int64_t(TORCHNN_LAUNCH_MICROSECONDS / step));
-}
-
-template <class T>
-int64_t gradient_size(const Train<T>& job) {
-  int64_t size = 0;
-  for (int64_t l = 0; l < job.layer_count; ++l)
-    size += job.layers[l].units * (job.layers[l].in_features + 1);
-  return size;
-}
-
-// The learning rates there are: a step's, for all models or for each.
-template <class T>
-int64_t rate_count(const Train<T>& job, const Models& models) {
-  return (models.learning_rates ? models.count : 1) *
-         step_count(job.samples, job.epoch_size, job.batch_size);
-}
-
 }  // namespace
 
 int64_t shared_limit() {
@@ -805,26 +675,8 @@ int64_t workspace_size(const Train<T>& job, const Models& models) {
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream) {
-  Network<T> net{};
-  net.job = job, net.models = models, net.plan = plan;
-  std::copy_n(job.layers, job.layer_count, net.layers);
-  net.job.layers = nullptr;  // that is the host's
-  for (int64_t l = 0; l < job.layer_count; ++l) {
-    net.plan.layers[l].activation = int(job.layers[l].activation);
-    net.plan.layers[l].biases = job.layers[l].bias ? int(job.layers[l].units) : 0;
-  }
-  net.gradients = workspace, net.gradient_size = gradient_size(job);
-  auto* const steps =
-      reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);
-  make_steps(job, models, steps, stream);
-  net.steps = steps;
-  net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
-  while (net.end < net.step_count) {
-    net.end = std::min(net.step_count, net.end + steps_a_launch(job));
-    launch("train", train_kernel<T>, models.count, train_threads, size_t(plan.bytes), stream, net);
-    for (Chunk next; (next = chunk_after(job, net.before, job.batch_size)).step < net.end;)
-      net.before = next;
-  }
+  launch_steps("train", train_kernel<T>, network_of(job, models, plan, workspace, stream),
+               train_threads, stream);
 }
 
 int64_t loss_parts(int64_t outputs) {

@@ -1,5 +1,6 @@
-// Trains small networks in the kernels of csrc/cuda/train.cu and compares all that is left with a
-// plain loop in double, and with the engine for the CPU if that is linked (TORCHNN_CPU_ENGINE).
+// Trains small networks in the kernels of csrc/cuda/train.cu and train_warp.cu, and compares all
+// that is left with a plain loop in double, and with the engine for the CPU if that is linked
+// (TORCHNN_CPU_ENGINE).
 // Each array ends where its allocation ends, so that a step too far is seen.
 // tests/test_simt.py runs it on the CPU, under AddressSanitizer and ThreadSanitizer;
 // benchmarks/gpu/run.sh on a GPU, under compute-sanitizer. With the argument "few" it runs the few
@@ -16,6 +17,7 @@
 #define TORCHNN_TRAIN_THREADS 64
 #endif
 #include "../../csrc/cuda/train.cu"
+#include "../../csrc/cuda/train_warp.cu"
 
 namespace torchnn {
 namespace {
@@ -63,6 +65,7 @@ struct Array {
     copy(device.get(), host.data());
     return *this;
   }
+  void send() { copy(device.get(), host.data()); }
   void fetch() {
     expect_success(cudaDeviceSynchronize());
     copy(host.data(), device.get());
@@ -339,16 +342,22 @@ void check(const Case& c) {
   int64_t slots = 0;
   Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
   const cuda::Shape shape{c.widths, slots, sizeof(T)};
-  const int64_t whole = cuda::lay_out(shape, std::max<int64_t>(c.batch_size, 4), true).bytes;
-  const int64_t limit = std::min<int64_t>(int64_t(c.memory * double(whole)), cuda::shared_limit());
-  const cuda::Plan plan = cuda::make_plan(shape, c.batch_size, limit);
-  expect(plan.rows > 0, "the network fits");
   Array<T> workspace(cuda::workspace_size(job, models));
-  cuda::train(job, models, plan, workspace.data(), nullptr);
-  for (auto* array : {&losses, &kept}) array->fetch();
-  for (auto* arrays :
-       {&weights, &biases, &weight_slots[0], &weight_slots[1], &bias_slots[0], &bias_slots[1]})
-    for (auto& array : *arrays) array.fetch();
+  const std::vector<std::vector<Array<T>>*> parameters{
+      &weights, &biases, &weight_slots[0], &weight_slots[1], &bias_slots[0], &bias_slots[1]};
+  // The same memory of the device, and the numbers that are in it now.
+  std::vector<std::vector<Array<T>>> untrained{{losses, kept}};
+  for (auto* arrays : parameters) untrained.push_back(*arrays);
+
+  // Trains all models from the start.
+  auto train = [&](auto launch) {
+    for (auto& arrays : untrained)
+      for (auto& array : arrays) array.send();
+    launch();
+    for (auto* array : {&losses, &kept}) array->fetch();
+    for (auto* arrays : parameters)
+      for (auto& array : *arrays) array.fetch();
+  };
   auto expect_same = [&](int64_t model, const Exact& ours, const Exact& exact) {
     expect_close<T>(c, "losses", exact.losses, losses.exact(model * steps, steps));
     if (c.predictions)
@@ -363,12 +372,57 @@ void check(const Case& c) {
       }
     }
   };
-  for (int64_t model = 0; model < m; ++model) {
-    expect_same(model, exact_of(model), all[model]);
+  auto expect_all_same = [&] {
+    for (int64_t model = 0; model < m; ++model) {
+      expect_same(model, exact_of(model), all[model]);
 #if defined(TORCHNN_CPU_ENGINE)
-    expect_same(model, exact_of(model), on_cpu[model]);
+      expect_same(model, exact_of(model), on_cpu[model]);
 #endif
-  }
+    }
+  };
+
+  const int64_t whole = cuda::lay_out(shape, std::max<int64_t>(c.batch_size, 4), true).bytes;
+  const int64_t limit = std::min<int64_t>(int64_t(c.memory * double(whole)), cuda::shared_limit());
+  const cuda::Plan plan = cuda::make_plan(shape, c.batch_size, limit);
+  expect(plan.rows > 0, "the network fits");
+  train([&] { cuda::train(job, models, plan, workspace.data(), nullptr); });
+  expect_all_same();
+
+  const cuda::WarpPlan by_warps = cuda::make_warp_plan(
+      shape, c.batch_size, cuda::fewest_warps * (cuda::shared_limit() + cuda::bytes_of_a_block));
+  expect(by_warps.rows > 0, "the network fits a warp");
+  train([&] { cuda::train_by_warps(job, models, by_warps, workspace.data(), nullptr); });
+  expect_all_same();
+
+  // One after the other, bit for bit.
+  const std::vector<T> losses_together = losses.host, kept_together = kept.host;
+  std::vector<Array<T>> left;
+  for (auto* arrays : parameters) left.insert(left.end(), arrays->begin(), arrays->end());
+  train([&] {
+    for (int64_t model = 0; model < m; ++model) {
+      const int64_t set = c.own_data ? model : 0;
+      std::vector<TrainLayer<T>> own_network = network;
+      for (TrainLayer<T>& layer : own_network) {
+        const int64_t size = model * layer.units * layer.in_features, biases = model * layer.units;
+        layer.weight += size, layer.bias += layer.bias ? biases : 0;
+        for (int s = 0; s < most_slots; ++s)
+          layer.weight_slots[s] += size, layer.bias_slots[s] += biases;
+      }
+      Train<T> own = job;
+      own.layers = own_network.data();
+      own.x += set * models.x, own.y += set * models.y;
+      if (own.sample_weight) own.sample_weight += set * models.sample_weight;
+      if (own.order) own.order += set * models.order;
+      own.learning_rates += set * models.learning_rates, own.losses += model * steps;
+      if (own.predictions) own.predictions += model * samples * outputs;
+      cuda::train_by_warps(own, {.count = 1, .rows = c.rows}, by_warps, workspace.data(), nullptr);
+    }
+  });
+  bool same = losses_together == losses.host && kept_together == kept.host;
+  size_t next = 0;
+  for (auto* arrays : parameters)
+    for (auto& array : *arrays) same = same && array.host == left[next++].host;
+  expect(same, "a model among others has the bits of one alone");
 }
 
 // Three layers, a chunk and a short one a batch, several batches, epochs and launches, more models
@@ -386,8 +440,9 @@ Case everything(double memory) {
           .memory = memory};
 }
 
-// Two layers that all warps share, one that goes row by row, and rows that are copied whole.
-Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5}; }
+// Two layers that all warps share, one that goes row by row, and rows that are copied whole. Without
+// biases, whose sums would keep the lanes of a warp together.
+Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false}; }
 
 template <class T>
 void check_all() {
@@ -443,11 +498,18 @@ void check_a_row_that_is_not_there() {
     job.y = y.data(), job.order = order.data(), job.losses = losses.data();
     job.epoch_size = 4, job.learning_rates = rates.data();
     const cuda::Models models{.count = 1, .rows = 3};
-    const cuda::Plan plan = cuda::make_plan({{4, 1}, 0, sizeof(float)}, 2, 1 << 16);
+    const cuda::Shape shape{{4, 1}, 0, sizeof(float)};
     Array<float> workspace(cuda::workspace_size(job, models));
-    cuda::train(job, models, plan, workspace.data(), nullptr);
-    losses.fetch();
-    expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
+    auto expect_nan = [&] {
+      losses.fetch();
+      expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
+    };
+    cuda::train(job, models, cuda::make_plan(shape, 2, 1 << 16), workspace.data(), nullptr);
+    expect_nan();
+    weight.fill(1), bias.fill(1);
+    cuda::train_by_warps(job, models, cuda::make_warp_plan(shape, 2, 1 << 16), workspace.data(),
+                         nullptr);
+    expect_nan();
   }
 }
 
@@ -531,6 +593,16 @@ void check_plans() {
   for (int64_t limit = 1 << 12; limit <= hopper; limit += 1 << 12)
     expect(plan({100, 30, 1}, limit, 200).bytes <= limit || !plan({100, 30, 1}, limit, 200).rows,
            "a plan keeps to its limit");
+
+  auto warps = [](std::vector<int64_t> widths, int64_t limit, int64_t slots = 0) {
+    const cuda::WarpPlan one = cuda::make_warp_plan({widths, slots, sizeof(float)}, 32, limit);
+    return one.rows ? limit / (one.bytes + cuda::bytes_of_a_block) : 0;
+  };
+  expect(warps({8, 16, 1}, hopper) >= 16, "tiny models fill the registers of a multiprocessor");
+  expect(warps({64, 25, 25, 1}, hopper, 2) >= 4, "64-25-25-1 has a warp, with Adam too");
+  expect(warps({400, 25, 25, 1}, hopper) == 0, "the notes' network has a block");
+  expect(warps({int64_t(1) << 40, 1 << 20}, hopper) == 0, "no width overflows in a warp");
+  expect(warps(std::vector<int64_t>(66, 1), hopper) == 0, "65 layers are too many for a warp");
 }
 
 }  // namespace

@@ -176,7 +176,11 @@ using cudaStream_t = struct CUstream_st*;
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
 enum cudaMemcpyKind { cudaMemcpyDefault };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncAttributePreferredSharedMemoryCarveout
+};
+enum cudaSharedCarveout { cudaSharedmemCarveoutMaxShared = 100 };
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
@@ -214,7 +218,8 @@ size_t& allowed_shared(Kernel kernel) {
 }
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int bytes) {
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute attribute, int bytes) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (bytes > simt::most_shared) return cudaErrorInvalidConfiguration;
   allowed_shared(kernel) = bytes;
   return cudaSuccess;

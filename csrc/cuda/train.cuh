@@ -1,0 +1,144 @@
+// What the kernels that train whole networks have in common: what they are told, a step of the
+// update rule, and how their launches follow each other.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../train.h"
+#include "lane.cuh"
+#include "launch.cuh"
+#include "plan.h"
+#include "products.cuh"
+
+namespace torchnn::cuda {
+
+// All that a kernel is told.
+template <class T, class Plan>
+struct Network {
+  Train<T> job;
+  Models models;
+  Plan plan;
+  TrainLayer<T> layers[most_layers];
+  const UpdateStep<T>* steps;  // (steps), of each model or of all
+  T* gradients;                // (gradient_size) of each model: where they are put aside
+  int64_t gradient_size;
+  Chunk before;        // the launch begins with the chunk after this one
+  int64_t end;         // and ends before this step
+  int64_t step_count;  // of all launches
+
+  // The chunk of the launch after that one; behind the last there are no rows.
+  __device__ Chunk chunk_after(const Chunk& chunk) const {
+    Chunk next = cuda::chunk_after(job, chunk, plan.rows);
+    if (next.step >= end) next.rows = 0;
+    return next;
+  }
+};
+
+// ---- a step of the update rule ----
+
+// For the first `count` of a pack of numbers, given their gradient. The values are aligned; what
+// the rule remembers of them begins at slots[...] + at.
+template <class Rule, class T>
+TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at, bool aligned,
+                           const Pack<T>& grad, int64_t count, const UpdateStep<T>& step) {
+  Pack<T> w = load_pack(values), kept[most_slots];
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) kept[s] = load(slots[s] + at, count, aligned);
+#pragma unroll
+  for (int i = 0; i < pack<T>; ++i) {
+    T own[most_slots] = {};
+#pragma unroll
+    for (int s = 0; s < Rule::slots; ++s) own[s] = kept[s].values[i];
+    T value = w.values[i] * step.decay;
+    Rule::apply(value, own, grad.values[i], step);
+    if (i < count) w.values[i] = value;
+#pragma unroll
+    for (int s = 0; s < Rule::slots; ++s) kept[s].values[i] = own[s];
+  }
+  *reinterpret_cast<Pack<T>*>(values) = w;
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) store(slots[s] + at, kept[s], count, aligned);
+}
+
+// For one number.
+template <class Rule, class T>
+TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T grad,
+                          const UpdateStep<T>& step) {
+  T own[most_slots] = {};
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) own[s] = slots[s][at];
+  T w = value * step.decay;
+  Rule::apply(w, own, grad, step);
+  value = w;
+#pragma unroll
+  for (int s = 0; s < Rule::slots; ++s) slots[s][at] = own[s];
+}
+
+// ---- launches ----
+
+// Ctrl-C waits for a launch to end, and so does a screen that the same GPU draws.
+#if !defined(TORCHNN_LAUNCH_MICROSECONDS)  // tests make do with few
+#define TORCHNN_LAUNCH_MICROSECONDS 50'000
+#endif
+
+// The steps that take about as long.
+template <class T, class Plan>
+int64_t steps_a_launch(const Network<T, Plan>& net) {
+  const Train<T>& job = net.job;
+  std::vector<int64_t> widths{net.layers[0].in_features};
+  for (int64_t l = 0; l < job.layer_count; ++l) widths.push_back(net.layers[l].units);
+  const double step = block_microseconds(widths, std::min(job.batch_size, job.samples));
+  return std::max<int64_t>(1, int64_t(TORCHNN_LAUNCH_MICROSECONDS / step));
+}
+
+template <class T>
+int64_t gradient_size(const Train<T>& job) {
+  int64_t size = 0;
+  for (int64_t l = 0; l < job.layer_count; ++l)
+    size += job.layers[l].units * (job.layers[l].in_features + 1);
+  return size;
+}
+
+// The learning rates there are: a step's, for all models or for each.
+template <class T>
+int64_t rate_count(const Train<T>& job, const Models& models) {
+  return (models.learning_rates ? models.count : 1) *
+         step_count(job.samples, job.epoch_size, job.batch_size);
+}
+
+// What a kernel is told of a job. The workspace has the gradients, and behind them the steps.
+template <class T, class Plan>
+Network<T, Plan> network_of(const Train<T>& job, const Models& models, const Plan& plan,
+                            T* workspace, Stream stream) {
+  Network<T, Plan> net{};
+  net.job = job, net.models = models, net.plan = plan;
+  std::copy_n(job.layers, job.layer_count, net.layers);
+  net.job.layers = nullptr;  // that is the host's
+  for (int64_t l = 0; l < job.layer_count; ++l) {
+    net.plan.layers[l].activation = int(job.layers[l].activation);
+    net.plan.layers[l].biases = job.layers[l].bias ? int(job.layers[l].units) : 0;
+  }
+  net.gradients = workspace, net.gradient_size = gradient_size(job);
+  auto* const steps =
+      reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);
+  make_steps(job, models, steps, stream);
+  net.steps = steps;
+  net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
+  return net;
+}
+
+// All steps of all models, each of which a block of so many threads trains.
+template <class T, class Plan>
+void launch_steps(const char* name, void (*kernel)(Network<T, Plan>), Network<T, Plan> net,
+                  int threads, Stream stream) {
+  const int64_t steps = steps_a_launch(net);
+  while (net.end < net.step_count) {
+    net.end = std::min(net.step_count, net.end + steps);
+    launch(name, kernel, net.models.count, threads, size_t(net.plan.bytes), stream, net);
+    for (Chunk next; (next = chunk_after(net.job, net.before, net.job.batch_size)).step < net.end;)
+      net.before = next;
+  }
+}
+
+}  // namespace torchnn::cuda
