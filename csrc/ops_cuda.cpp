@@ -340,10 +340,12 @@ cuda::WarpPlan warp_plan_of(const cuda::Shape& shape, int64_t batch_size, bool m
 }
 
 // How to train networks in blocks of threads; no rows at once if one does not fit there, or if it
-// is a single one with batches that are better off without.
-cuda::Plan plan_of(const cuda::Shape& shape, int64_t batch_size, bool many) {
-  if (!many && batch_size > cuda::most_rows_in_a_block(shape.widths)) return {};
-  return cuda::make_plan(shape, batch_size, cuda::shared_limit());
+// is a single one that is better off layer by layer. Many have a block each, so that the bits of a
+// model do not depend on how many there are.
+cuda::Plan plan_of(cuda::Shape shape, int64_t batch_size, bool many) {
+  if (many) return cuda::make_plan(shape, batch_size, cuda::shared_limit());
+  shape.blocks = cuda::most_blocks();
+  return cuda::choose_plan(shape, batch_size, cuda::shared_limit());
 }
 
 std::tuple<Tensor, Tensor> train_(
@@ -399,7 +401,7 @@ std::tuple<Tensor, Tensor> train_(
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
     };
     if (by_warps.rows || plan.rows) {
-      const Tensor workspace = new_tensor<1>(x, {cuda::workspace_size(job, grid)});
+      const Tensor workspace = new_tensor<1>(x, {cuda::workspace_size(job, grid, plan.blocks)});
       T* const memory = mutable_data<T>(workspace);
       if (by_warps.rows)
         cuda::train_by_warps(job, grid, by_warps, memory, device.stream);
@@ -413,18 +415,21 @@ std::tuple<Tensor, Tensor> train_(
   return {losses, predictions};
 }
 
-// How many rows of a batch go through a network at once in that much shared memory, 0 if it trains
-// layer by layer; the bytes that this takes, or would take at the least; and the most rows of a
-// batch that one block of threads is given.
-std::tuple<int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths,
-                                                int64_t element_size, int64_t batch_size,
-                                                int64_t shared_bytes) {
+// How train_ trains a single network where a block has that much shared memory, and so many blocks
+// may work together: the rows of a batch that go through it at once, 0 if it trains layer by layer;
+// the bytes that each block takes, or would take at the least; the most rows of a batch that do not
+// go layer by layer; and the blocks.
+std::tuple<int64_t, int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths,
+                                                         int64_t element_size, int64_t batch_size,
+                                                         int64_t shared_bytes, int64_t blocks) {
   STD_TORCH_CHECK(widths.size() > 1 && *std::min_element(widths.begin(), widths.end()) > 0 &&
                       (element_size == 4 || element_size == 8) && batch_size > 0,
                   "there must be two positive widths or more, of 4 or 8 bytes, and a batch");
-  const cuda::Plan plan = cuda::make_plan({widths, 0, element_size}, batch_size, shared_bytes);
-  const int64_t most_rows = cuda::most_rows_in_a_block(widths);
-  return {batch_size > most_rows ? 0 : plan.rows, plan.bytes, most_rows};
+  STD_TORCH_CHECK(blocks >= 1 && blocks <= cuda::cluster_blocks, "there must be 1 to ",
+                  cuda::cluster_blocks, " blocks");
+  const cuda::Shape shape{widths, 0, element_size, blocks};
+  const cuda::Plan plan = cuda::choose_plan(shape, batch_size, shared_bytes);
+  return {plan.rows, plan.bytes, cuda::most_batch_rows(shape, shared_bytes), plan.blocks};
 }
 
 }  // namespace
@@ -432,8 +437,8 @@ std::tuple<int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widt
 
 STABLE_TORCH_LIBRARY_FRAGMENT(torchnn, m) {
   m.def(
-      "cuda_plan(int[] widths, int element_size, int batch_size, int shared_bytes) -> "
-      "(int rows, int bytes, int most_rows)");
+      "cuda_plan(int[] widths, int element_size, int batch_size, int shared_bytes, int blocks) -> "
+      "(int rows, int bytes, int most_rows, int blocks)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {

@@ -86,8 +86,10 @@ struct Models {
   int64_t x = 0, y = 0, sample_weight = 0, order = 0, learning_rates = 0;
 };
 
-// The memory that a block of threads may have on the current device, in bytes.
+// Of the current device: the memory that a block of threads may have, in bytes, and how many of
+// them may train a model together.
 int64_t shared_limit();
+int64_t most_blocks();
 
 // What follows is given jobs whose pointers, all but layers, are the device's; steps_done, parallel
 // and threads are not looked at. Nothing waits for the device, or reads what is there: a CUDA graph
@@ -97,11 +99,11 @@ int64_t shared_limit();
 template <class T>
 void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream);
 
-// Elements of device memory that train needs beside its arguments.
+// Elements of device memory that training needs beside its arguments, with so many blocks a model.
 template <class T>
-int64_t workspace_size(const Train<T>& job, const Models& models);
+int64_t workspace_size(const Train<T>& job, const Models& models, int64_t blocks = 1);
 
-// Takes as many steps as the CPU's train, each model in one block of threads.
+// Takes as many steps as the CPU's train, each model in one block of threads or a few.
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream);

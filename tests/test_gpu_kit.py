@@ -39,7 +39,7 @@ def test_every_phase_runs_dry_or_says_that_it_needs_a_gpu(dry):
     folder, done = dry
     assert done.returncode == 0, done.stdout + done.stderr
     verdicts = {row["phase"]: row["verdict"] for row in rows_of(folder, "summary")["phases"]}
-    assert set(verdicts) == NEEDS_A_GPU | {"load", "smoke", "training", "rivals", "dense"}
+    assert set(verdicts) == NEEDS_A_GPU | {"load", "smoke", "training", "fit", "rivals", "dense"}
     for phase, verdict in verdicts.items():
         assert verdict == ("needs a GPU" if phase in NEEDS_A_GPU else "passed"), phase
 
@@ -93,11 +93,8 @@ def test_single_layers_have_their_rows(dry):
     assert all(row["ratio"] > 0 for row in rows)
 
 
-def test_fit_is_timed_beside_the_engine_and_the_host(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu.fit", "--cpu", "--folder", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = rows_of(tmp_path, "fit-cuda")
+def test_fit_is_timed_beside_the_engine_and_the_host(dry):
+    rows = rows_of(dry[0], "fit-cuda")
     assert [(row["epochs"], row["verbose"]) for row in rows if "epochs" in row] == [(3, 0), (3, 1)]
     assert [row["replayed"] for row in rows if "replayed" in row] == [False, True]
     assert all(row.get("us_a_step") or row["host_us_a_call"] > 0 for row in rows)

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
-KERNELS = {"dense": "dense", "train": "train", "train_warp": "train"}  # csrc/cuda/NAME.cu, and who runs it
+# csrc/cuda/NAME.cu, and the program that runs it
+KERNELS = {"dense": "dense", "train": "train", "train_warp": "train"}
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
@@ -20,7 +21,7 @@ FLAGS = (
 # Networks are also compared with the engine for the CPU, if it was built here.
 CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").glob("*.o"))
 LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if CPU_ENGINE else []}
-BARRIER = re.compile(r"__sync(?:threads|warp)\(\)")
+BARRIER = re.compile(r"__sync(?:threads|warp)\(\)|sync_cluster\(\)")
 BARRIERS = [
     (name, line)
     for name in KERNELS

@@ -28,8 +28,8 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @built
 def test_a_small_network_trains_in_one_launch_unless_its_batches_are_large():
     widths = [400, 25, 25, 1]
-    rows, size, most_rows = ops.cuda_plan(widths, torch.float32, 32, HOPPER)
-    assert rows == 32
+    rows, size, most_rows, blocks = ops.cuda_plan(widths, torch.float32, 32, HOPPER)
+    assert (rows, blocks) == (32, 1)
     assert 32 < most_rows < 1000
     # two chunks of 32 rows of x, 404 apart, and the first weight of 25 such rows, at the least
     assert 4 * (2 * 32 * 404 + 25 * 404) < size <= HOPPER
@@ -43,8 +43,8 @@ def test_a_small_network_trains_in_one_launch_unless_its_batches_are_large():
 
 @built
 def test_a_network_that_does_not_fit_trains_layer_by_layer_and_says_why():
-    rows, size, _ = ops.cuda_plan((784, 512, 512, 1), torch.float32, 1, HOPPER)
-    assert rows == 0
+    rows, size, most_rows, _ = ops.cuda_plan((784, 512, 512, 1), torch.float32, 1, HOPPER)
+    assert (rows, most_rows) == (0, 0)
     assert size > 4 * (784 * 512 + 512 * 512)
     text = describe_on_cuda([784, 512, 512, 1], torch.float32, HOPPER)
     assert text.startswith("fused (layer by layer in CUDA graphs, since one launch of many steps ")
@@ -56,10 +56,30 @@ def test_a_network_that_does_not_fit_trains_layer_by_layer_and_says_why():
 def test_less_shared_memory_takes_fewer_rows_at_once():
     limits = [k << 10 for k in (227, 163, 99)]
     plans = [ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, limit) for limit in limits]
-    rows = [rows for rows, _, _ in plans]
+    rows = [plan.rows for plan in plans]
     assert rows == sorted(rows, reverse=True)
     assert rows[0] > rows[-1] > 0
-    assert all(size <= limit for (_, size, _), limit in zip(plans, limits, strict=True))
+    assert all(plan.size <= limit for plan, limit in zip(plans, limits, strict=True))
+
+
+@built
+def test_several_blocks_take_a_network_together_that_has_a_wide_first_layer():
+    alone, together = (
+        ops.cuda_plan((400, 25, 25, 1), torch.float32, 32, HOPPER, blocks) for blocks in (1, 8)
+    )
+    assert (alone.blocks, together.blocks) == (1, 8)
+    assert together.size < alone.size / 2
+    assert together.most_rows > alone.most_rows
+    assert ops.cuda_plan((8, 16, 1), torch.float32, 32, HOPPER, 8).blocks == 1
+    wide = (784, 64, 64, 1)  # too large for one
+    assert ops.cuda_plan(wide, torch.float32, 64, HOPPER).rows == 0
+    assert ops.cuda_plan(wide, torch.float32, 64, HOPPER, 8).rows > 0
+    text = describe_on_cuda([400, 25, 25, 1], torch.float32, HOPPER, 8)
+    assert text == (
+        "fused (many steps in one launch on 8 multiprocessors: with batch_size=32 the network "
+        f"takes {together.size / 1024:,.0f} of 227 KB of shared memory each; layer by layer in "
+        f"CUDA graphs above batch_size={together.most_rows})"
+    )
 
 
 @built
@@ -67,6 +87,9 @@ def test_a_plan_of_nothing_is_refused():
     for widths in ((4,), (4, 0)):
         with pytest.raises(RuntimeError, match="two positive widths"):
             ops.cuda_plan(widths, torch.float32, 32, HOPPER)
+    for blocks in (0, 9):
+        with pytest.raises(RuntimeError, match="1 to 8 blocks"):
+            ops.cuda_plan((4, 1), torch.float32, 32, HOPPER, blocks)
 
 
 def test_the_devices_of_the_kernels():

@@ -205,26 +205,31 @@ def describe(network: Plan) -> str:
     if layers[0].weight.device.type != "cuda" or not all(map(is_built, layers)):
         return FusedEngine.description
     weights = network.weights
-    properties: Any = torch.cuda.get_device_properties(weights[0].device)
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    return describe_on_cuda(widths, weights[0].dtype, properties.shared_memory_per_block_optin)
+    return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device))
 
 
-def describe_on_cuda(widths: list[int], dtype: torch.dtype, shared_bytes: int) -> str:
-    """The same for a network on CUDA, given the memory that a block of threads may share."""
-    rows, size, most_rows = ops.cuda_plan(widths, dtype, 1, shared_bytes)
+def describe_on_cuda(
+    widths: list[int], dtype: torch.dtype, shared_bytes: int, blocks: int = 1
+) -> str:
+    """The same for a network on CUDA, given the memory that a block of threads may share, and how
+    many of them may work together."""
+    plan = ops.cuda_plan(widths, dtype, 1, shared_bytes, blocks)
     of = f"of {shared_bytes / 1024:,.0f} KB of shared memory"
-    if not rows:
-        wanted = f"{size / 1024:,.0f}" if size else "far more"
+    if not plan.rows:
+        wanted = f"{plan.size / 1024:,.0f}" if plan.size else "far more"
         return (
             f"fused (layer by layer in CUDA graphs, since one launch of many steps would take "
             f"{wanted} {of})"
         )
-    batch_size = min(32, most_rows)
-    _, size, _ = ops.cuda_plan(widths, dtype, batch_size, shared_bytes)
+    batch_size, most_rows = min(32, plan.most_rows), plan.most_rows
+    plan = ops.cuda_plan(widths, dtype, batch_size, shared_bytes, blocks)
+    on = f" on {plan.blocks} multiprocessors" if plan.blocks > 1 else ""
+    each = " each" if plan.blocks > 1 else ""
     return (
-        f"fused (many steps in one launch: with batch_size={batch_size} the network takes "
-        f"{size / 1024:,.0f} {of}; layer by layer in CUDA graphs above batch_size={most_rows})"
+        f"fused (many steps in one launch{on}: with batch_size={batch_size} the network takes "
+        f"{plan.size / 1024:,.0f} {of}{each}; layer by layer in CUDA graphs above "
+        f"batch_size={most_rows})"
     )
 
 

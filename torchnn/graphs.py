@@ -123,10 +123,8 @@ class Trainer:
 def _trains_by_layers(
     widths: tuple[int, ...], dtype: torch.dtype, batch_size: int, device: torch.device
 ) -> bool:
-    """Whether a device has too little shared memory for a network."""
-    properties: Any = torch.cuda.get_device_properties(device)
-    rows, *_ = ops.cuda_plan(widths, dtype, batch_size, properties.shared_memory_per_block_optin)
-    return not rows
+    """Whether a device has too little shared memory for a network, or one that is better used."""
+    return not ops.cuda_plan(widths, dtype, batch_size, *ops.cuda_limits(device)).rows
 
 
 class _Graph:

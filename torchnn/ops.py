@@ -13,7 +13,7 @@ takes one of four routes, because no single one is both quick and right everywhe
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, is_autocast_enabled, is_grad_enabled
@@ -72,24 +72,45 @@ def trains_on(device: torch.device) -> bool:
     return device.type == "cpu" or (device.type == "cuda" and _HAS_CUDA)
 
 
+class CudaPlan(NamedTuple):
+    """How train_ on CUDA fits a network into the memory that blocks of threads share.
+
+    Attributes:
+        rows: Of a batch, that go through at once; 0 if the network trains layer by layer.
+        size: The bytes that each block takes, or would take at the least; 0 for more layers, or
+            wider ones, than are ever counted.
+        most_rows: The largest batch for which the network does not train layer by layer.
+        blocks: How many train the network together.
+    """
+
+    rows: int
+    size: int
+    most_rows: int
+    blocks: int
+
+
 def cuda_plan(
-    widths: Sequence[int], dtype: torch.dtype, batch_size: int, shared_bytes: int
-) -> tuple[int, int, int]:
-    """Returns how train_ on CUDA fits a network into the memory that a block of threads shares.
+    widths: Sequence[int], dtype: torch.dtype, batch_size: int, shared_bytes: int, blocks: int = 1
+) -> CudaPlan:
+    """Returns how train_ on CUDA trains a network by itself.
 
     Args:
         widths: The number of features, then the units of each layer.
         dtype: float32 or float64.
         batch_size: Rows a step.
         shared_bytes: The most memory that a block may have.
-
-    Returns:
-        Rows of a batch that go through at once, or 0 if the network trains layer by layer; the
-        bytes that it takes, or would take at the least, 0 for more layers, or wider ones, than are
-        ever counted; and the most rows of a batch that it is not better to train layer by layer
-        for.
+        blocks: How many blocks may work together, 1 to 8.
     """
-    return torch.ops.torchnn.cuda_plan(list(widths), dtype.itemsize, batch_size, shared_bytes)
+    found = torch.ops.torchnn.cuda_plan(
+        list(widths), dtype.itemsize, batch_size, shared_bytes, blocks
+    )
+    return CudaPlan(*found)
+
+
+def cuda_limits(device: torch.device) -> tuple[int, int]:
+    """Returns the most memory that a block may have on a GPU, and how many may work together."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return properties.shared_memory_per_block_optin, 8 if properties.major >= 9 else 1
 
 
 def cpu_capability() -> str:

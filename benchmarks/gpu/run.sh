@@ -9,28 +9,26 @@
 #   summary.json        machine, verdict and seconds of each phase, errors against float64, probe
 #   training-cuda.json  our own times        rivals-cuda.json  JAX, torch.func, CUDA graphs, eager
 #   counters-cuda.json  digest of ncu.csv    dense-cuda.json   single layers
-#   tests.txt           check programs, pytest, compute-sanitizer
-#   log.txt             what all the others said
-#   BUDGET=420               seconds for everything; 110 give correctness and the key numbers
+#   fit-cuda.json       fit, and calls       log.txt           what all of it said
+#   BUDGET=480               seconds for everything; 110 give correctness and the key numbers
 #   PYTHON=/path/to/python   the Python to use, instead of python3
 #   OUT=/path/to/folder      instead of build/gpu/out
 #   DRY=1                    without a GPU: what the CPU can run, on tiny networks, in seconds
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
-PYTHON=${PYTHON:-python3} OUT=${OUT:-build/gpu/out} BUDGET=${BUDGET:-420}
+PYTHON=${PYTHON:-python3} OUT=${OUT:-build/gpu/out} BUDGET=${BUDGET:-480}
 PARTS=$(mktemp -d)  # what goes into the summary, and what is only needed here
 trap 'rm -rf "$PARTS"' EXIT
 mkdir -p "$OUT"
 COMMIT=${COMMIT:-$(cat build/gpu/commit 2> /dev/null)}
 export PYTHON OUT PARTS COMMIT PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
 export TF_CPP_MIN_LOG_LEVEL=3 PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
-cpu=() log=$OUT/log.txt tests=$OUT/tests.txt failed=0
+cpu=() log=$OUT/log.txt failed=0
 if [[ ${DRY:-} ]]; then
   cpu=(--cpu)
   export JAX_PLATFORMS=cpu OMP_NUM_THREADS=1  # so little work that more threads only cost
 fi
 : > "$log"
-: > "$tests"
 
 # note NAME VERDICT SECONDS: keeps a verdict and brings the summary up to date.
 note() {
@@ -40,21 +38,21 @@ note() {
   "$PYTHON" -m benchmarks.gpu.summary
 }
 
-# phase NAME LIMIT FILE COMMAND...: runs it, into FILE, its end also in sight. @ in the command is
+# phase NAME LIMIT COMMAND...: runs it, into the log, its end also in sight. @ in the command is
 # three quarters of its limit: after these it is to begin nothing more.
 phase() {
-  local name=$1 limit=$2 file=$3 start=$SECONDS left=$((BUDGET - SECONDS)) code verdict
-  shift 3
+  local name=$1 limit=$2 start=$SECONDS left=$((BUDGET - SECONDS)) code verdict
+  shift 2
   if ((left < limit / 3)); then
     note "$name" "no time" 0
     return
   fi
   ((limit > left)) && limit=$left
-  echo "== $name, at $start s, limit $limit s" >> "$file"
+  echo "== $name, at $start s, limit $limit s" >> "$log"
   timeout --signal=INT --kill-after=5 "$limit" "${@/#@/$((limit * 3 / 4))}" \
     > "$PARTS/said" 2>&1
   code=$?
-  cat "$PARTS/said" >> "$file"
+  cat "$PARTS/said" >> "$log"
   tail -n "${TAIL:-6}" "$PARTS/said"
   case $code in
     0) verdict=passed ;;
@@ -67,11 +65,11 @@ phase() {
 # on_gpu ...: a phase that the CPU cannot run.
 on_gpu() { if ((${#cpu[@]})); then note "$1" "needs a GPU" 0; else phase "$@"; fi; }
 
-# module NAME ARGUMENT...: a module of the kit, after the name of its phase, limit and file.
+# module NAME ARGUMENT...: a module of the kit, after the name of its phase and its limit.
 module() {
-  local name=$1 limit=$2 file=$3 what=$4
-  shift 4
-  phase "$name" "$limit" "$file" "$PYTHON" -m "benchmarks.gpu.$what" "$@" --seconds @ "${cpu[@]}"
+  local name=$1 limit=$2 what=$3
+  shift 3
+  phase "$name" "$limit" "$PYTHON" -m "benchmarks.gpu.$what" "$@" --seconds @ "${cpu[@]}"
 }
 
 profile() {
@@ -90,7 +88,8 @@ suite() {
   local workers=()
   "$PYTHON" -c "import xdist" 2> /dev/null && workers=(-n 6)
   "$PYTHON" -m pytest -q -p no:cacheprovider -W default --maxfail=200 "${workers[@]}" -k cuda \
-    tests/test_cuda.py tests/test_train_cuda.py tests/test_graphs.py tests/test_ops.py
+    tests/test_cuda.py tests/test_train_cuda.py tests/test_graphs.py tests/test_ops.py \
+    tests/test_transfer.py tests/test_training.py
 }
 
 sanitized() {
@@ -116,22 +115,23 @@ suite_and_sanitized() {
 }
 export -f profile suite sanitized suite_and_sanitized
 
-TAIL=0 module load 40 "$log" facts --folder "$PARTS"
+TAIL=0 module load 40 facts --folder "$PARTS"
 if grep -h "there is no GPU here" "$PARTS/said" >&2; then exit 1; fi
 if ((failed)); then  # other system libraries, perhaps, than where it was built
   tail -n 6 "$PARTS/said"
   failed=0
-  on_gpu build 120 "$log" env TORCHNN_CUDA=1 "$PYTHON" setup.py --quiet build_ext --inplace
-  module load-again 30 "$log" facts --folder "$PARTS"
+  on_gpu build 120 env TORCHNN_CUDA=1 "$PYTHON" setup.py --quiet build_ext --inplace
+  module load-again 30 facts --folder "$PARTS"
 fi
-on_gpu check 25 "$tests" bash -c 'build/gpu/check_train few && build/gpu/check_dense'
-module smoke 40 "$log" smoke --folder "$PARTS"
-TAIL=24 module training 45 "$log" training
-on_gpu probe 12 "$log" bash -c 'set -o pipefail; build/gpu/probe | tee "$PARTS/probe"'
-TAIL=16 on_gpu counters 50 "$log" bash -c profile
-TAIL=28 module rivals 130 "$log" rivals
-on_gpu tests 100 "$tests" bash -c suite_and_sanitized
-TAIL=12 module dense 75 "$log" dense
+on_gpu check 25 bash -c 'build/gpu/check_train few && build/gpu/check_dense'
+module smoke 40 smoke --folder "$PARTS"
+TAIL=24 module training 80 training
+TAIL=20 module fit 40 fit
+on_gpu probe 12 bash -c 'set -o pipefail; build/gpu/probe | tee "$PARTS/probe"'
+TAIL=16 on_gpu counters 50 bash -c profile
+TAIL=28 module rivals 130 rivals
+on_gpu tests 100 bash -c suite_and_sanitized
+TAIL=12 module dense 85 dense
 
 "$PYTHON" -m benchmarks.gpu.summary --show
 exit "$failed"

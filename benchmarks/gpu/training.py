@@ -47,7 +47,7 @@ PLAN = [  # network, models, update rule; the most telling first
     ("digits", 8192, "gradient_descent"),
 ]
 MANY = ("2-16-16-1", "tiny", "8-25-25-1", "digits")  # small models, by warps and by blocks
-COUNTS = (4096, 132, 1056, 16384, 2)
+COUNTS = (4096, 132, 1056, 16384)
 STEPS = 500  # a call, about, as fit joins short epochs; one epoch of thousands of models
 FIT_EPOCHS = 300
 
@@ -219,20 +219,15 @@ def many_plan(where: str) -> Iterator[kit.Row]:
 
 
 def main() -> None:
-    parser = kit.parser(__doc__)
-    parser.add_argument("--many", action="store_true", help="only small models, by the thousand")
-    options = kit.parse(parser)
+    options = kit.parse(kit.parser(__doc__))
     where = options.device
-    if options.many:
-        rows = kit.Rows("many-cuda", options)
-        rows.fill(many_plan(where), partial(time_many, where=where))
-        raise SystemExit(rows.failed)
     names = ("tiny",) if options.cpu else ("notes", "digits")
     rows = kit.Rows("training-cuda", options)
     rows.fill(steps_plan(where), partial(time_steps, where=where))
     rows.fill([{"network": names[0]}], partial(time_launch, where=where))
     fits = [{"network": n, "fit_on": d} for n in names for d in dict.fromkeys((where, "cpu"))]
     rows.fill(fits, partial(time_fit, where=where))
+    rows.fill(many_plan(where), partial(time_many, where=where))
     raise SystemExit(rows.failed)
 
 

@@ -63,22 +63,38 @@ void prefer_shared_memory(const char* name, Kernel kernel) {
                                    cudaSharedmemCarveoutMaxShared));
 }
 
-// Runs the kernel on so many tiles; of none there is nothing to compute.
+// Runs the kernel on so many tiles, each by so many blocks that work together; of none there is
+// nothing to compute.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int threads,
-            size_t shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
+void launch_clusters(const char* name, void (*kernel)(Parameters...), int64_t tiles, int cluster,
+                     int threads, size_t shared_bytes, cudaStream_t stream,
+                     const Arguments&... arguments) {
   if (tiles == 0) return;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(std::min<int64_t>(tiles, TORCHNN_MOST_BLOCKS)));
+  const int64_t most = std::max(1, TORCHNN_MOST_BLOCKS / cluster);
+  config.gridDim = dim3(unsigned(std::min<int64_t>(tiles, most) * cluster));
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute together{};
+  if (cluster > 1) {
+    together.id = cudaLaunchAttributeClusterDimension;
+    together.val.clusterDim = {unsigned(cluster), 1, 1};
+    config.attrs = &together, config.numAttrs = 1;
+  }
   const std::string what = std::string("the launch of the CUDA kernel ") + name;
   constexpr size_t most_unasked = 48 << 10;
   if (shared_bytes > most_unasked)
     check(what.c_str(), cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              int(shared_bytes)));
   check(what.c_str(), cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+// Each tile by one block.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), int64_t tiles, int threads,
+            size_t shared_bytes, cudaStream_t stream, const Arguments&... arguments) {
+  launch_clusters(name, kernel, tiles, 1, threads, shared_bytes, stream, arguments...);
 }
 
 }  // namespace torchnn::cuda

@@ -24,6 +24,9 @@ inline constexpr int train_threads = TORCHNN_TRAIN_THREADS;
 inline constexpr int train_warps = train_threads / 32;
 // The last one fetches the next rows while the others multiply with the first layer's weights.
 inline constexpr int first_warps = train_warps - 1;
+// Blocks that train one model together, if several do: as many as every GPU with clusters has room
+// for.
+inline constexpr int cluster_blocks = 8;
 
 inline constexpr int most_rows = 128;   // of a batch that go through the network at once
 inline constexpr int most_layers = 64;  // they travel as arguments of the kernel
@@ -102,17 +105,17 @@ struct LaneTile {
 };
 
 // Of the gradient of a weight, a thread adds up so many units x so many packs of features at a
-// time. In a row of grad_z each of these tiles but the smallest begins a pack. Behind those of
-// odd_tile units there are gaps: they are for the first layer, since no layer before it reads its
-// grad_z.
+// time; or so many lanes do, each some of the rows. In a row of grad_z each of these tiles but the
+// smallest begins a pack. Behind those of odd_tile units there are gaps: they are for the first
+// layer, since no layer before it reads its grad_z.
 inline constexpr int odd_tile = 5;
-template <int unit_count, int pack_count>
+template <int unit_count, int pack_count, int lane_count = 1>
 struct GradientTile {
-  static constexpr int units = unit_count, packs = pack_count;
+  static constexpr int units = unit_count, packs = pack_count, lanes = lane_count;
 };
 
-// What is compiled for numbers of so many bytes.
-template <int element_size>
+// What is compiled for numbers of so many bytes, in one block or several.
+template <int element_size, bool clustered>
 struct TilesOf {
   using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>, LaneTile<4, 3>, LaneTile<4, 4>,
                            LaneTile<4, 5>, LaneTile<4, 6>, LaneTile<4, 7>, LaneTile<4, 8>>;
@@ -121,11 +124,25 @@ struct TilesOf {
                             GradientTile<8, 1>>;
 };
 template <>
-struct TilesOf<sizeof(double)> {  // of which a thread's registers hold half as many
+struct TilesOf<sizeof(float), true> {  // a block has little to do, so that all warps should
+  using Forward =
+      TypeList<LaneTile<2, 4>, LaneTile<2, 5>, LaneTile<2, 6>, LaneTile<2, 7>, LaneTile<2, 8>>;
+  using Backward = TypeList<LaneTile<2, 8>>;
+  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<4, 1, 2>,
+                            GradientTile<8, 1>, GradientTile<8, 1, 4>>;
+};
+template <>
+struct TilesOf<sizeof(double), false> {  // of which a thread's registers hold half as many
   using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>>;
   using Backward = TypeList<LaneTile<2, 8>>;
   using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<odd_tile, 1>,
                             GradientTile<8, 1>>;
+};
+template <>
+struct TilesOf<sizeof(double), true> {
+  using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>>;
+  using Backward = TypeList<LaneTile<2, 8>>;
+  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1, 2>>;
 };
 
 struct alignas(16) LayerPlace {
@@ -134,13 +151,16 @@ struct alignas(16) LayerPlace {
   int biases;        // units, or 0 if there are none
   int weight, bias;  // (units, in_stride), (units)
   int weight_slots[most_slots], bias_slots[most_slots];
-  int out, grad;  // (rows, out_stride), (rows, grad_stride): a, and grad_z
-  int in_stride, out_stride, grad_stride;
+  int out, grad;                // (rows, out_stride), (rows, grad_stride): a, and grad_z
+  int in_stride, input_stride;  // of weight, and of what the layer takes in
+  int out_stride, grad_stride;
+  int share_stride;             // of its z, where several blocks add it up
   int tile;                     // place in Gradient
   int tile_units, units_apart;  // of such a tile, and from one to the next in a row of grad_z
   Divider tiles_across;         // over in_features
-  int tiles;
-  Product forward, backward;  // z, and grad_x
+  int tiles, tile_lanes;        // lanes of one tile
+  int items;                    // lanes of all tiles; whole warps where several lanes share a tile
+  Product forward, backward;    // z, and grad_x
 
   // Where a unit is in a row of grad_z.
   constexpr int grad_place(int unit) const {
@@ -152,6 +172,8 @@ struct Plan {
   int rows = 0;              // of a batch that go through at once; 0: the network does not fit
   int64_t bytes = 0;         // what it takes, or would take at the least
   bool keeps_slots = false;  // beside the weights; else they stay in the device's memory
+  int blocks = 1;            // that train a model together
+  int features;              // of the first layer, that each of them has
   int wide_layers;           // the first ones, which all warps share; the rest go row by row
   int places;                // (layers), LayerPlace: the kernel's copy of layers
   int chunks;                // (chunks_known), Chunk
@@ -163,6 +185,9 @@ struct Plan {
   int step[2];           // an UpdateStep
   int values[2];         // (rows, units of the last layer): what adds up to the loss
   int parts;             // what the parts of a product sum up to
+  int shares;            // (blocks, rows of a block, share_stride): of the first layer's z
+  // (rows, record): of several blocks, out and grad of all layers, so that a row is in one piece.
+  int records, record;
   LayerPlace layers[most_layers];
 };
 
@@ -199,23 +224,30 @@ constexpr Product share_out(int64_t rows, int64_t columns, int64_t packs, int64_
 }
 
 // Sets the tile that keeps the warps busy for the shortest time, four of them taking turns; the
-// last of those that do, since larger tiles leave warps to other layers.
+// last of those that do, since larger tiles leave warps to other layers. What lanes have added up
+// they hand over by as many halvings.
 template <class List>
-void choose_gradient_tile(LayerPlace& layer, int64_t pack, bool is_first) {
+void choose_gradient_tile(LayerPlace& layer, int64_t rows, int64_t pack, bool is_first) {
   constexpr int64_t schedulers = 4;
   int64_t least = std::numeric_limits<int64_t>::max();
   int place = 0;
+  bool whole_warps = false;  // of all layers, if of any
+  List::each([&](auto tile) { whole_warps |= tile.lanes > 1; });
   List::each([&](auto tile) {
     const int64_t across = over(layer.in_features, tile.packs * pack);
     const int64_t tiles = over(layer.units, tile.units) * across;
     const int64_t work = (tile.units * pack + 1) * tile.packs + over(tile.units, pack);
-    const int64_t cost = over(over(tiles, 32), schedulers) * work;
+    const int64_t sums = tile.units * pack * tile.packs;
+    const int64_t cost = over(over(tiles * tile.lanes, 32), schedulers) *
+                         (rows * work / tile.lanes + 3 * (sums - sums / tile.lanes));
     const bool may_be = is_first || tile.units != odd_tile;
     if (may_be && cost <= least) {
       least = cost;
       layer.tile = place, layer.tile_units = tile.units;
       layer.units_apart = tile.units == odd_tile ? int(over(odd_tile, pack) * pack) : tile.units;
       layer.tiles_across = Divider(across), layer.tiles = int(tiles);
+      layer.tile_lanes = tile.lanes;
+      layer.items = int(whole_warps ? over(tiles * tile.lanes, 32) * 32 : tiles);
     }
     ++place;
   });
@@ -225,6 +257,7 @@ struct Shape {
   std::vector<int64_t> widths;  // features, then the units of each layer
   int64_t slots;                // of the update rule
   int64_t element_size;
+  int64_t blocks = 1;  // that train a model together
 
   int64_t layers() const { return int64_t(widths.size()) - 1; }
   // The first layers up to the last that has many weights; the very last goes row by row anyhow.
@@ -238,7 +271,7 @@ struct Shape {
 // The plan for so many rows at once, whatever memory it takes.
 template <class Of>
 Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_splits) {
-  Plan plan;
+  Plan plan{};
   const int64_t pack = 16 / shape.element_size;
   int64_t size = 0;
   auto take = [&](int64_t count) {
@@ -250,8 +283,15 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
     for (int& place : places) place = take(count);
   };
   auto stride = [&](int64_t n) { return odd_packs(n, shape.element_size); };
-  const int64_t features = shape.widths.front(), outputs = shape.widths.back();
-  plan.wide_layers = int(shape.wide_layers());
+  const int64_t outputs = shape.widths.back();
+  plan.blocks = int(shape.blocks), plan.wide_layers = int(shape.wide_layers());
+  // Blocks share out the features of a first layer of many weights, and the rows of all others.
+  const bool shares_features = shape.blocks > 1 && plan.wide_layers > 0;
+  const int64_t packs = over(shape.widths.front(), pack);
+  const int64_t features =
+      shares_features ? over(packs, shape.blocks) * pack : shape.widths.front();
+  const int64_t own_rows = over(rows, shape.blocks);
+  plan.features = int(features);
   plan.places = take(shape.layers() * int64_t(sizeof(LayerPlace)) / shape.element_size);
   plan.chunks = take(chunks_known * int64_t(sizeof(Chunk)) / shape.element_size);
   plan.arrivals = take(8 / shape.element_size);
@@ -263,35 +303,55 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
   take_twice(plan.values, rows * outputs);
   int64_t parts = 0;
   for (int64_t l = 0; l < shape.layers(); ++l) {
-    const int64_t in_features = shape.widths[l], units = shape.widths[l + 1];
+    const int64_t in_features = l ? shape.widths[l] : features, units = shape.widths[l + 1];
     const int64_t weight = over(units, pack) * pack * stride(in_features);
     LayerPlace& layer = plan.layers[l];
     layer.in_features = int(in_features), layer.units = int(units);
-    layer.in_stride = int(stride(in_features)), layer.out_stride = int(stride(units));
-    choose_gradient_tile<typename Of::Gradient>(layer, pack, l == 0);
+    layer.in_stride = layer.input_stride = int(stride(in_features));
+    layer.out_stride = layer.share_stride = int(stride(units));
+    choose_gradient_tile<typename Of::Gradient>(layer, rows, pack, l == 0);
     layer.grad_stride = int(stride(over(units, layer.tile_units) * layer.units_apart));
     layer.weight = take(l ? weight : units * stride(in_features)), layer.bias = take(units);
     for (int64_t s = 0; keeps_slots && s < shape.slots; ++s)
       layer.weight_slots[s] = take(units * stride(in_features)), layer.bias_slots[s] = take(units);
-    layer.out = take(rows * layer.out_stride), layer.grad = take(rows * layer.grad_stride);
+    if (shape.blocks > 1) {  // places in a record, at first
+      layer.out = plan.record, layer.grad = layer.out + layer.out_stride;
+      plan.record = layer.grad + layer.grad_stride;
+    } else {
+      layer.out = take(rows * layer.out_stride), layer.grad = take(rows * layer.grad_stride);
+    }
     if (l >= plan.wide_layers) continue;
-    layer.forward = share_out<typename Of::Forward>(rows, units, over(in_features, pack),
-                                                    l ? train_warps : first_warps, most_splits);
-    layer.backward = share_out<typename Of::Backward>(rows, in_features, over(units, pack),
+    const int64_t warps = l || shape.blocks > 1 ? train_warps : first_warps;
+    layer.forward = share_out<typename Of::Forward>(l ? own_rows : rows, units,
+                                                    over(in_features, pack), warps, most_splits);
+    layer.backward = share_out<typename Of::Backward>(own_rows, in_features, over(units, pack),
                                                       train_warps, most_splits);
     parts = std::max<int64_t>(parts, layer.forward.splits * layer.forward.split_size);
     if (l > 0) parts = std::max<int64_t>(parts, layer.backward.splits * layer.backward.split_size);
   }
   plan.parts = take(parts);
+  plan.shares = take(shares_features ? shape.blocks * own_rows * plan.layers[0].share_stride : 0);
+  if (shape.blocks > 1) {
+    plan.record = int(stride(plan.record)), plan.records = take(rows * plan.record);
+    for (int64_t l = 0; l < shape.layers(); ++l) {
+      LayerPlace& layer = plan.layers[l];
+      layer.out += plan.records, layer.grad += plan.records;
+      layer.out_stride = layer.grad_stride = plan.record;
+      if (l) layer.input_stride = plan.record;
+    }
+  }
   plan.rows = int(rows), plan.bytes = size * shape.element_size, plan.keeps_slots = keeps_slots;
   return plan;
 }
 
 inline Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots,
                     int64_t most_splits = train_warps) {
-  const auto of = shape.element_size == sizeof(double) ? lay_out<TilesOf<sizeof(double)>>
-                                                       : lay_out<TilesOf<sizeof(float)>>;
-  return of(shape, rows, keeps_slots, most_splits);
+  const auto of = [&]<bool clustered>() {
+    return shape.element_size == sizeof(double)
+               ? lay_out<TilesOf<sizeof(double), clustered>>(shape, rows, keeps_slots, most_splits)
+               : lay_out<TilesOf<sizeof(float), clustered>>(shape, rows, keeps_slots, most_splits);
+  };
+  return shape.blocks > 1 ? of.template operator()<true>() : of.template operator()<false>();
 }
 
 // The plan with the most rows at once that so many bytes have room for; of those, one that keeps
@@ -303,47 +363,65 @@ inline Plan make_plan(const Shape& shape, int64_t batch_size, int64_t limit) {
   for (int64_t width : shape.widths)
     if (width > limit) return none;  // and no product of widths overflows
   for (int64_t rows = std::clamp<int64_t>(batch_size, fewest_rows, most_rows);; rows /= 2) {
-    for (bool keeps_slots : {true, false})
+    for (bool keeps_slots : {true, false}) {
+      if (!keeps_slots && shape.blocks > 1) break;  // blocks would get in each other's way there
       for (int64_t most_splits : {train_warps, train_warps / 4}) {
         const Plan plan = lay_out(shape, rows, keeps_slots, std::max<int64_t>(most_splits, 1));
         if (plan.bytes <= limit) return plan;
         none.bytes = plan.bytes;
       }
+    }
     if (rows < 2 * fewest_rows) return none;
   }
 }
 
-// ---- how long a step takes: fitted to an H100 (benchmarks/results/training-cuda.json) ----
+// ---- which way is the fastest: fitted to an H100 (benchmarks/results/training-cuda.json) ----
 
-// Forward, grad_weight, and grad_x of all layers but the first.
-inline double products_a_row(const std::vector<int64_t>& widths) {
-  double products = 0;
-  for (size_t l = 0; l + 1 < widths.size(); ++l)
-    products += (l ? 3 : 2) * double(widths[l]) * double(widths[l + 1]);
-  return products;
+// A step of so many rows in the blocks of a shape, in microseconds: what waits for one another in
+// each chunk of the batch, and its products.
+inline double step_microseconds(const Shape& shape, int64_t rows, int64_t rows_at_once) {
+  const double first = double(shape.widths[0]) * double(shape.widths[1]);
+  double rest = 0;
+  for (int64_t l = 1; l < shape.layers(); ++l)
+    rest += double(shape.widths[l]) * double(shape.widths[l + 1]);
+  const double layers = double(shape.layers()), wide = double(shape.wide_layers());
+  const double chunks = double(over(rows, rows_at_once));
+  if (shape.blocks == 1)
+    return chunks * (3 + layers + (wide > 0 ? 1.5 : 0)) +
+           double(rows) * (2 * first + 3 * rest) / 130'000;
+  const double blocks = double(shape.blocks);  // which all make the gradients of the rest
+  const double products = 2 * first / blocks + (1 + 2 / blocks) * rest;
+  return chunks * (2.4 + 1.2 * layers + 5 * (wide - 1)) + double(rows) * (0.06 + products / 61'000);
 }
 
-inline constexpr double products_a_microsecond = 130'000;  // of one multiprocessor
+// A step whose every part is a launch, three a layer and four more, from a CUDA graph. They have
+// all multiprocessors, so that what they cost is the launches.
+inline double layers_microseconds(const Shape& shape) { return 3 * double(3 * shape.layers() + 4); }
 
-// A step in one block beside its products: what waits for one another, alone and for each layer.
-inline double waits_of_a_block(const std::vector<int64_t>& widths) {
-  constexpr double of_a_step = 4, of_a_layer = 0.9;  // microseconds
-  return of_a_step + of_a_layer * double(widths.size() - 1);
+// The plan for a network by itself, of a shape with as many blocks as there may be: that with one
+// or that with all of them, whichever takes less time. No rows at once if it fits in neither, or is
+// better off layer by layer.
+inline Plan choose_plan(Shape shape, int64_t batch_size, int64_t limit) {
+  Plan best;
+  double least = layers_microseconds(shape);
+  const int64_t most = shape.wide_layers() ? shape.blocks : 1;
+  for (shape.blocks = 1; shape.blocks <= most; shape.blocks += std::max<int64_t>(most - 1, 1)) {
+    const Plan plan = make_plan(shape, batch_size, limit);
+    const double cost = plan.rows ? step_microseconds(shape, batch_size, plan.rows) : least;
+    if (cost < least) least = cost, best = plan;
+    if (!best.rows) best.bytes = plan.bytes;
+  }
+  return best;
 }
 
-// A step of so many rows in one block.
-inline double block_microseconds(const std::vector<int64_t>& widths, int64_t rows) {
-  return waits_of_a_block(widths) + products_a_row(widths) * double(rows) / products_a_microsecond;
-}
-
-// The most rows of a batch that one block takes no longer for than a launch for each part of a step
-// does: such launches, of four a layer and three for rows and loss, have all multiprocessors, so
-// that what they cost is the launches.
-inline int64_t most_rows_in_a_block(const std::vector<int64_t>& widths) {
-  constexpr double launch_microseconds = 3;  // from a CUDA graph, with the kernel's own start
-  const double launches = 4 * double(widths.size() - 1) + 3;
-  const double left = launch_microseconds * launches - waits_of_a_block(widths);
-  return std::max<int64_t>(1, int64_t(left * products_a_microsecond / products_a_row(widths)));
+// The most rows of a batch for which there is such a plan, 0 if there is none.
+inline int64_t most_batch_rows(const Shape& shape, int64_t limit) {
+  int64_t most = 0, too_many = 1 << 20;
+  while (too_many - most > 1) {
+    const int64_t rows = (most + too_many) / 2;
+    (choose_plan(shape, rows, limit).rows ? most : too_many) = rows;
+  }
+  return most;
 }
 
 }  // namespace torchnn::cuda

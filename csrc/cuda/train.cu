@@ -12,7 +12,9 @@
 #include <limits>
 
 #include "../activation.h"
+#include "../dense.h"
 #include "../loss.h"
+#include "cluster.cuh"
 #include "copy.cuh"
 #include "products.cuh"
 #include "train.cuh"
@@ -22,14 +24,21 @@ namespace {
 
 // ---- what a block of threads does with a model ----
 
-template <class T>
+// Clustered: several blocks train it together. Each has a slice of the first layer, if that has
+// many weights, and takes its share of the rows through all others, of which it has a copy.
+template <class T, bool clustered>
 class Trainer {
+  using OwnTiles = TilesOf<sizeof(T), clustered>;
+
  public:
   __device__ Trainer(const Network<T, Plan>& net, int64_t model)
-      : net_(net), plan_(net.plan), model_(model), x_(net.job.x + model * net.models.x) {
-    const int in_features = int(net.layers[0].in_features);
-    copies_rows_ =
-        has_copy_engine && is_aligned(x_, net.job.x_stride) && in_features % pack<T> == 0;
+      : net_(net), plan_(net.plan), model_(model), block_(clustered ? block_rank() : 0) {
+    const int all_features = int(net.layers[0].in_features);
+    first_feature_ = shares_features() ? std::min(block_ * plan_.features, all_features) : 0;
+    features_ = std::min(plan_.features, all_features - first_feature_);
+    x_ = net.job.x + model * net.models.x + first_feature_;
+    copies_rows_ = has_copy_engine && is_aligned(x_, net.job.x_stride) &&
+                   features_ % pack<T> == 0 && features_ > 0;
   }
 
   // Always inline, since a call would put this object into the device's memory.
@@ -45,16 +54,27 @@ class Trainer {
     for (; chunk(n).rows; ++n) {
       wait_for_copies();
       if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
-      __syncthreads();  // the chunk has come, and the weights are those of the step before
-      serve(n);
+      // The chunk has come, and the weights are those of the step before.
+      if (clustered && !shares_features())
+        sync_cluster();
+      else
+        __syncthreads();
+      if (!serves_late()) serve(n);
       forward(chunk(n), n % 2);
       go_through_rows(chunk(n), n % 2);
-      __syncthreads();
-      backward(chunk(n));
+      if (serves_late()) serve(n);
+      if (!clustered || plan_.wide_layers > 1) {
+        __syncthreads();
+        backward(chunk(n));
+      }
+      if constexpr (clustered) {
+        send_rows(chunk(n));
+        sync_cluster();
+      }
       update(chunk(n), n % 2);
     }
     __syncthreads();
-    if (server() == 0 && n > 0) report(chunk(n - 1), 1 - n % 2);
+    if (server() == 0 && n > 0 && block_ == 0) report(chunk(n - 1), 1 - n % 2);
     if (threadIdx.x == 0) end_arrivals(arrivals());
     write_back();
   }
@@ -72,6 +92,7 @@ class Trainer {
   __device__ int64_t* listed(int buffer) const {
     return reinterpret_cast<int64_t*>(at(plan_.listed[buffer]));
   }
+  __device__ bool shares_features() const { return clustered && plan_.wide_layers > 0; }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int warp() { return threadIdx.x / warp_size; }
@@ -79,12 +100,14 @@ class Trainer {
   // Who fetches the next chunk and adds up the loss of the one before: the last warp, while the
   // others multiply; or each warp some rows, if there is nothing to multiply.
   __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
+  // Where blocks share them out, the product is short and rows are few: that warp has none.
+  __device__ bool serves_late() const { return shares_features(); }
   __device__ int server() const { return plan_.wide_layers ? warp() - (train_warps - 1) : warp(); }
 
   __device__ void serve(int n) {
     if (server() < 0) return;
     if (server() == 0) {
-      if (n > 0) report(chunk(n - 1), 1 - n % 2);
+      if (n > 0 && block_ == 0) report(chunk(n - 1), 1 - n % 2);
       __syncwarp();
       if (lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     }
@@ -92,21 +115,37 @@ class Trainer {
     list_rows(chunk(n + 2), n % 2);
   }
 
-  // Calls f(the user's array, rows, columns, place of ours, our stride) for all there is to
-  // remember of a layer.
+  // The rows of a chunk that this block takes, or that one.
+  __device__ Range own_rows(const Chunk& chunk) const { return rows_of_block(chunk, block_); }
+  __device__ Range rows_of_block(const Chunk& chunk, int block) const {
+    if constexpr (!clustered) return {0, chunk.rows};
+    const int rows = int(chunk.rows), each = rows_a_block(rows);
+    return {std::min(block * each, rows), std::min((block + 1) * each, rows)};
+  }
+  __device__ int rows_a_block(int rows) const { return (rows + plan_.blocks - 1) / plan_.blocks; }
+
+  // Calls f(the user's array, rows, columns, their stride, place of ours, our stride) for all there
+  // is to remember of a layer.
   template <class F>
   __device__ void each_parameter(int l, const F& f) const {
     const TrainLayer<T>& layer = net_.layers[l];
     const LayerPlace& place = plan_.layers[l];
-    const int units = int(layer.units), in_features = int(layer.in_features);
-    const int64_t weights = model_ * layer.units * layer.in_features, biases = model_ * layer.units;
-    f(layer.weight + weights, units, in_features, place.weight, place.in_stride);
-    if (layer.bias) f(layer.bias + biases, 1, units, place.bias, units);
+    const int units = int(layer.units), stride = int(layer.in_features);
+    const int columns = l ? stride : features_;
+    const int64_t weights = first_weight(l), biases = model_ * layer.units;
+    f(layer.weight + weights, units, columns, stride, place.weight, place.in_stride);
+    if (layer.bias) f(layer.bias + biases, 1, units, units, place.bias, units);
     for (int s = 0; plan_.keeps_slots && s < slot_count(); ++s) {
-      f(layer.weight_slots[s] + weights, units, in_features, place.weight_slots[s],
+      f(layer.weight_slots[s] + weights, units, columns, stride, place.weight_slots[s],
         place.in_stride);
-      if (layer.bias) f(layer.bias_slots[s] + biases, 1, units, place.bias_slots[s], units);
+      if (layer.bias) f(layer.bias_slots[s] + biases, 1, units, units, place.bias_slots[s], units);
     }
+  }
+
+  // Where the weights of this block begin among those of all models.
+  __device__ int64_t first_weight(int l) const {
+    const TrainLayer<T>& layer = net_.layers[l];
+    return model_ * layer.units * layer.in_features + (l ? 0 : first_feature_);
   }
 
   __device__ int slot_count() const {
@@ -128,18 +167,23 @@ class Trainer {
       for (int n = 1; n < 3; ++n) chunk(n) = net_.chunk_after(chunk(n - 1));
     }
     for (int l = 0; l <= last(); ++l)
-      each_parameter(l, [&](const T* user, int rows, int columns, int place, int stride) {
+      each_parameter(l, [&](const T* user, int rows, int columns, int from, int place, int stride) {
         for (int i = threadIdx.x; i < rows * columns; i += train_threads)
-          at(place)[i / columns * stride + i % columns] = user[i];
+          at(place)[i / columns * stride + i % columns] = user[i / columns * from + i % columns];
       });
-    __syncthreads();
+    if constexpr (clustered)
+      sync_cluster();  // none writes to the memory of another before that is ready
+    else
+      __syncthreads();
   }
 
   __device__ void write_back() const {
     for (int l = 0; l <= last(); ++l)
-      each_parameter(l, [&](T* user, int rows, int columns, int place, int stride) {
+      each_parameter(l, [&](T* user, int rows, int columns, int from, int place, int stride) {
+        const bool is_slice = l == 0 && rows > 1 && shares_features();
+        if (block_ > 0 && !is_slice) return;
         for (int i = threadIdx.x; i < rows * columns; i += train_threads)
-          user[i] = at(place)[i / columns * stride + i % columns];
+          user[i / columns * from + i % columns] = at(place)[i / columns * stride + i % columns];
       });
   }
 
@@ -159,8 +203,8 @@ class Trainer {
   __device__ void fetch(const Chunk& chunk, int buffer) const {
     const Train<T>& job = net_.job;
     const int rows = int(chunk.rows);
-    const int in_features = plan_.layers[0].in_features, stride = plan_.layers[0].in_stride;
-    const unsigned row_bytes = in_features * sizeof(T);
+    const int stride = plan_.layers[0].in_stride;
+    const unsigned row_bytes = features_ * sizeof(T);
     if (copies_rows_ && first_row() == 0 && rows) announce(arrivals(), rows * row_bytes);
     for (int row = first_row(); row < rows; row += servers() * warp_size) {
       const int64_t from = fetch_targets(row, buffer);
@@ -174,7 +218,7 @@ class Trainer {
       __syncwarp();
       for (int row = server(); row < rows; row += servers())
         copy_numbers(at(plan_.x[buffer]) + row * stride, x_ + listed(buffer)[row] * job.x_stride,
-                     in_features);
+                     features_);
     }
     const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
     if (rows && server() == 0 && lane() < numbers_a_step)
@@ -217,67 +261,76 @@ class Trainer {
     return at(l ? place_of(l - 1).out : plan_.x[buffer]);
   }
 
-  // Two rows that a warp takes at a time; behind the last, twice the same.
-  struct Pair {
-    int row, next;
+  // Rows that a warp takes at a time, so that it reads weights once; if there are no more, some are
+  // the last.
+  static constexpr int rows_at_once =
+      clustered ? 1 : 2;  // one, where there are more warps than rows
+  struct Few {
+    int row[rows_at_once];
   };
 
   template <class F>
-  __device__ void each_pair(const Chunk& chunk, const F& f) const {
-    const int rows = int(chunk.rows);
-    for (int row = 2 * warp(); row < rows; row += 2 * train_warps)
-      f(Pair{row, std::min(row + 1, rows - 1)});
+  __device__ static void each_few(const Range& rows, const F& f) {
+    const int begin = int(rows.begin), end = int(rows.end);
+    for (int row = begin + rows_at_once * warp(); row < end; row += rows_at_once * train_warps) {
+      Few few;
+#pragma unroll
+      for (int r = 0; r < rows_at_once; ++r) few.row[r] = std::min(row + r, end - 1);
+      f(few);
+    }
   }
 
-  // a = activation(z + bias) of two rows, given z(unit, their two numbers).
+  // a = activation(z + bias) of a few rows, given z(unit, their numbers).
   template <class Z>
-  __device__ void put_out(int l, const Pair& rows, const Z& z) const {
-    const LayerPlace place = place_of(l);
-    T *out = at(place.out) + rows.row * place.out_stride,
-      *next = at(place.out) + rows.next * place.out_stride;
+  __device__ void put_out(int l, const Few& few, const Z& z) const {
+    const LayerPlace& place = place_of(l);
+    T* const out = at(place.out);
     for (int unit = lane(); unit < place.units; unit += warp_size) {
       const T bias = at(place.bias)[unit];
-      T sums[2] = {};
+      T sums[rows_at_once] = {};
       z(unit, sums);
       Activations::with(place.activation, [&](auto activation) {
-        out[unit] = activation.forward(bias + sums[0]);
-        next[unit] = activation.forward(bias + sums[1]);
+#pragma unroll
+        for (int r = 0; r < rows_at_once; ++r)
+          out[few.row[r] * place.out_stride + unit] = activation.forward(bias + sums[r]);
       });
     }
     __syncwarp();
   }
 
-  // grad_z = grad_out da/dz of two rows, given grad_out(unit, their two numbers).
+  // grad_z = grad_out da/dz of a few rows, given grad_out(unit, their numbers).
   template <class Grad>
-  __device__ void put_grad(int l, const Pair& rows, const Grad& grad_out) const {
-    const LayerPlace place = place_of(l);
-    const T *out = at(place.out) + rows.row * place.out_stride,
-            *next_out = at(place.out) + rows.next * place.out_stride;
-    T *grad = at(place.grad) + rows.row * place.grad_stride,
-      *next_grad = at(place.grad) + rows.next * place.grad_stride;
+  __device__ void put_grad(int l, const Few& few, const Grad& grad_out) const {
+    const LayerPlace& place = place_of(l);
+    const T* const out = at(place.out);
+    T* const grad = at(place.grad);
     for (int unit = lane(); unit < place.units; unit += warp_size) {
-      T sums[2] = {};
+      T sums[rows_at_once] = {};
       grad_out(unit, sums);
       const int n = place.grad_place(unit);
       Activations::with(place.activation, [&](auto activation) {
-        grad[n] = activation.backward(sums[0], out[unit]);
-        next_grad[n] = activation.backward(sums[1], next_out[unit]);
+#pragma unroll
+        for (int r = 0; r < rows_at_once; ++r)
+          grad[few.row[r] * place.grad_stride + n] =
+              activation.backward(sums[r], out[few.row[r] * place.out_stride + unit]);
       });
     }
     __syncwarp();
   }
 
-  // The two numbers of a column of a product, from its parts: for put_out and put_grad.
-  __device__ auto parts_of(const Product& product, const Pair& rows) const {
-    return [this, &product, rows](int column, T(&sums)[2]) {
-      const T* part = at(plan_.parts) + place_of_part(product, rows.row, column);
-      const T* next = at(plan_.parts) + place_of_part(product, rows.next, column);
+  // The numbers of a column of a product, from its parts, whose rows begin with `first`: for
+  // put_out and put_grad.
+  __device__ auto parts_of(const Product& product, const Few& few, int first) const {
+    return [this, &product, few, first](int column, T(&sums)[rows_at_once]) {
+      const T* part[rows_at_once];
+#pragma unroll
+      for (int r = 0; r < rows_at_once; ++r)
+        part[r] = at(plan_.parts) + place_of_part(product, few.row[r] - first, column);
       with_constant<1, train_warps>(product.splits, [&](auto splits) {
 #pragma unroll
-        for (int s = 0; s < splits; ++s) {
-          sums[0] += *part, sums[1] += *next;
-          part += product.split_size, next += product.split_size;
-        }
+        for (int s = 0; s < splits; ++s)
+#pragma unroll
+          for (int r = 0; r < rows_at_once; ++r) sums[r] += *part[r], part[r] += product.split_size;
       });
     };
   }
@@ -286,45 +339,103 @@ class Trainer {
   __device__ void forward(const Chunk& chunk, int buffer) const {
     for (int l = 0; l < plan_.wide_layers; ++l) {
       const LayerPlace& place = place_of(l);
-      multiply<typename TilesOf<sizeof(T)>::Forward>(
-          place.forward, Rows<T>{input(l, buffer), place.in_stride, int(chunk.rows)},
-          Along<T>{at(place.weight), place.in_stride}, place.units, l ? train_warps : first_warps,
-          at(plan_.parts));
+      const Range rows = l ? own_rows(chunk) : Range{0, chunk.rows};
+      const int stride = place.input_stride;
+      const Rows<T> x{input(l, buffer) + rows.begin * stride, stride, int(rows.end - rows.begin)};
+      multiply<typename OwnTiles::Forward>(
+          place.forward, x, Along<T>{at(place.weight), place.in_stride}, place.units,
+          l || clustered ? train_warps : first_warps, at(plan_.parts));
       __syncthreads();
+      if (clustered && l == 0) {
+        share_sums(chunk);
+        sync_cluster();
+      }
       if (l == plan_.wide_layers - 1) return;  // who goes on with a row adds its parts up
-      each_pair(chunk, [&](const Pair& rows) { put_out(l, rows, parts_of(place.forward, rows)); });
+      put_out_wide(l, chunk);
       __syncthreads();
     }
+  }
+
+  // Of the first layer, each block has a share of all sums: it gives each to the block of its row.
+  __device__ void share_sums(const Chunk& chunk) const {
+    const LayerPlace& place = place_of(0);
+    const int each = rows_a_block(int(chunk.rows)), stride = place.share_stride;
+    T* const shares = at(plan_.shares) + block_ * rows_a_block(plan_.rows) * stride;
+    each_few({0, chunk.rows}, [&](const Few& few) {
+      static_assert(rows_at_once == 1 || !clustered);
+      const int block = few.row[0] / each;
+      T* const to = of_block(shares + (few.row[0] - block * each) * stride, block);
+      const auto sums_of = parts_of(place.forward, few, 0);
+      for (int unit = lane(); unit < place.units; unit += warp_size) {
+        T sums[rows_at_once] = {};
+        sums_of(unit, sums);
+        to[unit] = sums[0];
+      }
+    });
+  }
+
+  // The numbers of a unit of the first layer, from the shares of all blocks.
+  __device__ auto shares_of(const Few& few, int first) const {
+    const int stride = place_of(0).share_stride;
+    const T* share = at(plan_.shares) + (few.row[0] - first) * stride;
+    const int apart = rows_a_block(plan_.rows) * stride;
+    return [=, this](int unit, T(&sums)[rows_at_once]) {
+#pragma unroll 4
+      for (int block = 0; block < plan_.blocks; ++block) sums[0] += share[block * apart + unit];
+    };
+  }
+
+  __device__ void put_out_wide(int l, const Chunk& chunk) const {
+    each_few(own_rows(chunk), [&](const Few& few) { put_out_wide(l, chunk, few); });
+  }
+  __device__ void put_out_wide(int l, const Chunk& chunk, const Few& few) const {
+    const int first = int(own_rows(chunk).begin);
+    if constexpr (clustered)
+      if (l == 0) return put_out(l, few, shares_of(few, first));
+    put_out(l, few, parts_of(place_of(l).forward, few, first));
+  }
+
+  // Gives the other blocks what they need of our rows: what layers took in, and grad_z.
+  __device__ void send_rows(const Chunk& chunk) const {
+    const int packs = plan_.record / pack<T>, others = (plan_.blocks - 1) * packs;
+    each_few(own_rows(chunk), [&](const Few& few) {
+      T* const record = at(plan_.records) + few.row[0] * plan_.record;
+      for (int i = lane(); i < others; i += warp_size) {
+        const int block = i / packs, n = i - block * packs;
+        T* const to = of_block(record + n * pack<T>, block + (block >= block_));
+        *reinterpret_cast<Pack<T>*>(to) = load_pack(record + n * pack<T>);
+      }
+    });
   }
 
   // From the outputs of the last wide layer to their gradients.
   __device__ void go_through_rows(const Chunk& chunk, int buffer) const {
     const int wide = plan_.wide_layers;
-    each_pair(chunk, [&](const Pair& rows) {
-      if (wide > 0) {
-        const Product& product = place_of(wide - 1).forward;
-        put_out(wide - 1, rows, parts_of(product, rows));
-      }
-      for (int l = wide; l <= last(); ++l) forward(l, rows, input(l, buffer));
-      measure(chunk, rows, buffer);
-      for (int l = last(); l >= wide && l > 0; --l) backward(l, rows);
+    each_few(own_rows(chunk), [&](const Few& few) {
+      if (wide > 0) put_out_wide(wide - 1, chunk, few);
+      for (int l = wide; l <= last(); ++l) forward(l, few, input(l, buffer));
+      measure(chunk, few, buffer);
+      for (int l = last(); l >= wide && l > 0; --l) backward(l, few);
     });
   }
 
-  __device__ void forward(int l, const Pair& rows, const T* input) const {
-    const LayerPlace place = place_of(l);
-    const T *x = input + rows.row * place.in_stride, *next = input + rows.next * place.in_stride;
-    if (place.units <= few_units) return forward_few(l, rows, x, next);
-    put_out(l, rows, [&](int unit, T(&sums)[2]) {
+  __device__ void forward(int l, const Few& few, const T* input) const {
+    const LayerPlace& place = place_of(l);
+    const T* x[rows_at_once];
+#pragma unroll
+    for (int r = 0; r < rows_at_once; ++r) x[r] = input + few.row[r] * place.input_stride;
+    if (place.units <= few_units) return forward_few(l, few, x);
+    put_out(l, few, [&](int unit, T(&sums)[rows_at_once]) {
       const T* weight = at(place.weight) + unit * place.in_stride;
       in_packs(place.in_features, [&](int first, auto packs) {
 #pragma unroll
         for (int k = first; k < first + packs * pack<T>; k += pack<T>) {
-          const Pack<T> w = load_pack(weight + k), a = load_pack(x + k), b = load_pack(next + k);
+          const Pack<T> w = load_pack(weight + k);
 #pragma unroll
-          for (int e = 0; e < pack<T>; ++e) {
-            sums[0] += a.values[e] * w.values[e];
-            sums[1] += b.values[e] * w.values[e];
+          for (int r = 0; r < rows_at_once; ++r) {
+            const Pack<T> a = load_pack(x[r] + k);
+#pragma unroll
+            for (int e = 0; e < pack<T>; ++e) sums[r] += a.values[e] * w.values[e];
           }
         }
       });
@@ -343,47 +454,49 @@ class Trainer {
 
   // Few units leave lanes idle, so these share in_features out instead.
   static constexpr int few_units = 4;
-  __device__ void forward_few(int l, const Pair& rows, const T* x, const T* next) const {
-    const LayerPlace place = place_of(l);
+  __device__ void forward_few(int l, const Few& few, const T* const (&x)[rows_at_once]) const {
+    const LayerPlace& place = place_of(l);
     for (int unit = 0; unit < place.units; ++unit) {
       const T* weight = at(place.weight) + unit * place.in_stride;
-      T sum{}, next_sum{};
-      for (int k = lane(); k < place.in_features; k += warp_size) {
-        sum += x[k] * weight[k];
-        next_sum += next[k] * weight[k];
-      }
+      T sums[rows_at_once] = {};
+      for (int k = lane(); k < place.in_features; k += warp_size)
 #pragma unroll
-      for (int half = warp_size / 2; half > 0; half /= 2) {
-        sum += __shfl_xor_sync(~0u, sum, half);
-        next_sum += __shfl_xor_sync(~0u, next_sum, half);
-      }
-      const int row = lane() ? rows.next : rows.row;
-      if (lane() == 0 || (lane() == 1 && rows.next != rows.row))
+        for (int r = 0; r < rows_at_once; ++r) sums[r] += x[r][k] * weight[k];
+#pragma unroll
+      for (int half = warp_size / 2; half > 0; half /= 2)
+#pragma unroll
+        for (int r = 0; r < rows_at_once; ++r) sums[r] += __shfl_xor_sync(~0u, sums[r], half);
+      if (lane() < rows_at_once && (lane() == 0 || few.row[rows_at_once - 1] != few.row[0]))
         Activations::with(place.activation, [&](auto activation) {
+          T sum = sums[0];
+          int row = few.row[0];
+          if (lane() > 0) sum = sums[rows_at_once - 1], row = few.row[rows_at_once - 1];
           at(place.out)[row * place.out_stride + unit] =
-              activation.forward(at(place.bias)[unit] + (lane() ? next_sum : sum));
+              activation.forward(at(place.bias)[unit] + sum);
         });
     }
     __syncwarp();
   }
 
   // 3. loss, and its derivative with respect to what goes into the last activation
-  __device__ void measure(const Chunk& chunk, const Pair& rows, int buffer) const {
+  __device__ void measure(const Chunk& chunk, const Few& few, int buffer) const {
     const Train<T>& job = net_.job;
     const LayerPlace& place = place_of(last());
     const int units = place.units;
     const T share = T(1) / (T(chunk.end - chunk.begin) * T(units));
     T* kept = job.predictions;
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
-    const int count = rows.row == rows.next ? units : 2 * units;
+    const int first = few.row[0], second = few.row[rows_at_once - 1];
+    const int count = first == second ? units : 2 * units;
     for (int i = lane(); i < count; i += warp_size) {
-      const int unit = i < units ? i : i - units, row = i < units ? rows.row : rows.next;
+      const int unit = i < units ? i : i - units, row = i < units ? first : second;
       const T a = at(place.out)[row * place.out_stride + unit];
       const T y = at(plan_.y[buffer])[row * units + unit];
       const T scale = share * at(plan_.sample_weight[buffer])[row];
       if (kept) kept[row * units + unit] = a;
       Losses::with(job.loss, [&](auto loss) {
-        at(plan_.values[buffer])[row * units + unit] = scale * loss.value(a, y);
+        T* value = at(plan_.values[buffer]) + row * units + unit;
+        *(clustered ? of_block(value, 0) : value) = scale * loss.value(a, y);
         Activations::with(place.activation, [&](auto activation) {
           at(place.grad)[row * place.grad_stride + place.grad_place(unit)] =
               activation.backward(scale * loss.gradient(a, y), a);
@@ -395,35 +508,40 @@ class Trainer {
 
   // 4. backward: grad_z of each layer, from the last to the first
   __device__ void backward(const Chunk& chunk) const {
+    const Range rows = own_rows(chunk);
     for (int l = plan_.wide_layers - 1; l > 0; --l) {
       const LayerPlace& place = place_of(l);
-      multiply<typename TilesOf<sizeof(T)>::Backward>(
-          place.backward, Rows<T>{at(place.grad), place.grad_stride, int(chunk.rows)},
-          Across<T>{at(place.weight), place.in_stride}, place.in_features, train_warps,
-          at(plan_.parts));
+      multiply<typename OwnTiles::Backward>(place.backward,
+                                            Rows<T>{at(place.grad) + rows.begin * place.grad_stride,
+                                                    place.grad_stride, int(rows.end - rows.begin)},
+                                            Across<T>{at(place.weight), place.in_stride},
+                                            place.in_features, train_warps, at(plan_.parts));
       __syncthreads();
-      each_pair(chunk,
-                [&](const Pair& rows) { put_grad(l - 1, rows, parts_of(place.backward, rows)); });
+      each_few(rows, [&](const Few& few) {
+        put_grad(l - 1, few, parts_of(place.backward, few, int(rows.begin)));
+      });
       __syncthreads();
     }
   }
 
-  __device__ void backward(int l, const Pair& rows) const {
-    const LayerPlace place = place_of(l);
-    const int units = place.units;
-    const T *grad = at(place.grad) + rows.row * place.grad_stride,
-            *next = at(place.grad) + rows.next * place.grad_stride;
-    put_grad(l - 1, rows, [&](int feature, T(&sums)[2]) {
+  __device__ void backward(int l, const Few& few) const {
+    const LayerPlace& place = place_of(l);
+    const T* grad[rows_at_once];
+#pragma unroll
+    for (int r = 0; r < rows_at_once; ++r)
+      grad[r] = at(place.grad) + few.row[r] * place.grad_stride;
+    put_grad(l - 1, few, [&](int feature, T(&sums)[rows_at_once]) {
       const T* weight = at(place.weight) + feature;
-      in_packs(units, [&](int first, auto packs) {
+      in_packs(place.units, [&](int first, auto packs) {
 #pragma unroll
         for (int n = first; n < first + packs * pack<T>; n += pack<T>) {
-          const Pack<T> a = load_pack(grad + n), b = load_pack(next + n);
+          Pack<T> g[rows_at_once];
 #pragma unroll
-          for (int e = 0; e < pack<T>; ++e, weight += place.in_stride) {
-            sums[0] += a.values[e] * *weight;
-            sums[1] += b.values[e] * *weight;
-          }
+          for (int r = 0; r < rows_at_once; ++r) g[r] = load_pack(grad[r] + n);
+#pragma unroll
+          for (int e = 0; e < pack<T>; ++e, weight += place.in_stride)
+#pragma unroll
+            for (int r = 0; r < rows_at_once; ++r) sums[r] += g[r].values[e] * *weight;
         }
       });
     });
@@ -445,19 +563,19 @@ class Trainer {
   // 5. update weight and bias: of all layers at once, since they wait for nothing
   __device__ void update(const Chunk& chunk, int buffer) const {
     const UpdateStep<T>& step = *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
-    T* aside = net_.gradients + model_ * net_.gradient_size;
+    T* aside = net_.gradients + (model_ * plan_.blocks + block_) * net_.gradient_size;
     int item = threadIdx.x;  // of a layer's; those of the next go to the threads after its last
     for (int l = 0; l <= last(); ++l) {
       const LayerPlace& place = place_of(l);
-      TilesOf<sizeof(T)>::Gradient::with(place.tile, [&](auto tile) {
-        for (; item < place.tiles; item += train_threads) {
-          const int down = place.tiles_across.quotient(item);
-          const int across = item - down * place.tiles_across.divisor;
+      OwnTiles::Gradient::with(place.tile, [&](auto tile) {
+        for (; item < place.items; item += train_threads) {
+          const int n = item / tile.lanes, down = place.tiles_across.quotient(n);
+          const int across = n - down * place.tiles_across.divisor;
           update_weight<decltype(tile)>(l, place, chunk, step, aside, down * tile.units,
-                                        across * pack<T>, input(l, buffer));
+                                        across * pack<T>, input(l, buffer), n < place.tiles);
         }
       });
-      item -= place.tiles;
+      item -= place.items;
       aside += place.units * place.in_features;
     }
     for (int l = 0; l <= last(); ++l) {
@@ -474,32 +592,76 @@ class Trainer {
   template <class Tile>
   __device__ void update_weight(int l, const LayerPlace& place, const Chunk& chunk,
                                 const UpdateStep<T>& step, T* aside, int first_unit,
-                                int first_feature, const T* input) const {
-    const int in_features = place.in_features, units = place.units - first_unit;
+                                int first_feature, const T* input, bool exists) const {
+    const int in_features = l ? place.in_features : features_;
     Pack<T> sums[Tile::packs][Tile::units] = {};
     const T *grad = at(place.grad) + place.grad_place(first_unit), *x = input + first_feature;
     const int apart = place.tiles_across.divisor * pack<T>;
     const int second = first_feature + apart < in_features ? apart : 0;  // or the first once more
-    add_gradient<Tile>(sums, grad, place.grad_stride, x, place.in_stride, second, int(chunk.rows));
+    const int rows = exists ? int(chunk.rows) : 0, own = lane() % Tile::lanes;
+    add_gradient<Tile>(sums, grad + own * place.grad_stride, Tile::lanes * place.grad_stride,
+                       x + own * place.input_stride, Tile::lanes * place.input_stride, second,
+                       (rows - own + Tile::lanes - 1) / Tile::lanes);
+    if constexpr (Tile::lanes > 1) {
+      static_assert(Tile::packs == 1);
+      constexpr int own_units = Tile::units / Tile::lanes;
+      add_over_lanes<Tile::lanes>(sums[0]);
+      first_unit += own * own_units;
+      Pack<T>(&own_sums)[1][own_units] = reinterpret_cast<Pack<T>(&)[1][own_units]>(sums);
+      if (exists)
+        use_gradient(l, place, chunk, step, aside, first_unit, first_feature, 0, own_sums);
+    } else {
+      if (exists)
+        use_gradient(l, place, chunk, step, aside, first_unit, first_feature, apart, sums);
+    }
+  }
+
+  // Of the sums of some lanes side by side, the first lane gets the first few, the next the next.
+  template <int lanes, int packs>
+  __device__ static void add_over_lanes(Pack<T> (&sums)[packs]) {
+    if constexpr (lanes > 1) {
+      constexpr int half = packs / 2;
+      const bool upper = lane() & lanes / 2;
 #pragma unroll
-    for (int p = 0; p < Tile::packs; ++p) {
+      for (int i = 0; i < half; ++i)
+#pragma unroll
+        for (int e = 0; e < pack<T>; ++e) {
+          T &low = sums[i].values[e], high = sums[i + half].values[e];
+          const T theirs = __shfl_xor_sync(~0u, upper ? low : high, lanes / 2);
+          low = (upper ? high : low) + theirs;
+        }
+      add_over_lanes<lanes / 2>(reinterpret_cast<Pack<T>(&)[half]>(sums));
+    }
+  }
+
+  // The step, given the gradient of some units x some packs of features that far apart.
+  template <int packs, int tile_units>
+  __device__ void use_gradient(int l, const LayerPlace& place, const Chunk& chunk,
+                               const UpdateStep<T>& step, T* aside, int first_unit,
+                               int first_feature, int apart,
+                               Pack<T> (&sums)[packs][tile_units]) const {
+    const int in_features = l ? place.in_features : features_;
+    const int units = place.units - first_unit;
+#pragma unroll
+    for (int p = 0; p < packs; ++p) {
       const int feature = first_feature + p * apart, count = in_features - feature;
       if (count <= 0) return;
       T* put = aside + first_unit * in_features + feature;
       if (!(chunk.is_first() && chunk.is_last()) &&
           !add_aside(sums[p], units, put, in_features, count, chunk))
         continue;
-      take_steps_of<Tile::units>(l, place, step, first_unit, feature, sums[p]);
+      take_steps_of(l, place, step, first_unit, feature, count, sums[p]);
     }
   }
 
   // The step of a pack of features of some units, given their gradient.
   template <int tile_units>
   __device__ void take_steps_of(int l, const LayerPlace& place, const UpdateStep<T>& step,
-                                int first_unit, int feature,
+                                int first_unit, int feature, int count,
                                 const Pack<T> (&grad)[tile_units]) const {
     T* weight = at(place.weight) + first_unit * place.in_stride + feature;
-    const int stride = plan_.keeps_slots ? place.in_stride : place.in_features;  // of the slots
+    const int stride =  // of the slots
+        plan_.keeps_slots ? place.in_stride : int(net_.layers[l].in_features);
     Updates::with(net_.job.update, [&](auto rule) {
       T* slots[most_slots] = {};
       bool aligned = true;
@@ -512,15 +674,14 @@ class Trainer {
       for (int n = 0; n < tile_units; ++n)
         if (first_unit + n < place.units)
           take_steps<decltype(rule)>(weight + n * place.in_stride, slots, n * stride, aligned,
-                                     grad[n], place.in_features - feature, step);
+                                     grad[n], count, step);
     });
   }
 
   // What the rule remembers of a layer's weights: beside them, or in the device's memory.
   __device__ T* weight_slot(int l, int s) const {
-    const TrainLayer<T>& layer = net_.layers[l];
     return plan_.keeps_slots ? at(place_of(l).weight_slots[s])
-                             : layer.weight_slots[s] + model_ * layer.units * layer.in_features;
+                             : net_.layers[l].weight_slots[s] + first_weight(l);
   }
 
   // grad_bias = grad_z.sum(0) of one unit, and the step.
@@ -549,16 +710,19 @@ class Trainer {
   const Network<T, Plan>& net_;
   const Plan& plan_;
   const int64_t model_;
-  const T* x_;        // the rows of this model
-  bool copies_rows_;  // whole, by the copy engine
-  T loss_{};          // of the batch that is being added up, in the warp that reports it
+  const int block_;               // of those that train this model
+  int first_feature_, features_;  // of the first layer, that this block has
+  const T* x_;                    // the rows of this model, from the first feature on
+  bool copies_rows_;              // whole, by the copy engine
+  T loss_{};  // of the batch that is being added up, in the warp that reports it
 };
 
-template <class T>
+template <class T, bool clustered>
 __global__ void __launch_bounds__(train_threads, 1)
     train_kernel(const __grid_constant__ Network<T, Plan> net) {
-  for (int64_t model = blockIdx.x; model < net.models.count; model += gridDim.x) {
-    Trainer<T>(net, model).train();
+  const int blocks = clustered ? net.plan.blocks : 1;
+  for (int64_t model = blockIdx.x / blocks; model < net.models.count; model += gridDim.x / blocks) {
+    Trainer<T, clustered>(net, model).train();
     __syncthreads();  // the next model takes the same memory
   }
 }
@@ -659,6 +823,13 @@ int64_t shared_limit() {
   return limit;
 }
 
+// By what the kernel was compiled for: clusters take more than the device's being able to.
+int64_t most_blocks() {
+  cudaFuncAttributes attributes;
+  check("cudaFuncGetAttributes", cudaFuncGetAttributes(&attributes, train_kernel<float, true>));
+  return attributes.ptxVersion >= 90 ? cluster_blocks : 1;
+}
+
 template <class T>
 void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream) {
   const int64_t count = rate_count(job, models);
@@ -668,15 +839,16 @@ void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps,
 }
 
 template <class T>
-int64_t workspace_size(const Train<T>& job, const Models& models) {
-  return models.count * gradient_size(job) + rate_count(job, models) * numbers_a_step;
+int64_t workspace_size(const Train<T>& job, const Models& models, int64_t blocks) {
+  return models.count * blocks * gradient_size(job) + rate_count(job, models) * numbers_a_step;
 }
 
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream) {
-  launch_steps("train", train_kernel<T>, network_of(job, models, plan, workspace, stream),
-               train_threads, stream);
+  const auto kernel = plan.blocks > 1 ? train_kernel<T, true> : train_kernel<T, false>;
+  launch_steps("train", kernel, network_of(job, models, plan, workspace, stream), train_threads,
+               stream);
 }
 
 int64_t loss_parts(int64_t outputs) {
@@ -711,7 +883,7 @@ void update(const Parameter<T>* parameters, int64_t count, int64_t place, const 
 
 #define TORCHNN_INSTANTIATE(T)                                                      \
   template void make_steps(const Train<T>&, const Models&, UpdateStep<T>*, Stream); \
-  template int64_t workspace_size(const Train<T>&, const Models&);                  \
+  template int64_t workspace_size(const Train<T>&, const Models&, int64_t);         \
   template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);     \
   template void measure(const BatchLoss<T>&, Stream);                               \
   template void update(const Parameter<T>*, int64_t, int64_t, const UpdateStep<T>*, Stream);

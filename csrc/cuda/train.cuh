@@ -21,11 +21,11 @@ struct Network {
   Plan plan;
   TrainLayer<T> layers[most_layers];
   const UpdateStep<T>* steps;  // (steps), of each model or of all
-  T* gradients;                // (gradient_size) of each model: where they are put aside
-  int64_t gradient_size;
-  Chunk before;        // the launch begins with the chunk after this one
-  int64_t end;         // and ends before this step
-  int64_t step_count;  // of all launches
+  T* gradients;                // where they are put aside
+  int64_t gradient_size;       // of each block
+  Chunk before;                // the launch begins with the chunk after this one
+  int64_t end;                 // and ends before this step
+  int64_t step_count;          // of all launches
 
   // The chunk of the launch after that one; behind the last there are no rows.
   __device__ Chunk chunk_after(const Chunk& chunk) const {
@@ -86,9 +86,10 @@ TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T
 template <class T, class Plan>
 int64_t steps_a_launch(const Network<T, Plan>& net) {
   const Train<T>& job = net.job;
-  std::vector<int64_t> widths{net.layers[0].in_features};
-  for (int64_t l = 0; l < job.layer_count; ++l) widths.push_back(net.layers[l].units);
-  const double step = block_microseconds(widths, std::min(job.batch_size, job.samples));
+  Shape shape{{net.layers[0].in_features}, 0, sizeof(T)};
+  for (int64_t l = 0; l < job.layer_count; ++l) shape.widths.push_back(net.layers[l].units);
+  const double step =
+      step_microseconds(shape, std::min(job.batch_size, job.samples), net.plan.rows);
   return std::max<int64_t>(1, int64_t(TORCHNN_LAUNCH_MICROSECONDS / step));
 }
 
@@ -121,21 +122,22 @@ Network<T, Plan> network_of(const Train<T>& job, const Models& models, const Pla
   }
   net.gradients = workspace, net.gradient_size = gradient_size(job);
   auto* const steps =
-      reinterpret_cast<UpdateStep<T>*>(workspace + models.count * net.gradient_size);
+      reinterpret_cast<UpdateStep<T>*>(workspace + models.count * plan.blocks * net.gradient_size);
   make_steps(job, models, steps, stream);
   net.steps = steps;
   net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
   return net;
 }
 
-// All steps of all models, each of which a block of so many threads trains.
+// All steps of all models, each of which the plan's blocks of so many threads train.
 template <class T, class Plan>
 void launch_steps(const char* name, void (*kernel)(Network<T, Plan>), Network<T, Plan> net,
                   int threads, Stream stream) {
   const int64_t steps = steps_a_launch(net);
   while (net.end < net.step_count) {
     net.end = std::min(net.step_count, net.end + steps);
-    launch(name, kernel, net.models.count, threads, size_t(net.plan.bytes), stream, net);
+    launch_clusters(name, kernel, net.models.count, net.plan.blocks, threads,
+                    size_t(net.plan.bytes), stream, net);
     for (Chunk next; (next = chunk_after(net.job, net.before, net.job.batch_size)).step < net.end;)
       net.before = next;
   }

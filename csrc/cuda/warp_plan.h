@@ -58,6 +58,7 @@ struct alignas(16) WarpLayer {
 };
 
 struct WarpPlan {
+  static constexpr int blocks = 1;  // that train a model, of one warp each
   int rows = 0;       // of a batch that go through at once, a power of 2; 0: no warp for a model
   int rows_shift;     // 2^rows_shift rows
   int64_t bytes = 0;  // of each model

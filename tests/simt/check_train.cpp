@@ -97,6 +97,7 @@ struct Case {
   bool order = true, sample_weight = true, predictions = true, bias = true;
   int64_t gap = 0, offset = 0;  // of the rows of x, and of its first
   double memory = 1;            // of what one chunk for the whole batch takes
+  int64_t blocks = 1;           // that train a model together
 };
 
 // A network of one model, in double.
@@ -341,8 +342,8 @@ void check(const Case& c) {
 
   int64_t slots = 0;
   Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
-  const cuda::Shape shape{c.widths, slots, sizeof(T)};
-  Array<T> workspace(cuda::workspace_size(job, models));
+  const cuda::Shape shape{c.widths, slots, sizeof(T), c.blocks};
+  Array<T> workspace(cuda::workspace_size(job, models, c.blocks));
   const std::vector<std::vector<Array<T>>*> parameters{
       &weights, &biases, &weight_slots[0], &weight_slots[1], &bias_slots[0], &bias_slots[1]};
   // The same memory of the device, and the numbers that are in it now.
@@ -440,9 +441,29 @@ Case everything(double memory) {
           .memory = memory};
 }
 
-// Two layers that all warps share, one that goes row by row, and rows that are copied whole. Without
-// biases, whose sums would keep the lanes of a warp together.
+// Two layers that all warps share, one that goes row by row, and rows that are copied whole.
+// Without biases, whose sums would keep the lanes of a warp together.
 Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false}; }
+
+// Several blocks a model: with features to share out or none, with fewer of them than blocks, with
+// fewer rows, with two layers that all warps share, and with several models, chunks and launches.
+template <class T>
+void check_clusters() {
+  Case all = everything(0.9);
+  all.blocks = 2;
+  check<T>(all);
+  Case many = wide();
+  many.blocks = 3;
+  check<T>(many);
+  check<T>({.widths = {61, 33, 1}, .rows = 9, .batch_size = 9, .update = 1, .blocks = 4});
+  check<T>({.widths = {8, 130, 1}, .rows = 3, .batch_size = 2, .update = 3, .blocks = 4});
+  check<T>({.widths = {100, 25, 2},
+            .rows = 30,
+            .batch_size = 28,
+            .update = 2,
+            .memory = 0.8,
+            .blocks = 2});
+}
 
 template <class T>
 void check_all() {
@@ -472,6 +493,7 @@ void check_all() {
   check<T>({.widths = {12, 3, 3, 3, 3, 3, 1}, .rows = 9, .batch_size = 4, .models = 4, .gap = 4});
   check<T>(
       {.widths = {8, 4, 1}, .rows = 5, .batch_size = 4, .update = 2, .order = false, .offset = 1});
+  check_clusters<T>();
   check<T>({.widths = {6, 17, 1},
             .rows = 300,
             .batch_size = 300,
@@ -579,16 +601,28 @@ void check_plans() {
   auto plan = [](std::vector<int64_t> widths, int64_t limit, int64_t batch_size) {
     return cuda::make_plan({widths, 0, sizeof(float)}, batch_size, limit);
   };
-  const int64_t hopper = 227 << 10;
+  constexpr int64_t hopper = 227 << 10;
   expect(plan({400, 25, 25, 1}, hopper, 32).rows == 32, "the notes' network takes 32 rows at once");
   expect(plan({400, 25, 25, 1}, hopper, 1000).rows < 128, "1000 rows go through in chunks");
   expect(plan({784, 512, 512, 1}, hopper, 128).rows == 0, "784-512-512-1 does not fit");
   expect(plan({784, 512, 512, 1}, hopper, 128).bytes > hopper,
          "and it is known what it would take");
   expect(plan(std::vector<int64_t>(66, 4), hopper, 4).rows == 0, "65 layers are too many");
-  const int64_t most = cuda::most_rows_in_a_block({400, 25, 25, 1});
-  expect(most > 32 && most < 1000, "one block is for small batches");
-  expect(cuda::most_rows_in_a_block({int64_t(1) << 40, 1 << 20}) == 1, "and no product overflows");
+  auto chosen = [](std::vector<int64_t> widths, int64_t batch_size, int64_t blocks = 8) {
+    return cuda::choose_plan({widths, 0, sizeof(float), blocks}, batch_size, hopper);
+  };
+  expect(chosen({400, 25, 25, 1}, 32).blocks == 8, "several blocks share a wide first layer");
+  expect(chosen({400, 25, 25, 1}, 32, 1).blocks == 1, "if there may be several");
+  expect(chosen({8, 16, 1}, 32).blocks == 1, "a small one stays in one block");
+  expect(chosen({400, 25, 25, 1}, 1000).rows == 0, "a large batch goes layer by layer");
+  expect(chosen({784, 64, 64, 1}, 64, 1).rows == 0 && chosen({784, 64, 64, 1}, 64).rows == 64,
+         "together they have room for more");
+  const cuda::Shape notes{{400, 25, 25, 1}, 0, sizeof(float), 8};
+  const int64_t most = cuda::most_batch_rows(notes, hopper);
+  expect(chosen(notes.widths, most).rows && !chosen(notes.widths, most + 1).rows,
+         "the most rows are the most");
+  expect(cuda::most_batch_rows({{int64_t(1) << 40, 1 << 20}, 0, 4, 8}, hopper) == 0,
+         "and no product overflows");
   expect(plan({int64_t(1) << 40, 1 << 20}, hopper, 4).rows == 0, "no width overflows");
   for (int64_t limit = 1 << 12; limit <= hopper; limit += 1 << 12)
     expect(plan({100, 30, 1}, limit, 200).bytes <= limit || !plan({100, 30, 1}, limit, 200).rows,
@@ -611,6 +645,10 @@ int check_everything(bool few) {
   if (few) {
     check<float>(everything(0.7));
     check<float>(wide());
+    for (Case c : {everything(0.9), wide()}) {
+      c.blocks = 2;
+      check<float>(c);
+    }
     check_a_row_that_is_not_there();
     check_the_parts_of_a_step();
   } else {

@@ -43,12 +43,19 @@ struct Warp {
 // What the threads of a block share. It has as much memory as the launch asked for, and not a byte
 // more; each block finds it full of NaN.
 struct Block {
-  Block(int threads, size_t shared_bytes)
+  Block(int threads, size_t shared_bytes, int rank,
+        const std::vector<std::unique_ptr<Block>>& cluster, Barrier& of_cluster)
       : barrier(threads),
+        rank(rank),
+        cluster(cluster),
+        of_cluster(of_cluster),
         warps(threads / warp_size),
         shared(new unsigned char[shared_bytes]),
         shared_bytes(shared_bytes) {}
   Barrier barrier;
+  int rank;
+  const std::vector<std::unique_ptr<Block>>& cluster;  // that work together, by their ranks
+  Barrier& of_cluster;
   std::vector<Warp> warps;  // (threads / warp_size)
   std::unique_ptr<unsigned char[]> shared;
   size_t shared_bytes;
@@ -96,6 +103,18 @@ inline void sync_warp(const char* file, int line) {
   if (!is_skipped(file, line)) self().warp().barrier.wait();
 }
 
+inline void sync_cluster(const char* file, int line) {
+  if (!is_skipped(file, line)) self().block->of_cluster.wait();
+}
+
+template <class T>
+T* of_block(T* p, int rank) {
+  const Block& own = *self().block;
+  const auto place = reinterpret_cast<unsigned char*>(p) - own.shared.get();
+  if (place < 0 || size_t(place) >= own.shared_bytes) std::abort();
+  return reinterpret_cast<T*>(own.cluster[rank]->shared.get() + place);
+}
+
 inline void copy_later(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes)
     std::abort();
@@ -133,15 +152,17 @@ T shuffle(T value, int source) {
   return value;
 }
 
-// Two blocks at a time, each with threads of its own, so that blocks that get in each other's way
-// are seen as well; they go on to the next blocks until the grid is done.
+// Two blocks at a time, or one cluster of them, each with threads of its own, so that blocks that
+// get in each other's way are seen as well; they go on to the next blocks until the grid is done.
 template <class Kernel>
-void run(dim3 grid, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
-  const unsigned at_once = std::min(grid.x, 2u);
+void run(dim3 grid, unsigned cluster, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
+  const unsigned at_once = std::min(grid.x, std::max(cluster, 2u));
   std::vector<std::unique_ptr<Block>> blocks;
+  Barrier of_cluster(int(cluster * threads.x));
   all.clear();
   for (unsigned first = 0; first < at_once; ++first) {
-    blocks.push_back(std::make_unique<Block>(threads.x, shared_bytes));
+    blocks.push_back(
+        std::make_unique<Block>(threads.x, shared_bytes, int(first % cluster), blocks, of_cluster));
     for (unsigned i = 0; i < threads.x; ++i)
       all.push_back({.index = {i}, .block_index = {first}, .block = blocks.back().get()});
   }
@@ -152,6 +173,7 @@ void run(dim3 grid, dim3 threads, size_t shared_bytes, const Kernel& kernel) {
       own.block->barrier.wait();
       if (own.index.x == 0) std::memset(own.block->shared.get(), 0xff, shared_bytes);
       own.block->barrier.wait();
+      if (cluster > 1) of_cluster.wait();
       kernel();
     }
   });
@@ -210,6 +232,16 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
+  attributes->ptxVersion = 90;
+  return cudaSuccess;
+}
+
 // How much memory the blocks of a kernel may share: 48 KB, unless more was asked for.
 template <class Kernel>
 size_t& allowed_shared(Kernel kernel) {
@@ -225,10 +257,20 @@ cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute attribute, int
   return cudaSuccess;
 }
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeIgnore, cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    dim3 clusterDim;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  const cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 template <class... Parameters, class... Arguments>
@@ -239,7 +281,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       config->blockDim.x % simt::warp_size != 0 ||
       config->dynamicSmemBytes > allowed_shared(kernel))
     return cudaErrorInvalidConfiguration;
-  simt::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i)
+    if (config->attrs[i].id == cudaLaunchAttributeClusterDimension)
+      cluster = config->attrs[i].val.clusterDim.x;
+  if (cluster == 0 || cluster > 8 || config->gridDim.x % cluster != 0)
+    return cudaErrorInvalidConfiguration;
+  simt::run(config->gridDim, cluster, config->blockDim, config->dynamicSmemBytes,
             [&] { kernel(arguments...); });
   return cudaSuccess;
 }
