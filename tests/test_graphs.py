@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_train_op import SLOTS, clone, job
 
-from torchnn import Sequential, graphs, losses, ops, optimizers, schedules
+from torchnn import Sequential, batches, graphs, losses, ops, optimizers, schedules
 from torchnn.layers import Dense
 from torchnn.utils import set_random_seed
 
@@ -212,6 +212,7 @@ def test_fit_with_replays_is_fit_without(batch_size, rows, rate, monkeypatch):
         recorder.state = flat([[p.data for p in model.parameters()], slots])
         return recorder(function)
 
+    monkeypatch.setattr(batches, "PAUSE", 60)  # seconds: a busy machine makes runs no shorter
     monkeypatch.setattr(graphs.Trainer, "_is_recorded", lambda *_: True)
     monkeypatch.setattr(graphs, "record", record)
     assert all(map(torch.equal, fitted(model, rows, batch_size), expected))
