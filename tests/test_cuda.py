@@ -28,7 +28,8 @@ NVCC = shutil.which("nvcc")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
 # A multiprocessor has 65,536: one block of 512 threads of the forward and of training, four of 256
-# of the layer's others, two of the parts of a step. Of a warp's float32 it has room for 16.
+# of the layer's others, two of the parts of a step. Where a
+# block is a warp, its launch bounds say how many there are.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "dense_forward_kernel": 128,
