@@ -440,8 +440,8 @@ Case everything(double memory) {
           .memory = memory};
 }
 
-// Two layers that all warps share, one that goes row by row, and rows that are copied whole. Without
-// biases, whose sums would keep the lanes of a warp together.
+// Two layers that all warps share, one that goes row by row, and rows that are copied whole.
+// Without biases, whose sums would keep the lanes of a warp together.
 Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false}; }
 
 template <class T>
