@@ -38,16 +38,17 @@ MOST_REGISTERS = {
     "dense_backward_bias_kernel": 64,
     "dense_backward_kernel": 80,
     "train_kernel": 128,
+    "train_cluster_kernel": 128,
     "train_warp_kernel": 255,
     "make_steps_kernel": 128,
     "measure_kernel": 128,
     "add_losses_kernel": 128,
     "update_kernel": 128,
 }
-# Whole networks train in float32 and float64 alone.
+# Whole networks train in float32 and float64 alone, as few rows of a wide layer are fused.
 KINDS_OF = {
     name: KINDS if name.startswith(("activate", "dense")) else KINDS[:2] for name in MOST_REGISTERS
-}
+} | {"dense_forward_wide_kernel": KINDS[:2]}
 
 built = pytest.mark.skipif(
     util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"

@@ -6,6 +6,12 @@
 
 namespace torchnn::cuda {
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+inline constexpr bool has_clusters = true;
+#else
+inline constexpr bool has_clusters = false;
+#endif
+
 #if defined(__CUDACC__)
 
 __device__ inline int block_rank() {
@@ -18,7 +24,7 @@ __device__ inline int block_rank() {
 
 // What lies in the shared memory of that block where p does in ours.
 template <class T>
-__device__ T* of_block(T* p, int rank) {
+__device__ T* of_block(T* p, [[maybe_unused]] int rank) {
 #if __CUDA_ARCH__ >= 900
   return static_cast<T*>(__cluster_map_shared_rank(p, unsigned(rank)));
 #else
@@ -26,7 +32,7 @@ __device__ T* of_block(T* p, int rank) {
 #endif
 }
 
-// A barrier for the threads of all of these blocks, which also see what the others have written.
+// A barrier for the threads of all of these blocks, who then see what the others have written.
 __device__ inline void sync_cluster() {
 #if __CUDA_ARCH__ >= 900
   __cluster_barrier_arrive();

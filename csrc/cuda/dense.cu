@@ -192,9 +192,10 @@ __device__ void accumulate(const DenseForward<T>& layer, Range rows, Range units
   }
 }
 
-// 3. activate and store, the i-th output of a tile
+// The i-th output of a tile.
 template <int tile_units, class T>
 __device__ void finish(const DenseForward<T>& layer, Range rows, Range units, int i, Lane<T> z) {
+  // 3. activate and store
   const int64_t row = rows.begin + i / tile_units, unit = units.begin + i % tile_units;
   if (row < rows.end && unit < units.end)
     Activations::with(layer.activation, [&](auto activation) {

@@ -128,8 +128,8 @@ struct TilesOf<sizeof(float), true> {  // a block has little to do, so that all 
   using Forward =
       TypeList<LaneTile<2, 4>, LaneTile<2, 5>, LaneTile<2, 6>, LaneTile<2, 7>, LaneTile<2, 8>>;
   using Backward = TypeList<LaneTile<2, 8>>;
-  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<4, 1, 2>,
-                            GradientTile<8, 1>, GradientTile<8, 1, 4>>;
+  using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1>, GradientTile<4, 1, 4>,
+                            GradientTile<8, 1, 4>>;
 };
 template <>
 struct TilesOf<sizeof(double), false> {  // of which a thread's registers hold half as many
@@ -186,8 +186,10 @@ struct Plan {
   int values[2];         // (rows, units of the last layer): what adds up to the loss
   int parts;             // what the parts of a product sum up to
   int shares;            // (blocks, rows of a block, share_stride): of the first layer's z
-  // (rows, record): of several blocks, out and grad of all layers, so that a row is in one piece.
-  int records, record;
+  // (rows, packs): of several blocks, out and grad of all layers, so that a row is in one piece.
+  int records;
+  Divider record_packs;
+  Divider own_rows;  // the rows of a chunk that a block takes
   LayerPlace layers[most_layers];
 };
 
@@ -224,8 +226,8 @@ constexpr Product share_out(int64_t rows, int64_t columns, int64_t packs, int64_
 }
 
 // Sets the tile that keeps the warps busy for the shortest time, four of them taking turns; the
-// last of those that do, since larger tiles leave warps to other layers. What lanes have added up
-// they hand over by as many halvings.
+// last of those that do, since larger tiles leave warps to other layers. Lanes that share a tile
+// have fewer rows to wait for, and hand over to each other what they have added up.
 template <class List>
 void choose_gradient_tile(LayerPlace& layer, int64_t rows, int64_t pack, bool is_first) {
   constexpr int64_t schedulers = 4;
@@ -238,8 +240,10 @@ void choose_gradient_tile(LayerPlace& layer, int64_t rows, int64_t pack, bool is
     const int64_t tiles = over(layer.units, tile.units) * across;
     const int64_t work = (tile.units * pack + 1) * tile.packs + over(tile.units, pack);
     const int64_t sums = tile.units * pack * tile.packs;
+    const int64_t waits = whole_warps ? 25 * rows / tile.lanes : 0;
     const int64_t cost = over(over(tiles * tile.lanes, 32), schedulers) *
-                         (rows * work / tile.lanes + 3 * (sums - sums / tile.lanes));
+                             (rows * work / tile.lanes + 3 * (sums - sums / tile.lanes)) +
+                         waits;
     const bool may_be = is_first || tile.units != odd_tile;
     if (may_be && cost <= least) {
       least = cost;
@@ -285,13 +289,12 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
   auto stride = [&](int64_t n) { return odd_packs(n, shape.element_size); };
   const int64_t outputs = shape.widths.back();
   plan.blocks = int(shape.blocks), plan.wide_layers = int(shape.wide_layers());
-  // Blocks share out the features of a first layer of many weights, and the rows of all others.
-  const bool shares_features = shape.blocks > 1 && plan.wide_layers > 0;
+  // Blocks share out the features of the first layer, and the rows of all others.
   const int64_t packs = over(shape.widths.front(), pack);
   const int64_t features =
-      shares_features ? over(packs, shape.blocks) * pack : shape.widths.front();
+      shape.blocks > 1 ? over(packs, shape.blocks) * pack : shape.widths.front();
   const int64_t own_rows = over(rows, shape.blocks);
-  plan.features = int(features);
+  plan.features = int(features), plan.own_rows = Divider(own_rows);
   plan.places = take(shape.layers() * int64_t(sizeof(LayerPlace)) / shape.element_size);
   plan.chunks = take(chunks_known * int64_t(sizeof(Chunk)) / shape.element_size);
   plan.arrivals = take(8 / shape.element_size);
@@ -301,7 +304,7 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
   take_twice(plan.sample_weight, rows);
   take_twice(plan.step, numbers_a_step);
   take_twice(plan.values, rows * outputs);
-  int64_t parts = 0;
+  int64_t parts = 0, record = 0;
   for (int64_t l = 0; l < shape.layers(); ++l) {
     const int64_t in_features = l ? shape.widths[l] : features, units = shape.widths[l + 1];
     const int64_t weight = over(units, pack) * pack * stride(in_features);
@@ -315,8 +318,8 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
     for (int64_t s = 0; keeps_slots && s < shape.slots; ++s)
       layer.weight_slots[s] = take(units * stride(in_features)), layer.bias_slots[s] = take(units);
     if (shape.blocks > 1) {  // places in a record, at first
-      layer.out = plan.record, layer.grad = layer.out + layer.out_stride;
-      plan.record = layer.grad + layer.grad_stride;
+      layer.out = int(record), layer.grad = layer.out + layer.out_stride;
+      record = layer.grad + layer.grad_stride;
     } else {
       layer.out = take(rows * layer.out_stride), layer.grad = take(rows * layer.grad_stride);
     }
@@ -330,14 +333,15 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
     if (l > 0) parts = std::max<int64_t>(parts, layer.backward.splits * layer.backward.split_size);
   }
   plan.parts = take(parts);
-  plan.shares = take(shares_features ? shape.blocks * own_rows * plan.layers[0].share_stride : 0);
   if (shape.blocks > 1) {
-    plan.record = int(stride(plan.record)), plan.records = take(rows * plan.record);
+    record = stride(record);
+    plan.shares = take(shape.blocks * own_rows * plan.layers[0].share_stride);
+    plan.records = take(rows * record), plan.record_packs = Divider(record / pack);
     for (int64_t l = 0; l < shape.layers(); ++l) {
       LayerPlace& layer = plan.layers[l];
       layer.out += plan.records, layer.grad += plan.records;
-      layer.out_stride = layer.grad_stride = plan.record;
-      if (l) layer.input_stride = plan.record;
+      layer.out_stride = layer.grad_stride = int(record);
+      if (l) layer.input_stride = int(record);
     }
   }
   plan.rows = int(rows), plan.bytes = size * shape.element_size, plan.keeps_slots = keeps_slots;
@@ -360,6 +364,7 @@ inline Plan make_plan(const Shape& shape, int64_t batch_size, int64_t limit) {
   constexpr int64_t fewest_rows = 4;
   Plan none;
   if (shape.layers() > most_layers) return none;
+  if (shape.blocks > 1 && !shape.wide_layers()) return none;  // there is too little to share out
   for (int64_t width : shape.widths)
     if (width > limit) return none;  // and no product of widths overflows
   for (int64_t rows = std::clamp<int64_t>(batch_size, fewest_rows, most_rows);; rows /= 2) {
@@ -405,7 +410,8 @@ inline Plan choose_plan(Shape shape, int64_t batch_size, int64_t limit) {
   Plan best;
   double least = layers_microseconds(shape);
   const int64_t most = shape.wide_layers() ? shape.blocks : 1;
-  for (shape.blocks = 1; shape.blocks <= most; shape.blocks += std::max<int64_t>(most - 1, 1)) {
+  for (int64_t blocks : {int64_t(1), most}) {
+    shape.blocks = blocks;
     const Plan plan = make_plan(shape, batch_size, limit);
     const double cost = plan.rows ? step_microseconds(shape, batch_size, plan.rows) : least;
     if (cost < least) least = cost, best = plan;

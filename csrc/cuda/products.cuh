@@ -142,7 +142,7 @@ TORCHNN_FN int place_of_part(const Product& product, int row, int column) {
 template <class Tile, class T>
 TORCHNN_FN void add_gradient(Pack<T> (&sums)[Tile::packs][Tile::units], const T* grad,
                              int grad_stride, const T* x, int x_stride, int second, int rows) {
-#pragma unroll(Tile::units < pack<T> ? 8 : Tile::packs > 1 ? pack<T> : 2)
+#pragma unroll(Tile::units < pack<T> ? 8 : Tile::packs > 1 || Tile::lanes > 1 ? pack<T> : 2)
   for (int row = 0; row < rows; ++row, grad += grad_stride, x += x_stride) {
     Pack<T> left[(Tile::units + pack<T> - 1) / pack<T>];
     if constexpr (Tile::units < pack<T>)

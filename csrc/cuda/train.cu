@@ -24,8 +24,8 @@ namespace {
 
 // ---- what a block of threads does with a model ----
 
-// Clustered: several blocks train it together. Each has a slice of the first layer, if that has
-// many weights, and takes its share of the rows through all others, of which it has a copy.
+// Clustered: several blocks train it together. Each has a slice of the first layer, and takes its
+// share of the rows through all others, of which it has a copy.
 template <class T, bool clustered>
 class Trainer {
   using OwnTiles = TilesOf<sizeof(T), clustered>;
@@ -34,7 +34,7 @@ class Trainer {
   __device__ Trainer(const Network<T, Plan>& net, int64_t model)
       : net_(net), plan_(net.plan), model_(model), block_(clustered ? block_rank() : 0) {
     const int all_features = int(net.layers[0].in_features);
-    first_feature_ = shares_features() ? std::min(block_ * plan_.features, all_features) : 0;
+    first_feature_ = std::min(block_ * plan_.features, all_features);
     features_ = std::min(plan_.features, all_features - first_feature_);
     x_ = net.job.x + model * net.models.x + first_feature_;
     copies_rows_ = has_copy_engine && is_aligned(x_, net.job.x_stride) &&
@@ -54,15 +54,11 @@ class Trainer {
     for (; chunk(n).rows; ++n) {
       wait_for_copies();
       if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
-      // The chunk has come, and the weights are those of the step before.
-      if (clustered && !shares_features())
-        sync_cluster();
-      else
-        __syncthreads();
-      if (!serves_late()) serve(n);
+      __syncthreads();  // the chunk has come, and the weights are those of the step before
+      if (!clustered) serve(n);
       forward(chunk(n), n % 2);
       go_through_rows(chunk(n), n % 2);
-      if (serves_late()) serve(n);
+      if (clustered) serve(n);  // by a warp that has no row: rows are few, and the product is short
       if (!clustered || plan_.wide_layers > 1) {
         __syncthreads();
         backward(chunk(n));
@@ -92,7 +88,6 @@ class Trainer {
   __device__ int64_t* listed(int buffer) const {
     return reinterpret_cast<int64_t*>(at(plan_.listed[buffer]));
   }
-  __device__ bool shares_features() const { return clustered && plan_.wide_layers > 0; }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int warp() { return threadIdx.x / warp_size; }
@@ -100,8 +95,6 @@ class Trainer {
   // Who fetches the next chunk and adds up the loss of the one before: the last warp, while the
   // others multiply; or each warp some rows, if there is nothing to multiply.
   __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
-  // Where blocks share them out, the product is short and rows are few: that warp has none.
-  __device__ bool serves_late() const { return shares_features(); }
   __device__ int server() const { return plan_.wide_layers ? warp() - (train_warps - 1) : warp(); }
 
   __device__ void serve(int n) {
@@ -115,14 +108,11 @@ class Trainer {
     list_rows(chunk(n + 2), n % 2);
   }
 
-  // The rows of a chunk that this block takes, or that one.
-  __device__ Range own_rows(const Chunk& chunk) const { return rows_of_block(chunk, block_); }
-  __device__ Range rows_of_block(const Chunk& chunk, int block) const {
-    if constexpr (!clustered) return {0, chunk.rows};
-    const int rows = int(chunk.rows), each = rows_a_block(rows);
-    return {std::min(block * each, rows), std::min((block + 1) * each, rows)};
+  // The rows of a chunk that this block takes.
+  __device__ Range own_rows(const Chunk& chunk) const {
+    const int rows = int(chunk.rows), each = plan_.own_rows.divisor;
+    return {std::min(block_ * each, rows), std::min((block_ + 1) * each, rows)};
   }
-  __device__ int rows_a_block(int rows) const { return (rows + plan_.blocks - 1) / plan_.blocks; }
 
   // Calls f(the user's array, rows, columns, their stride, place of ours, our stride) for all there
   // is to remember of a layer.
@@ -180,8 +170,7 @@ class Trainer {
   __device__ void write_back() const {
     for (int l = 0; l <= last(); ++l)
       each_parameter(l, [&](T* user, int rows, int columns, int from, int place, int stride) {
-        const bool is_slice = l == 0 && rows > 1 && shares_features();
-        if (block_ > 0 && !is_slice) return;
+        if (block_ > 0 && columns == from) return;  // no slice, but a copy
         for (int i = threadIdx.x; i < rows * columns; i += train_threads)
           user[i / columns * from + i % columns] = at(place)[i / columns * stride + i % columns];
       });
@@ -263,8 +252,7 @@ class Trainer {
 
   // Rows that a warp takes at a time, so that it reads weights once; if there are no more, some are
   // the last.
-  static constexpr int rows_at_once =
-      clustered ? 1 : 2;  // one, where there are more warps than rows
+  static constexpr int rows_at_once = clustered ? 1 : 2;  // one, if warps are more than rows
   struct Few {
     int row[rows_at_once];
   };
@@ -359,11 +347,11 @@ class Trainer {
   // Of the first layer, each block has a share of all sums: it gives each to the block of its row.
   __device__ void share_sums(const Chunk& chunk) const {
     const LayerPlace& place = place_of(0);
-    const int each = rows_a_block(int(chunk.rows)), stride = place.share_stride;
-    T* const shares = at(plan_.shares) + block_ * rows_a_block(plan_.rows) * stride;
+    const int each = plan_.own_rows.divisor, stride = place.share_stride;
+    T* const shares = at(plan_.shares) + block_ * each * stride;
     each_few({0, chunk.rows}, [&](const Few& few) {
       static_assert(rows_at_once == 1 || !clustered);
-      const int block = few.row[0] / each;
+      const int block = plan_.own_rows.quotient(few.row[0]);
       T* const to = of_block(shares + (few.row[0] - block * each) * stride, block);
       const auto sums_of = parts_of(place.forward, few, 0);
       for (int unit = lane(); unit < place.units; unit += warp_size) {
@@ -378,7 +366,7 @@ class Trainer {
   __device__ auto shares_of(const Few& few, int first) const {
     const int stride = place_of(0).share_stride;
     const T* share = at(plan_.shares) + (few.row[0] - first) * stride;
-    const int apart = rows_a_block(plan_.rows) * stride;
+    const int apart = plan_.own_rows.divisor * stride;
     return [=, this](int unit, T(&sums)[rows_at_once]) {
 #pragma unroll 4
       for (int block = 0; block < plan_.blocks; ++block) sums[0] += share[block * apart + unit];
@@ -397,11 +385,11 @@ class Trainer {
 
   // Gives the other blocks what they need of our rows: what layers took in, and grad_z.
   __device__ void send_rows(const Chunk& chunk) const {
-    const int packs = plan_.record / pack<T>, others = (plan_.blocks - 1) * packs;
+    const int packs = plan_.record_packs.divisor, others = (plan_.blocks - 1) * packs;
     each_few(own_rows(chunk), [&](const Few& few) {
-      T* const record = at(plan_.records) + few.row[0] * plan_.record;
+      T* const record = at(plan_.records) + few.row[0] * packs * pack<T>;
       for (int i = lane(); i < others; i += warp_size) {
-        const int block = i / packs, n = i - block * packs;
+        const int block = plan_.record_packs.quotient(i), n = i - block * packs;
         T* const to = of_block(record + n * pack<T>, block + (block >= block_));
         *reinterpret_cast<Pack<T>*>(to) = load_pack(record + n * pack<T>);
       }
@@ -717,14 +705,26 @@ class Trainer {
   T loss_{};  // of the batch that is being added up, in the warp that reports it
 };
 
+// Blocks take one model after the other, each by itself or all of a cluster together.
 template <class T, bool clustered>
-__global__ void __launch_bounds__(train_threads, 1)
-    train_kernel(const __grid_constant__ Network<T, Plan> net) {
+__device__ __forceinline__ void train_models(const Network<T, Plan>& net) {
   const int blocks = clustered ? net.plan.blocks : 1;
   for (int64_t model = blockIdx.x / blocks; model < net.models.count; model += gridDim.x / blocks) {
     Trainer<T, clustered>(net, model).train();
     __syncthreads();  // the next model takes the same memory
   }
+}
+
+template <class T>
+__global__ void __launch_bounds__(train_threads, 1)
+    train_kernel(const __grid_constant__ Network<T, Plan> net) {
+  train_models<T, false>(net);
+}
+
+template <class T>
+__global__ void __launch_bounds__(train_threads, 1)
+    train_cluster_kernel([[maybe_unused]] const __grid_constant__ Network<T, Plan> net) {
+  if constexpr (has_clusters) train_models<T, true>(net);
 }
 
 // ---- the numbers of a step, and a launch for each of its parts ----
@@ -826,7 +826,7 @@ int64_t shared_limit() {
 // By what the kernel was compiled for: clusters take more than the device's being able to.
 int64_t most_blocks() {
   cudaFuncAttributes attributes;
-  check("cudaFuncGetAttributes", cudaFuncGetAttributes(&attributes, train_kernel<float, true>));
+  check("cudaFuncGetAttributes", cudaFuncGetAttributes(&attributes, train_cluster_kernel<float>));
   return attributes.ptxVersion >= 90 ? cluster_blocks : 1;
 }
 
@@ -846,7 +846,7 @@ int64_t workspace_size(const Train<T>& job, const Models& models, int64_t blocks
 template <class T>
 void train(const Train<T>& job, const Models& models, const Plan& plan, T* workspace,
            Stream stream) {
-  const auto kernel = plan.blocks > 1 ? train_kernel<T, true> : train_kernel<T, false>;
+  const auto kernel = plan.blocks > 1 ? train_cluster_kernel<T> : train_kernel<T>;
   launch_steps("train", kernel, network_of(job, models, plan, workspace, stream), train_threads,
                stream);
 }

@@ -443,20 +443,25 @@ Case everything(double memory) {
 
 // Two layers that all warps share, one that goes row by row, and rows that are copied whole.
 // Without biases, whose sums would keep the lanes of a warp together.
-Case wide() { return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false}; }
+Case wide(int64_t blocks = 1) {
+  return {.widths = {36, 40, 36, 2}, .rows = 7, .batch_size = 5, .bias = false, .blocks = blocks};
+}
 
-// Several blocks a model: with features to share out or none, with fewer of them than blocks, with
-// fewer rows, with two layers that all warps share, and with several models, chunks and launches.
+// Several blocks a model: everything() with a first layer that they share out, and a slice of it
+// that is not whole.
+Case clustered(int64_t blocks) {
+  Case c = everything(0.9);
+  c.widths[0] = 63, c.widths[1] = 17, c.blocks = blocks;
+  return c;
+}
+
+// With more blocks than slices, with fewer rows than blocks, with one unit, and with many chunks.
 template <class T>
 void check_clusters() {
-  Case all = everything(0.9);
-  all.blocks = 2;
-  check<T>(all);
-  Case many = wide();
-  many.blocks = 3;
-  check<T>(many);
+  for (int64_t blocks : {2, 3}) check<T>(clustered(blocks)), check<T>(wide(blocks));
   check<T>({.widths = {61, 33, 1}, .rows = 9, .batch_size = 9, .update = 1, .blocks = 4});
   check<T>({.widths = {8, 130, 1}, .rows = 3, .batch_size = 2, .update = 3, .blocks = 4});
+  check<T>({.widths = {1100, 1, 1}, .rows = 5, .batch_size = 3, .blocks = 2});
   check<T>({.widths = {100, 25, 2},
             .rows = 30,
             .batch_size = 28,
@@ -645,10 +650,8 @@ int check_everything(bool few) {
   if (few) {
     check<float>(everything(0.7));
     check<float>(wide());
-    for (Case c : {everything(0.9), wide()}) {
-      c.blocks = 2;
-      check<float>(c);
-    }
+    check<float>(clustered(2));
+    check<float>(wide(2));
     check_a_row_that_is_not_there();
     check_the_parts_of_a_step();
   } else {
