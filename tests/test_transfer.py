@@ -112,7 +112,7 @@ def test_epochs_that_are_told_late_are_shown_one_by_one(queue, capsys):
     fitted(compiled(), 50, epochs=30, verbose=2)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("/")[0].split()[-1] for line in lines] == [str(i) for i in range(1, 31)]
-    assert all("steps/s" in line and "loss: " in line for line in lines)
+    assert all("loss: " in line for line in lines)
 
 
 def at_once(events):

@@ -140,8 +140,8 @@ struct TilesOf<sizeof(double), false> {  // of which a thread's registers hold h
 };
 template <>
 struct TilesOf<sizeof(double), true> {
-  using Forward = TypeList<LaneTile<2, 4>, LaneTile<2, 8>>;
-  using Backward = TypeList<LaneTile<2, 8>>;
+  using Forward = TypeList<LaneTile<1, 4>, LaneTile<1, 8>>;
+  using Backward = TypeList<LaneTile<1, 8>>;
   using Gradient = TypeList<GradientTile<1, 1>, GradientTile<4, 1, 2>>;
 };
 

@@ -32,13 +32,10 @@ class Trainer {
 
  public:
   __device__ Trainer(const Network<T, Plan>& net, int64_t model)
-      : net_(net), plan_(net.plan), model_(model), block_(clustered ? block_rank() : 0) {
-    const int all_features = int(net.layers[0].in_features);
-    first_feature_ = std::min(block_ * plan_.features, all_features);
-    features_ = std::min(plan_.features, all_features - first_feature_);
-    x_ = net.job.x + model * net.models.x + first_feature_;
+      : net_(net), plan_(net.plan), model_(model) {
+    x_ = net.job.x + model * net.models.x + first_feature();
     copies_rows_ = has_copy_engine && is_aligned(x_, net.job.x_stride) &&
-                   features_ % pack<T> == 0 && features_ > 0;
+                   features() % pack<T> == 0 && features() > 0;
   }
 
   // Always inline, since a call would put this object into the device's memory.
@@ -70,7 +67,7 @@ class Trainer {
       update(chunk(n), n % 2);
     }
     __syncthreads();
-    if (server() == 0 && n > 0 && block_ == 0) report(chunk(n - 1), 1 - n % 2);
+    if (server() == 0 && n > 0 && block() == 0) report(chunk(n - 1), 1 - n % 2);
     if (threadIdx.x == 0) end_arrivals(arrivals());
     write_back();
   }
@@ -88,6 +85,7 @@ class Trainer {
   __device__ int64_t* listed(int buffer) const {
     return reinterpret_cast<int64_t*>(at(plan_.listed[buffer]));
   }
+  __device__ bool keeps_slots() const { return clustered || plan_.keeps_slots; }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int warp() { return threadIdx.x / warp_size; }
@@ -100,7 +98,7 @@ class Trainer {
   __device__ void serve(int n) {
     if (server() < 0) return;
     if (server() == 0) {
-      if (n > 0 && block_ == 0) report(chunk(n - 1), 1 - n % 2);
+      if (n > 0 && block() == 0) report(chunk(n - 1), 1 - n % 2);
       __syncwarp();
       if (lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     }
@@ -108,10 +106,19 @@ class Trainer {
     list_rows(chunk(n + 2), n % 2);
   }
 
-  // The rows of a chunk that this block takes.
+  // Which of those that train the model this block is, and what it has: some features of the first
+  // layer, and some rows of a chunk.
+  __device__ static int block() { return clustered ? block_rank() : 0; }
+  __device__ int first_feature() const {
+    return clustered ? std::min(block() * plan_.features, int(net_.layers[0].in_features)) : 0;
+  }
+  __device__ int features() const {
+    if constexpr (!clustered) return plan_.features;
+    return std::min(plan_.features, int(net_.layers[0].in_features) - first_feature());
+  }
   __device__ Range own_rows(const Chunk& chunk) const {
     const int rows = int(chunk.rows), each = plan_.own_rows.divisor;
-    return {std::min(block_ * each, rows), std::min((block_ + 1) * each, rows)};
+    return {std::min(block() * each, rows), std::min((block() + 1) * each, rows)};
   }
 
   // Calls f(the user's array, rows, columns, their stride, place of ours, our stride) for all there
@@ -121,11 +128,11 @@ class Trainer {
     const TrainLayer<T>& layer = net_.layers[l];
     const LayerPlace& place = plan_.layers[l];
     const int units = int(layer.units), stride = int(layer.in_features);
-    const int columns = l ? stride : features_;
+    const int columns = l ? stride : features();
     const int64_t weights = first_weight(l), biases = model_ * layer.units;
     f(layer.weight + weights, units, columns, stride, place.weight, place.in_stride);
     if (layer.bias) f(layer.bias + biases, 1, units, units, place.bias, units);
-    for (int s = 0; plan_.keeps_slots && s < slot_count(); ++s) {
+    for (int s = 0; keeps_slots() && s < slot_count(); ++s) {
       f(layer.weight_slots[s] + weights, units, columns, stride, place.weight_slots[s],
         place.in_stride);
       if (layer.bias) f(layer.bias_slots[s] + biases, 1, units, units, place.bias_slots[s], units);
@@ -135,7 +142,7 @@ class Trainer {
   // Where the weights of this block begin among those of all models.
   __device__ int64_t first_weight(int l) const {
     const TrainLayer<T>& layer = net_.layers[l];
-    return model_ * layer.units * layer.in_features + (l ? 0 : first_feature_);
+    return model_ * layer.units * layer.in_features + (l ? 0 : first_feature());
   }
 
   __device__ int slot_count() const {
@@ -149,8 +156,11 @@ class Trainer {
     for (int i = threadIdx.x; i < size; i += train_threads) *at(i) = T(0);
     __syncthreads();
     let_engine_see_writes();
-    for (int l = threadIdx.x; l <= last(); l += train_threads)
-      const_cast<LayerPlace&>(place_of(l)) = plan_.layers[l];
+    for (int l = threadIdx.x; l <= last(); l += train_threads) {
+      LayerPlace& place = const_cast<LayerPlace&>(place_of(l));
+      place = plan_.layers[l];
+      if (clustered && l == 0) place.in_features = features();
+    }
     if (threadIdx.x == 0) {
       begin_arrivals(arrivals());
       chunk(0) = net_.chunk_after(net_.before);
@@ -170,7 +180,7 @@ class Trainer {
   __device__ void write_back() const {
     for (int l = 0; l <= last(); ++l)
       each_parameter(l, [&](T* user, int rows, int columns, int from, int place, int stride) {
-        if (block_ > 0 && columns == from) return;  // no slice, but a copy
+        if (block() > 0 && columns == from) return;  // no slice, but a copy
         for (int i = threadIdx.x; i < rows * columns; i += train_threads)
           user[i / columns * from + i % columns] = at(place)[i / columns * stride + i % columns];
       });
@@ -193,7 +203,8 @@ class Trainer {
     const Train<T>& job = net_.job;
     const int rows = int(chunk.rows);
     const int stride = plan_.layers[0].in_stride;
-    const unsigned row_bytes = features_ * sizeof(T);
+    const int features = this->features();
+    const unsigned row_bytes = features * sizeof(T);
     if (copies_rows_ && first_row() == 0 && rows) announce(arrivals(), rows * row_bytes);
     for (int row = first_row(); row < rows; row += servers() * warp_size) {
       const int64_t from = fetch_targets(row, buffer);
@@ -207,7 +218,7 @@ class Trainer {
       __syncwarp();
       for (int row = server(); row < rows; row += servers())
         copy_numbers(at(plan_.x[buffer]) + row * stride, x_ + listed(buffer)[row] * job.x_stride,
-                     features_);
+                     features);
     }
     const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
     if (rows && server() == 0 && lane() < numbers_a_step)
@@ -348,7 +359,7 @@ class Trainer {
   __device__ void share_sums(const Chunk& chunk) const {
     const LayerPlace& place = place_of(0);
     const int each = plan_.own_rows.divisor, stride = place.share_stride;
-    T* const shares = at(plan_.shares) + block_ * each * stride;
+    T* const shares = at(plan_.shares) + block() * each * stride;
     each_few({0, chunk.rows}, [&](const Few& few) {
       static_assert(rows_at_once == 1 || !clustered);
       const int block = plan_.own_rows.quotient(few.row[0]);
@@ -390,7 +401,7 @@ class Trainer {
       T* const record = at(plan_.records) + few.row[0] * packs * pack<T>;
       for (int i = lane(); i < others; i += warp_size) {
         const int block = plan_.record_packs.quotient(i), n = i - block * packs;
-        T* const to = of_block(record + n * pack<T>, block + (block >= block_));
+        T* const to = of_block(record + n * pack<T>, block + (block >= this->block()));
         *reinterpret_cast<Pack<T>*>(to) = load_pack(record + n * pack<T>);
       }
     });
@@ -551,7 +562,8 @@ class Trainer {
   // 5. update weight and bias: of all layers at once, since they wait for nothing
   __device__ void update(const Chunk& chunk, int buffer) const {
     const UpdateStep<T>& step = *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
-    T* aside = net_.gradients + (model_ * plan_.blocks + block_) * net_.gradient_size;
+    const int64_t own = clustered ? model_ * plan_.blocks + block() : model_;
+    T* aside = net_.gradients + own * net_.gradient_size;
     int item = threadIdx.x;  // of a layer's; those of the next go to the threads after its last
     for (int l = 0; l <= last(); ++l) {
       const LayerPlace& place = place_of(l);
@@ -581,7 +593,7 @@ class Trainer {
   __device__ void update_weight(int l, const LayerPlace& place, const Chunk& chunk,
                                 const UpdateStep<T>& step, T* aside, int first_unit,
                                 int first_feature, const T* input, bool exists) const {
-    const int in_features = l ? place.in_features : features_;
+    const int in_features = place.in_features;
     Pack<T> sums[Tile::packs][Tile::units] = {};
     const T *grad = at(place.grad) + place.grad_place(first_unit), *x = input + first_feature;
     const int apart = place.tiles_across.divisor * pack<T>;
@@ -628,8 +640,7 @@ class Trainer {
                                const UpdateStep<T>& step, T* aside, int first_unit,
                                int first_feature, int apart,
                                Pack<T> (&sums)[packs][tile_units]) const {
-    const int in_features = l ? place.in_features : features_;
-    const int units = place.units - first_unit;
+    const int in_features = place.in_features, units = place.units - first_unit;
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
       const int feature = first_feature + p * apart, count = in_features - feature;
@@ -648,8 +659,7 @@ class Trainer {
                                 int first_unit, int feature, int count,
                                 const Pack<T> (&grad)[tile_units]) const {
     T* weight = at(place.weight) + first_unit * place.in_stride + feature;
-    const int stride =  // of the slots
-        plan_.keeps_slots ? place.in_stride : int(net_.layers[l].in_features);
+    const int stride = keeps_slots() ? place.in_stride : place.in_features;  // of the slots
     Updates::with(net_.job.update, [&](auto rule) {
       T* slots[most_slots] = {};
       bool aligned = true;
@@ -668,8 +678,8 @@ class Trainer {
 
   // What the rule remembers of a layer's weights: beside them, or in the device's memory.
   __device__ T* weight_slot(int l, int s) const {
-    return plan_.keeps_slots ? at(place_of(l).weight_slots[s])
-                             : net_.layers[l].weight_slots[s] + first_weight(l);
+    return keeps_slots() ? at(place_of(l).weight_slots[s])
+                         : net_.layers[l].weight_slots[s] + first_weight(l);
   }
 
   // grad_bias = grad_z.sum(0) of one unit, and the step.
@@ -689,8 +699,8 @@ class Trainer {
       T* slots[most_slots] = {};
 #pragma unroll
       for (int s = 0; s < rule.slots; ++s)
-        slots[s] = plan_.keeps_slots ? at(place.bias_slots[s])
-                                     : net_.layers[l].bias_slots[s] + model_ * place.units;
+        slots[s] = keeps_slots() ? at(place.bias_slots[s])
+                                 : net_.layers[l].bias_slots[s] + model_ * place.units;
       take_step<decltype(rule)>(at(place.bias)[unit], slots, unit, sum, step);
     });
   }
@@ -698,11 +708,9 @@ class Trainer {
   const Network<T, Plan>& net_;
   const Plan& plan_;
   const int64_t model_;
-  const int block_;               // of those that train this model
-  int first_feature_, features_;  // of the first layer, that this block has
-  const T* x_;                    // the rows of this model, from the first feature on
-  bool copies_rows_;              // whole, by the copy engine
-  T loss_{};  // of the batch that is being added up, in the warp that reports it
+  const T* x_;        // the rows of this model, from the first feature on
+  bool copies_rows_;  // whole, by the copy engine
+  T loss_{};          // of the batch that is being added up, in the warp that reports it
 };
 
 // Blocks take one model after the other, each by itself or all of a cluster together.
