@@ -79,10 +79,12 @@ using Stream = CUstream_st*;  // cudaStream_t
 // The crossovers between these kernels and PyTorch's products.
 bool fuses_forward(int64_t rows, int64_t in_features, int64_t units, int64_t element_size);
 bool fuses_backward(int64_t rows, int64_t in_features, int64_t units, int64_t element_size);
+// And whether the bias is left to activate there.
+bool adds_bias_apart(int64_t rows, int64_t element_size);
 
-// a[i] = activation(a[i]) for count elements
+// a[i] = activation(a[i] + bias[i % units]) for count elements; bias may be null
 template <class T>
-void activate(int64_t activation, T* a, int64_t count, Stream stream);
+void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count, Stream stream);
 
 // out = activation(x @ weight.T + bias)
 template <class T>

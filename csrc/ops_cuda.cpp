@@ -71,15 +71,18 @@ int64_t row_count(const Tensor& x) {
   return count;
 }
 
-// x @ weight.T + bias by the library, which adds the bias as it stores; then the activation in
-// place.
+// x @ weight.T by the library; then the activation in place, and the bias before it where the
+// library does not add that as it stores.
 Tensor large_dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
                    int64_t activation) {
   if (activation == 0) return linear(x, weight, bias);  // Identity
-  Tensor out = make_contiguous(linear(x, weight, bias));
+  const bool apart = bias && cuda::adds_bias_apart(row_count(x), x.element_size());
+  Tensor out = make_contiguous(linear(x, weight, apart ? std::nullopt : bias));
+  const Tensor b = apart ? make_contiguous(*bias) : out;
   const OnDevice device(x);
   dispatch_float(x, [&]<class T, class L>(T*, L*) {
-    cuda::activate(activation, mutable_data<T>(out), out.numel(), device.stream);
+    cuda::activate(activation, mutable_data<T>(out), apart ? data<T>(b) : nullptr, weight.size(0),
+                   out.numel(), device.stream);
   });
   return out;
 }

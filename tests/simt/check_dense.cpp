@@ -148,8 +148,11 @@ void check_forward(const Case& c) {
     expect_close("dense_forward", out, exact, c.in_features);
 
     auto in_place = Matrix<T>(c.rows, c.units, c.units, c.offset).fill();
-    fill(exact, [&](int64_t i, int64_t j) { return activation.forward(in_place(i, j)); });
-    cuda::activate(c.activation, in_place.data(), c.rows * c.units, nullptr);
+    fill(exact, [&](int64_t i, int64_t j) {
+      return activation.forward(in_place(i, j) + (c.bias ? bias(0, j) : 0));
+    });
+    cuda::activate(c.activation, in_place.data(), c.bias ? bias.data() : nullptr, c.units,
+                   c.rows * c.units, nullptr);
     expect_close("activate", in_place, exact, 1);
   });
 }
