@@ -146,6 +146,27 @@ def test_an_optimizer_trains_one_model():
         optimizer.build([first])
 
 
+def test_a_parameter_that_takes_the_place_of_another_starts_anew():
+    first, second, third = parameter(0.0), parameter(0.0, 0.0), parameter(0.0, 0.0, 0.0)
+    optimizer = built(Summing(), first, second)
+    step(optimizer)
+    optimizer.build([second, third])
+    assert [t.tolist() for t in optimizer.slots["sums"]] == [[1, 1], [0, 0, 0]]
+    assert optimizer.iterations == 1
+    step(optimizer)
+    assert [p.tolist() for p in (first, second, third)] == [[-1], [-3, -3], [-1, -1, -1]]
+
+
+def test_a_parameter_of_another_shape_is_an_error_and_changes_nothing():
+    w = parameter(0.0)
+    optimizer = built(Summing(), w)
+    step(optimizer)
+    w.data = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"does not fit the parameters' shapes"):
+        optimizer.build([w])
+    assert optimizer.slots["sums"][0].tolist() == [1]
+
+
 @pytest.mark.parametrize("loads_first", [True, False])
 def test_a_state_dict_goes_on_where_it_was(loads_first):
     first, second = built(Summing(), parameter(0.0)), Summing()
@@ -169,6 +190,8 @@ def test_a_state_that_does_not_fit_is_an_error_and_changes_nothing():
         optimizer.load_state_dict({"iterations": 7})
     with pytest.raises(ValueError, match=r"does not fit the parameters' shapes"):
         optimizer.load_state_dict({"iterations": 7, "sums": [torch.zeros(2)]})
+    with pytest.raises(ValueError, match=r"does not fit the parameters' shapes"):
+        optimizer.load_state_dict({"iterations": 7, "sums": [torch.zeros(1)] * 2})
     assert optimizer.iterations == 1
     assert optimizer.slots["sums"][0].tolist() == [1]
 

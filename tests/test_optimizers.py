@@ -48,6 +48,23 @@ def test_nesterov_looks_ahead(device):
     assert walk(optimizer, [0.5, 0.5], device=device) == pytest.approx([0.905, 0.7695])
 
 
+def test_momentum_can_be_assigned():
+    w = nn.Parameter(torch.zeros(1))
+    optimizer = SGD(0.1)
+    optimizer.build([w])
+    optimizer.momentum = 0.9
+    step(optimizer, w, 1.0)
+    step(optimizer, w, 1.0)
+    torch.testing.assert_close(optimizer.velocities, [torch.tensor([-0.19])])
+    optimizer.momentum = 0.5
+    torch.testing.assert_close(optimizer.velocities, [torch.tensor([-0.19])])
+    optimizer.momentum = 0.0
+    assert optimizer.velocities == []
+    with pytest.raises(ValueError, match=r"^momentum must be "):
+        optimizer.momentum = 1.0
+    assert optimizer.momentum == 0
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_weight_decay_is_decoupled(momentum):
     # w - w * 0.2 * 0.1 - 0.1 * 0.5, whatever the velocity
@@ -198,6 +215,19 @@ def test_building_a_torch_optimizer_again_keeps_it():
     inner = optimizer.optimizer
     optimizer.build(optimizer.parameters)
     assert optimizer.optimizer is inner
+
+
+def test_a_torch_optimizer_hands_on_what_it_knows_of_parameters_that_stay():
+    stays, goes, comes = (nn.Parameter(torch.ones(1)) for _ in range(3))
+    optimizer = optimizers.get(torch.optim.Adam)
+    optimizer.build([stays, goes])
+    optimizer.learning_rate = 0.25
+    step(optimizer, stays, 1.0)
+    known = optimizer.optimizer.state[stays]
+    optimizer.build([stays, comes])
+    assert optimizer.optimizer.param_groups[0]["params"] == [stays, comes]
+    assert optimizer.optimizer.state == {stays: known}
+    assert (optimizer.learning_rate, optimizer.iterations) == (0.25, 1)
 
 
 def test_a_torch_state_dict_goes_on_where_it_was():

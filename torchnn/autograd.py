@@ -48,7 +48,7 @@ class AutogradEngine:
         if recipe is not None:
             self._optimizer = recipe.optimizer
             self._keeps_predictions = bool(recipe.metrics)
-            self._forward, self._loss, self._finish = _from_logits(model, recipe.loss)
+            self._target = recipe.loss
 
     def train(self, run: Run) -> Result:
         """Takes one step for each batch of the run; Ctrl-C waits for the end of a step."""
@@ -76,6 +76,7 @@ class AutogradEngine:
         pause: Callable[[], None] = lambda: None,
     ) -> Result:
         """Calls function on each batch, and pause after it."""
+        self._forward, self._loss, self._finish = _from_logits(self._model, self._target)
         losses, outputs = [], []
         for x, y, weight in run:
             loss, output = function(x, y, weight)

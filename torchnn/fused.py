@@ -27,6 +27,8 @@ from torchnn.transfer import is_queued, to_device
 # it is applied to all data once.
 FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
 TORCH_ACTIVATIONS = {nn.Sigmoid: "sigmoid", nn.ReLU: "relu", nn.Tanh: "tanh"}
+# All that the kernels stand in for.
+KNOWN = (*FRONT, Dense, nn.Linear, Activation, *TORCH_ACTIVATIONS)
 
 
 class NotFusedError(Exception):
@@ -98,7 +100,8 @@ class FusedEngine:
         self._network = network
         self._counter = torch.zeros(1, dtype=torch.int64)
         self._seen: Samples | None = None
-        self._prepared: Samples | None = None
+        self._versions: Any = None
+        self._prepared: Any = None
         if recipe is not None:
             self._optimizer: Any = recipe.optimizer
             self._keeps_predictions = bool(recipe.metrics)
@@ -116,7 +119,7 @@ class FusedEngine:
     def train(self, run: Run) -> Result:
         """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
         network, optimizer = self._network, self._optimizer
-        samples: Any = self._prepare(run.samples)
+        samples = self._prepare(run.samples)
         first = optimizer.iterations
         with HeldInterrupt(), torch.no_grad():
             losses, outputs = self._trainer.train_(
@@ -163,16 +166,23 @@ class FusedEngine:
         self._counter += len(run)
         return outputs
 
-    def _prepare(self, samples: Samples) -> Samples:
-        """The samples as the kernels take them: made once, as long as they are the same."""
-        if samples is not self._seen or self._prepared is None:
-            self._seen, self._prepared = samples, self._network.prepare(samples)
+    def _prepare(self, samples: Samples) -> Any:
+        """The samples as the kernels take them: made once, as long as they stay what they are."""
+        versions = version(samples.x), version(samples.y)
+        if samples is not self._seen or versions != self._versions:
+            self._prepared = self._network.prepare(samples)
+            self._seen, self._versions = samples, versions
         return self._prepared
 
     def _outputs(self, run: Run, activations: list[str]) -> Tensor:
         x = run.gather(self._prepare(run.samples).x)
         with torch.no_grad():
             return ops.predict(x, activations, self._network.weights, self._network.biases)
+
+
+def version(tensor: Tensor | None) -> int:
+    """Returns a number that grows whenever PyTorch writes into the tensor's memory."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
 def plan(model: nn.Module, recipe: Recipe | None) -> Plan:

@@ -106,7 +106,8 @@ class Model(nn.Module):
             batch_size: Samples a step; the last batch of an epoch may be shorter.
             epochs: The number of the last epoch; it counts from initial_epoch.
             verbose: 1 or "auto" shows a line an epoch, live in a terminal; 2 plain lines; 0 none.
-            callbacks: One or several.
+            callbacks: One or several. They may change the model, the settings of its loss and of
+                its optimizer, and tensors x and y in place: the next step goes by what it finds.
             validation_split: This part of the samples, the last ones before any shuffling, is not
                 trained on but measured after each epoch.
             validation_data: What to measure instead: (x, y), (x, y, sample_weight) or a DataLoader.
@@ -120,7 +121,8 @@ class Model(nn.Module):
             "val_" twins.
 
         Raises:
-            ValueError, TypeError: An argument is wrong; nothing has been trained then.
+            ValueError, TypeError: An argument is wrong; nothing has been trained then. Or a
+                callback has made the model one that does not fit the data or engine="fused".
             KeyboardInterrupt: On Ctrl-C, between two steps. fit can be called again to go on.
         """
         recipe = self._compiled("fit")

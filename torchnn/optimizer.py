@@ -1,7 +1,7 @@
 """What every optimizer does, and what those with update rules of our own have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,25 +31,25 @@ class Optimizer(ABC):
     def build(self, parameters: Iterable[Tensor]) -> None:
         """Takes charge of parameters, before the first step.
 
-        With the same parameters as before it keeps all state, and moves it to the device and
-        dtype that the parameters have now.
+        It keeps the state of those that it has had before, and moves it to the device and dtype
+        that they have now; that of new ones starts anew.
 
         Raises:
-            ValueError: The optimizer has a state that belongs to other parameters.
+            ValueError: The optimizer has trained other parameters, and none of these.
         """
         parameters = list(parameters)
-        is_other = bool(self.parameters) and not _same(parameters, self.parameters)
-        if is_other and self.iterations:
+        had = set(map(id, self.parameters))
+        if had and self.iterations and had.isdisjoint(map(id, parameters)):
             raise ValueError(
                 f"this {type(self).__name__} has already trained other parameters: "
                 "make a new one for each model"
             )
-        self._build(parameters, is_other)
+        self._build(parameters)
         self.parameters = parameters
 
     @abstractmethod
-    def _build(self, parameters: list[Tensor], is_other: bool) -> None:
-        """Makes what has to be remembered; anew, if is_other than the parameters before."""
+    def _build(self, parameters: list[Tensor]) -> None:
+        """Makes what has to be remembered of parameters that are not in self.parameters yet."""
 
     @abstractmethod
     def step(self) -> None:
@@ -110,11 +110,20 @@ class SlotOptimizer(Optimizer):
             value if is_schedule else checks.non_negative_float("learning_rate", value)
         )
 
-    def _build(self, parameters: list[Tensor], is_other: bool) -> None:
-        self.slots = {
-            name: _fitted([] if is_other else tensors, parameters)
-            for name, tensors in self.slots.items()
-        }
+    def _build(self, parameters: list[Tensor]) -> None:
+        slots: dict[str, Any] = self.slots
+        if self.parameters:  # a state that was loaded before goes by place instead
+            before = {id(p): i for i, p in enumerate(self.parameters)}
+            places = [before.get(id(p)) for p in parameters]
+            slots = {
+                name: [None if place is None else tensors[place] for place in places]
+                for name, tensors in slots.items()
+            }
+        self.slots = {name: _fitted(tensors, parameters) for name, tensors in slots.items()}
+
+    def _remember(self, names: Iterable[str]) -> None:
+        """Keeps the slots of these names, and drops all others; a new one starts at zero."""
+        self.slots = {name: _fitted(self.slots.get(name, []), self.parameters) for name in names}
 
     def step(self) -> None:
         if not self.parameters:
@@ -154,14 +163,13 @@ class SlotOptimizer(Optimizer):
         self.iterations, self.slots = iterations, slots
 
 
-def _same(some: list[Tensor], others: list[Tensor]) -> bool:
-    return list(map(id, some)) == list(map(id, others))
-
-
-def _fitted(tensors: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-    """A slot's tensors in the dtype and on the device of the parameters; zeros if it is empty."""
-    if not tensors:
-        return [torch.zeros_like(p, requires_grad=False) for p in parameters]
-    if [t.shape for t in tensors] != [p.shape for p in parameters]:
+def _fitted(tensors: Sequence[Tensor | None], parameters: list[Tensor]) -> list[Tensor]:
+    """A slot's tensors in the dtype and on the device of the parameters; zeros where there are
+    none."""
+    tensors = tensors or [None] * len(parameters)
+    pairs = list(zip(tensors, parameters, strict=False))
+    if len(tensors) != len(parameters) or any(
+        t is not None and t.shape != p.shape for t, p in pairs
+    ):
         raise ValueError("the optimizer's state does not fit the parameters' shapes")
-    return [tensor.to(p) for tensor, p in zip(tensors, parameters, strict=True)]
+    return [torch.zeros_like(p, requires_grad=False) if t is None else t.to(p) for t, p in pairs]

@@ -30,7 +30,7 @@ class SGD(SlotOptimizer):
 
     Args:
         learning_rate: A number of at least 0, or a schedule.
-        momentum: In [0, 1).
+        momentum: In [0, 1). It can be assigned at any time; from 0 on, the velocities start at 0.
         nesterov: Look ahead along the velocity.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
 
@@ -45,9 +45,18 @@ class SGD(SlotOptimizer):
         nesterov: bool = False,
         weight_decay: float | None = None,
     ):
-        self.momentum = checks.fraction("momentum", momentum)
+        super().__init__(learning_rate, weight_decay, [])
+        self.momentum = momentum
         self.nesterov = bool(nesterov)
-        super().__init__(learning_rate, weight_decay, ["velocities"] if self.momentum else [])
+
+    @property
+    def momentum(self) -> float:
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        self._momentum = checks.fraction("momentum", value)
+        self._remember(["velocities"] if self._momentum else [])
 
     @property
     def velocities(self) -> list[Tensor]:
@@ -158,9 +167,10 @@ class TorchOptimizer(Optimizer):
         for group in self.optimizer.param_groups:
             group["lr"] = value
 
-    def _build(self, parameters: list[Tensor], is_other: bool) -> None:
+    def _build(self, parameters: list[Tensor]) -> None:
         optimizer = self._optimizer
-        if self._factory is not None and (optimizer is None or is_other):
+        is_new = list(map(id, parameters)) != list(map(id, self.parameters))
+        if self._factory is not None and (optimizer is None or is_new):
             optimizer = self._factory(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must make a torch optimizer, got {optimizer!r}")
@@ -169,6 +179,8 @@ class TorchOptimizer(Optimizer):
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held.isdisjoint(map(id, parameters)):
             raise ValueError("the torch optimizer holds none of this model's parameters")
+        if self._optimizer is not None and optimizer is not self._optimizer:
+            _hand_on(self._optimizer, optimizer)
         self._optimizer = optimizer
 
     def step(self) -> None:
@@ -184,6 +196,15 @@ class TorchOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._optimizer or self._factory!r})"
+
+
+def _hand_on(old: torch.optim.Optimizer, new: torch.optim.Optimizer) -> None:
+    """Gives a new optimizer what an old one remembers of the same parameters, and its settings."""
+    held = {p for group in new.param_groups for p in group["params"]}
+    new.state.update({p: state for p, state in old.state.items() if p in held})
+    if len(new.param_groups) == len(old.param_groups):
+        for group, before in zip(new.param_groups, old.param_groups, strict=True):
+            group.update({name: value for name, value in before.items() if name != "params"})
 
 
 NAMES: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam}

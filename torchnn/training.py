@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchnn.autograd import AutogradEngine, Result
+from torchnn.autograd import Result
 from torchnn.batches import Feed, Run
 from torchnn.building import mode
 from torchnn.callbacks import History, InvalidLossWarning
 from torchnn.data import Samples
-from torchnn.engine import Engine, choose
+from torchnn.engine import Engine, build_optimizer, choose
 from torchnn.hooks import CallbackList
 from torchnn.progress import Progress
 from torchnn.recipe import Recipe
@@ -69,10 +69,10 @@ class Fit:
         epochs: range,
         verbose: Any,
     ) -> None:
-        _build_optimizer(model, recipe)
         self.model, self.recipe, self.epochs = model, recipe, epochs
         self.feed, self.validation = feed, validation
-        self.engine = choose(model, recipe)
+        self.engine = Engine(model, recipe, callbacks)
+        self.engine.build_optimizer()
         self.tally, self.history = Tally(recipe.metrics), History()
         self.progress = Progress(self.engine, self.tally, feed.steps, epochs.stop, verbose)
         # The user's come first, so that what they add to the logs is shown and kept.
@@ -160,8 +160,6 @@ class Fit:
     def begin(self, epoch: int) -> None:
         """Tells that an epoch starts."""
         self.callbacks("on_epoch_begin", epoch, {})
-        if self.may_be_changed:
-            self.look_at_model()
         self.tally.reset()
 
     def count(self, epoch: int, figures: Figures, is_whole: bool, began: float) -> None:
@@ -192,14 +190,6 @@ class Fit:
             )
             self.logs |= {f"val_{name}": value for name, value in measured.items()}
         self.callbacks("on_epoch_end", epoch, self.logs)
-
-    def look_at_model(self) -> None:
-        """Goes on with autograd if a callback has made the model one that the kernels cannot train,
-        say by freezing a layer."""
-        engine = choose(self.model, self.recipe)
-        if type(engine) is not type(self.engine) and isinstance(engine, AutogradEngine):
-            engine.steps_done = self.engine.steps_done
-            self.engine = self.progress.engine = engine
 
     def check(self, epoch: int, losses: list[float]) -> None:
         """Tells everyone, once, if a loss that has just been counted is no number."""
@@ -248,7 +238,7 @@ def evaluate(
     model: nn.Module, recipe: Recipe, feed: Feed, callbacks: CallbackList, verbose: Any
 ) -> dict[str, float]:
     """Returns "loss" and each metric, and shows them."""
-    engine, tally = choose(model, recipe), Tally(recipe.metrics)
+    engine, tally = Engine(model, recipe, callbacks), Tally(recipe.metrics)
     callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
     with Progress(engine, tally, feed.steps, verbose=verbose) as progress:
         progress.begin("Evaluate")
@@ -259,7 +249,7 @@ def evaluate(
 
 def train_on_batch(model: nn.Module, recipe: Recipe, samples: Samples) -> dict[str, float]:
     """Takes one step on all samples; returns "loss" and each metric from before it."""
-    _build_optimizer(model, recipe)
+    build_optimizer(model, recipe)
     with mode(model, training=True):
         return _on_batch(recipe, samples, choose(model, recipe).train)
 
@@ -274,7 +264,7 @@ def predict(
     model: nn.Module, recipe: Recipe | None, feed: Feed, callbacks: CallbackList, verbose: Any
 ) -> Tensor:
     """Returns the model's output for everything, the model being in evaluation mode."""
-    engine, outputs, batch = choose(model, recipe), [], 0
+    engine, outputs, batch = Engine(model, recipe, callbacks), [], 0
     looks_at_batches = callbacks.listens("on_predict_batch_begin", "on_predict_batch_end")
     callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
     callbacks("on_predict_begin", {})
@@ -313,11 +303,3 @@ def _levels_to_user() -> int:
     while frame.f_back and frame.f_globals.get("__package__") == __package__:
         frame, level = frame.f_back, level + 1
     return level
-
-
-def _build_optimizer(model: nn.Module, recipe: Recipe) -> None:
-    """Hands the parameters to the optimizer."""
-    parameters = list(model.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError("the model has nothing to train: no parameter requires a gradient")
-    recipe.optimizer.build(parameters)
