@@ -121,6 +121,9 @@ class Trainer {
     return {std::min(block() * each, rows), std::min((block() + 1) * each, rows)};
   }
 
+  // Of a short chunk, the last blocks have no rows.
+  __device__ static bool has_any(const Range& rows) { return !clustered || rows.begin < rows.end; }
+
   // Calls f(the user's array, rows, columns, their stride, place of ours, our stride) for all there
   // is to remember of a layer.
   template <class F>
@@ -341,9 +344,10 @@ class Trainer {
       const Range rows = l ? own_rows(chunk) : Range{0, chunk.rows};
       const int stride = place.input_stride;
       const Rows<T> x{input(l, buffer) + rows.begin * stride, stride, int(rows.end - rows.begin)};
-      multiply<typename OwnTiles::Forward>(
-          place.forward, x, Along<T>{at(place.weight), place.in_stride}, place.units,
-          l || clustered ? train_warps : first_warps, at(plan_.parts));
+      if (has_any(rows))
+        multiply<typename OwnTiles::Forward>(
+            place.forward, x, Along<T>{at(place.weight), place.in_stride}, place.units,
+            l || clustered ? train_warps : first_warps, at(plan_.parts));
       __syncthreads();
       if (clustered && l == 0) {
         share_sums(chunk);
@@ -510,11 +514,13 @@ class Trainer {
     const Range rows = own_rows(chunk);
     for (int l = plan_.wide_layers - 1; l > 0; --l) {
       const LayerPlace& place = place_of(l);
-      multiply<typename OwnTiles::Backward>(place.backward,
-                                            Rows<T>{at(place.grad) + rows.begin * place.grad_stride,
-                                                    place.grad_stride, int(rows.end - rows.begin)},
-                                            Across<T>{at(place.weight), place.in_stride},
-                                            place.in_features, train_warps, at(plan_.parts));
+      if (has_any(rows))
+        multiply<typename OwnTiles::Backward>(
+            place.backward,
+            Rows<T>{at(place.grad) + rows.begin * place.grad_stride, place.grad_stride,
+                    int(rows.end - rows.begin)},
+            Across<T>{at(place.weight), place.in_stride}, place.in_features, train_warps,
+            at(plan_.parts));
       __syncthreads();
       each_few(rows, [&](const Few& few) {
         put_grad(l - 1, few, parts_of(place.backward, few, int(rows.begin)));
