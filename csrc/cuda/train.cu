@@ -1,8 +1,8 @@
-// Whole-network training on CUDA: one block of threads trains one model, any number of steps in one
-// launch. Weights, activations, gradients and the rows of two chunks are in the memory that the
-// threads share; the next chunk is fetched while this one is in work. cpu/train.cpp is its twin,
-// with the same numbered steps. Every sum is taken in one order: results are the same from run to
-// run.
+// Whole-network training on CUDA: one block of threads trains one model, or eight blocks together,
+// any number of steps in one launch. Weights, activations, gradients and the rows of two chunks are
+// in the memory that the threads share; the next chunk is fetched while this one is in work.
+// cpu/train.cpp is its twin, with the same numbered steps. Every sum is taken in one order: results
+// are the same from run to run.
 //
 // Layers of many weights are products that all warps share, with barriers of the block between
 // them. Layers of few weights, and the loss, go row by row: a warp takes its rows forward through
