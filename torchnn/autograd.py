@@ -36,7 +36,7 @@ class AutogradEngine:
         recipe: How to train it; without one, the engine only predicts.
 
     Attributes:
-        steps_done: Batches trained or tested so far; another thread may read it at any time.
+        steps_done: Batches trained or tested so far.
     """
 
     description = "autograd (PyTorch, one step after the other)"

@@ -78,7 +78,7 @@ class Engine:
 
     @property
     def steps_done(self) -> int:
-        """Batches trained or tested so far; another thread may read it at any time."""
+        """Batches trained or tested so far."""
         return self._steps_before + self._chosen.steps_done
 
     @property

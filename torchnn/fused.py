@@ -91,7 +91,7 @@ class FusedEngine:
         recipe: How to train it; without one, the engine only predicts.
 
     Attributes:
-        steps_done: Batches trained or tested so far; another thread may read it at any time.
+        steps_done: Batches trained or tested so far.
     """
 
     description = "fused (whole epochs in one native call)"

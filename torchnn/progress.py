@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Counter(Protocol):
-    """An engine, as far as progress looks at it: steps_done counts up while it works."""
+    """An engine, as far as progress looks at it."""
 
     @property
     def steps_done(self) -> int: ...
