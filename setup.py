@@ -30,14 +30,14 @@ TORCH_MINIMUM = (2, 11)
 PYTHON_MINIMUM = (3, 10)
 
 
-def library(name, binding, kernels):
-    """A native library of the package: its binding, and all kernels of one kind."""
-    sources = [binding, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(kernels))]
-    return Extension(name, sources, py_limited_api=True)
+def library(name, *patterns):
+    """A native library of the package: its bindings, and all kernels of one kind."""
+    paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return Extension(name, [str(path.relative_to(ROOT)) for path in paths], py_limited_api=True)
 
 
-CPU_LIBRARY = library("torchnn._C", "csrc/ops.cpp", "csrc/cpu/*.cpp")
-CUDA_LIBRARY = library("torchnn._cuda", "csrc/ops_cuda.cpp", "csrc/cuda/*.cu")  # where nvcc is
+CPU_LIBRARY = library("torchnn._C", "csrc/torch/cpu*.cpp", "csrc/cpu/**/*.cpp")
+CUDA_LIBRARY = library("torchnn._cuda", "csrc/torch/cuda*.cpp", "csrc/cuda/*.cu")  # where nvcc is
 
 # No -march: the kernels choose their instruction set when they run.
 COMPILE_FLAGS = [
@@ -58,7 +58,8 @@ CUDA_FLAGS = [
 ]
 
 # -ltorch, though nothing is needed of it, pulls PyTorch's CUDA half into scope for the weak symbol
-# in ops_cuda.cpp. The CUDA runtime inside our library is hidden, since PyTorch brings its own.
+# in csrc/torch/cuda_dense.h. The CUDA runtime inside our library is hidden, since PyTorch brings
+# its own.
 CUDA_LINK_FLAGS = [
     *("-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed"),
     *("-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,ALL"),
@@ -235,7 +236,7 @@ def write_ninja(file, libraries, cuda=None):
         objects = []
         for source in library.sources:
             # The kernels are plain C++: only the bindings see PyTorch and Python.
-            extra = "$binding" if Path(source).parent == Path("csrc") else ""
+            extra = "$binding" if Path(source).parent == Path("csrc/torch") else ""
             rule = "compile_cuda" if source.endswith(".cu") else "compile"
             variables = {"extra": extra + (" $cuda_binding" if is_cuda else "")}
             objects += ninja.build(str(BUILD / f"{source}.o"), rule, source, variables=variables)

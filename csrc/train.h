@@ -2,9 +2,10 @@
 // stochastic gradient descent, and changes weights and optimizer state in place.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
-#include "update.h"
+#include "math/update.h"
 
 struct CUstream_st;  // CUDA's, so that this file needs none of its headers
 
@@ -44,23 +45,64 @@ struct Train {
   const double* learning_rates = nullptr;  // (steps)
   const int64_t* steps_before = nullptr;   // one number: taken by earlier calls; null for none
   T* losses = nullptr;                     // (steps): the loss of each batch before its step
-  T* predictions = nullptr;       // (samples, units of the last layer) before each step, or null
-  int64_t* steps_done = nullptr;  // counts up while the call is at work, for another thread to see
-  Parallel parallel = nullptr;    // on the CPU, for more than one thread
-  int64_t threads = 1;            // at most
+  T* predictions = nullptr;     // (samples, units of the last layer) before each step, or null
+  Parallel parallel = nullptr;  // on the CPU, for more than one thread
+  int64_t threads = 1;          // at most
 };
 
+// Models that are trained side by side. Weights, biases, slots, losses and predictions of one
+// follow those of the other; of the rest, this is how many elements it is to the next model, or 0
+// where all share one.
+struct Models {
+  int64_t count = 1;
+  int64_t x = 0, y = 0, sample_weight = 0, order = 0, learning_rates = 0;
+  const UpdateOptions* options = nullptr;  // (count), or null where all have the job's
+  int64_t rows = 0;  // of x, y and sample_weight: CUDA gives a loss of NaN for others in order
+};
+
+// ---- where a batch ends, the one place ----
+
 // The steps that so many samples take.
-inline int64_t step_count(int64_t samples, int64_t epoch_size, int64_t batch_size) {
+constexpr int64_t step_count(int64_t samples, int64_t epoch_size, int64_t batch_size) {
   auto batches = [&](int64_t n) { return (n + batch_size - 1) / batch_size; };
   return samples / epoch_size * batches(epoch_size) + batches(samples % epoch_size);
+}
+template <class T>
+constexpr int64_t step_count(const Train<T>& job) {
+  return step_count(job.samples, job.epoch_size, job.batch_size);
+}
+
+// Some rows of a batch: samples first ... first + rows - 1 in order. Its batch is samples begin ...
+// end - 1.
+struct Chunk {
+  int64_t step = -1, begin = 0, end = 0, end_of_epoch = 0;
+  int64_t first = 0, rows = 0;
+  constexpr int64_t batch_rows() const { return end - begin; }
+  constexpr bool is_first() const { return first == begin; }  // of its batch
+  constexpr bool is_last() const { return first + rows == end; }
+};
+
+// The chunk after that one, of at most so many rows; behind the last there are none. It begins with
+// the chunk after Chunk{}.
+template <class T>
+constexpr Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
+  chunk.first += chunk.rows;
+  if (chunk.first == chunk.end) {
+    ++chunk.step;
+    chunk.begin = chunk.end;
+    if (chunk.begin == chunk.end_of_epoch) chunk.end_of_epoch += job.epoch_size;
+    chunk.end = std::min(chunk.begin + job.batch_size, std::min(chunk.end_of_epoch, job.samples));
+  }
+  chunk.rows = std::min(most, chunk.end - chunk.first);
+  return chunk;
 }
 
 namespace cpu {
 
-// Takes step_count(samples, epoch_size, batch_size) steps.
+// Takes step_count(job) steps with each of the models. What a model comes to does not depend on the
+// others, or on the threads: by itself it comes to the same bits.
 template <class T>
-void train(const Train<T>& job);
+void train(const Train<T>& job, const Models& models = {});
 
 // predictions (samples, units of the last layer) of the rows in order; of the rest of the job it
 // reads layers, x and batch_size alone, the last being how many rows go through at once.
@@ -69,6 +111,9 @@ void predict(const Train<T>& job);
 
 }  // namespace cpu
 
+// On CUDA, jobs and models have pointers, all but layers, that are the device's; parallel and
+// threads are not looked at. Nothing waits for the device, or reads what is there: a CUDA graph may
+// record it all.
 namespace cuda {
 
 using Stream = CUstream_st*;  // cudaStream_t
@@ -77,27 +122,10 @@ using Stream = CUstream_st*;  // cudaStream_t
 struct Plan;
 struct WarpPlan;
 
-// Models that are trained side by side. Weights, biases, slots, losses and predictions of one
-// follow those of the other; of the rest, this is how many elements it is to the next model, or 0
-// where all share one.
-struct Models {
-  int64_t count = 1;
-  int64_t rows = 0;  // of x, y and sample_weight; another number in order gives a loss of NaN
-  int64_t x = 0, y = 0, sample_weight = 0, order = 0, learning_rates = 0;
-};
-
 // Of the current device: the memory that a block of threads may have, in bytes, and how many of
 // them may train a model together.
 int64_t shared_limit();
 int64_t most_blocks();
-
-// What follows is given jobs whose pointers, all but layers, are the device's; steps_done, parallel
-// and threads are not looked at. Nothing waits for the device, or reads what is there: a CUDA graph
-// may record it all.
-
-// The numbers of each step, (steps) of each model or of all: as many as there are learning rates.
-template <class T>
-void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream);
 
 // Elements of device memory that training needs beside its arguments, with so many blocks a model.
 template <class T>
@@ -113,7 +141,13 @@ template <class T>
 void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& plan, T* workspace,
                     Stream stream);
 
-// For networks whose every layer of every batch is a launch of its own:
+// ---- for networks whose every layer of every batch is a launch of its own: cuda/layers.cu ----
+
+// The numbers of each step, (steps) of each model or of all: as many as step_numbers says.
+template <class T>
+void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream);
+template <class T>
+int64_t step_numbers(const Train<T>& job, const Models& models);
 
 // A batch's loss, and from its outputs the derivative with respect to them.
 template <class T>

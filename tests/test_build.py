@@ -91,9 +91,9 @@ def test_building_again_does_nothing(checkout):
     ("changed", "rebuilt"),
     [
         ("csrc/dense.h", "csrc/cpu/dense.cpp"),
-        ("csrc/ops.cpp", "csrc/ops.cpp"),
-        ("csrc/binding.h", "csrc/ops_cuda.cpp"),
-        ("csrc/activation.h", "csrc/cuda/dense.cu"),
+        ("csrc/torch/cpu.cpp", "csrc/torch/cpu.cpp"),
+        ("csrc/torch/binding.h", "csrc/torch/cuda.cpp"),
+        ("csrc/math/activation.h", "csrc/cuda/dense.cu"),
     ],
 )
 def test_changed_source_rebuilds_what_includes_it(checkout, changed, rebuilt):

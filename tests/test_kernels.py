@@ -83,7 +83,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @needs_compiler
 @pytest.mark.parametrize(
     ("program", "more"),
-    [("check_dense", ["csrc/cpu/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
+    [("check_dense", ["csrc/cpu/simd/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
 )
 def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
     # Traps compile sooner than messages; AddressSanitizer names their line.
@@ -93,5 +93,5 @@ def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, m
 
 @needs_compiler
 def test_threads_change_no_bit_and_race_nowhere(tmp_path):
-    sources = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("csrc/cpu/*.cpp"))]
+    sources = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("csrc/cpu/**/*.cpp"))]
     build_and_run("check_threads", ["-O1", "-fsanitize=thread", "-pthread", *sources], tmp_path)

@@ -19,7 +19,7 @@ FLAGS = (
     "-fsanitize-undefined-trap-on-error -pthread -Itests/simt"
 )
 # Networks are also compared with the engine for the CPU, if it was built here.
-CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").glob("*.o"))
+CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").rglob("*.o"))
 LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if CPU_ENGINE else []}
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\)|sync_cluster\(\)")
 BARRIERS = [

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "dot.h"
+#include "simd/dot.h"
 #include "elementwise.h"
-#include "isa.h"
+#include "simd/isa.h"
 #include "matmul.h"
 
 namespace torchnn::cpu {

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
-#include "../activation.h"
-#include "isa.h"
+#include "../math/activation.h"
+#include "simd/isa.h"
 
 namespace torchnn::cpu {
 namespace {

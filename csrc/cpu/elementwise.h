@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "../lane.h"
+#include "../math/lane.h"
 
 namespace torchnn::cpu {
 

@@ -7,9 +7,9 @@
 
 #include <algorithm>
 
-#include "isa.h"
-#include "rows.h"
-#include "transpose.h"
+#include "simd/isa.h"
+#include "simd/rows.h"
+#include "simd/transpose.h"
 
 namespace torchnn::cpu {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "../train.h"
 #include "elementwise.h"
-#include "isa.h"
+#include "simd/isa.h"
 #include "matmul.h"
 #include "train_kernels.h"
 

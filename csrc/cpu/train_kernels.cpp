@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "../loss.h"
-#include "dot.h"
-#include "isa.h"
-#include "transpose.h"
+#include "../math/loss.h"
+#include "simd/dot.h"
+#include "simd/isa.h"
+#include "simd/transpose.h"
 
 namespace torchnn::cpu {
 namespace {

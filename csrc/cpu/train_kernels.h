@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "../train.h"
-#include "rows.h"
+#include "simd/rows.h"
 
 namespace torchnn::cpu {
 

@@ -3,7 +3,7 @@
 // is taken in one order, whatever the grid, so results are the same from run to run.
 #include "../dense.h"
 
-#include "../activation.h"
+#include "../math/activation.h"
 #include "lane.cuh"
 #include "launch.cuh"
 

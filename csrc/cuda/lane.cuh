@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../lane.h"
+#include "../math/lane.h"
 
 namespace torchnn::cuda {
 

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "../dense.h"
-#include "../lane.h"
+#include "../math/lane.h"
 
 namespace torchnn::cuda {
 

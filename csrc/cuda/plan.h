@@ -11,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-#include "../list.h"
+#include "../math/list.h"
 #include "../train.h"
 
 namespace torchnn::cuda {

@@ -11,9 +11,9 @@
 
 #include <limits>
 
-#include "../activation.h"
+#include "../math/activation.h"
 #include "../dense.h"
-#include "../loss.h"
+#include "../math/loss.h"
 #include "cluster.cuh"
 #include "copy.cuh"
 #include "products.cuh"

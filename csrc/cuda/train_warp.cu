@@ -8,8 +8,8 @@
 // the batch in each lane.
 #include <limits>
 
-#include "../activation.h"
-#include "../loss.h"
+#include "../math/activation.h"
+#include "../math/loss.h"
 #include "copy.cuh"
 #include "products.cuh"
 #include "train.cuh"

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/activation.h"
+#include "../../csrc/math/activation.h"
 #include "../../csrc/cpu/dense.cpp"
 #include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/matmul.cpp"

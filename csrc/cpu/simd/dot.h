@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "../lane.h"
+#include "../../math/lane.h"
 #include "rows.h"
 
 namespace torchnn::cpu {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #if defined(__CUDACC__)
@@ -219,10 +220,24 @@ TORCHNN_FN V log1p_fraction(V t) {
   return 2 * s * series;
 }
 
+// log x for x >= 1, as n ln(2) + log m with x = m 2^n and m in [1, 2).
+template <Simd V>
+TORCHNN_FN V log_from_one(V x) {
+  using T = Element<V>;
+  using C = ExpConstants<T>;
+  using I = decltype(V{} < V{});  // signed integers of the same width
+  const I n = ((I)x >> C::mantissa_bits) - C::exponent_bias;
+  const V m = (V)((I)x - (n << C::mantissa_bits));
+  const V log = __builtin_convertvector(n, V) * T(0.69314718055994530942) + log1p_fraction(m - 1);
+  return x < std::numeric_limits<T>::infinity() ? log : x;  // and NaN stays NaN
+}
+
 #endif  // !__CUDACC__
 
 TORCHNN_FN float log1p_fraction(float t) { return ::log1pf(t); }
 TORCHNN_FN double log1p_fraction(double t) { return ::log1p(t); }
+TORCHNN_FN float log_from_one(float x) { return ::logf(x); }
+TORCHNN_FN double log_from_one(double x) { return ::log(x); }
 TORCHNN_FN float exp_nonpositive(float x) { return ::expf(x); }
 TORCHNN_FN double exp_nonpositive(double x) { return ::exp(x); }
 TORCHNN_FN float expm1_nonpositive(float x) { return ::expm1f(x); }

@@ -4,7 +4,7 @@
 // file could end up running on a CPU without it.
 #pragma once
 
-#include "../lane.h"
+#include "../../math/lane.h"
 
 namespace torchnn::cpu {
 

@@ -1,5 +1,6 @@
-// The list of update rules. To add one: a struct here, an entry in Updates, and its optimizer in
-// torchnn/optimizers.py. The formulas are Keras's.
+// The list of update rules. To add one: a struct here, an entry in Updates, a line in
+// torchnn/ops/reference.py, and the optimizer that names it in torchnn/optimizers. The formulas are
+// Keras's.
 //
 // apply changes a weight w and what the rule remembers of it (slots), given dJ/dw.
 #pragma once
@@ -12,17 +13,20 @@
 
 namespace torchnn {
 
-// The numbers of an optimizer.
+// The numbers of an optimizer, 0 where its rule has no use for one.
 struct UpdateOptions {
-  double momentum, beta_1, beta_2, epsilon, weight_decay;
+  double momentum, beta_1, beta_2, epsilon, weight_decay, rho;
+  static constexpr std::string_view names = "momentum beta_1 beta_2 epsilon weight_decay rho";
 };
+inline constexpr int64_t option_count = sizeof(UpdateOptions) / sizeof(double);
 
 // The same for one step, in the dtype of the weights. Adam's correction for its zero start is in
 // the learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...
 template <class T>
 struct UpdateStep {
   T learning_rate, corrected_rate, decay, momentum, epsilon;
-  T rest_1, rest_2;  // 1 - beta: taken in double, since 1 - float(0.999) is off by 1e-5 of itself
+  // 1 - beta, 1 - rho: taken in double, since 1 - float(0.999) is off by 1e-5 of itself.
+  T rest_1, rest_2, rest_rho;
 
   TORCHNN_FN UpdateStep(const UpdateOptions& o, double learning_rate, int64_t t)
       : learning_rate(T(learning_rate)),
@@ -32,7 +36,8 @@ struct UpdateStep {
         momentum(T(o.momentum)),
         epsilon(T(o.epsilon)),
         rest_1(T(1 - o.beta_1)),
-        rest_2(T(1 - o.beta_2)) {}
+        rest_2(T(1 - o.beta_2)),
+        rest_rho(T(1 - o.rho)) {}
 };
 
 struct GradientDescent {  // w -= learning_rate * grad
@@ -78,7 +83,33 @@ struct Adam {
   }
 };
 
+// v += (grad^2 - v) (1 - rho),  w -= learning_rate * grad / sqrt(v + epsilon)
+// Source: T. Tieleman and G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning, 2012.
+struct RMSprop {
+  static constexpr std::string_view name = "rmsprop";
+  static constexpr int slots = 1;
+  template <class Lane, class T>
+  static TORCHNN_FN Lane change(Lane& v, Lane grad, const UpdateStep<T>& step) {
+    v += (grad * grad - v) * step.rest_rho;
+    return step.learning_rate * grad / sqrt(v + step.epsilon);
+  }
+  template <class Lane, class T>
+  static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
+    w -= change(slots[0], grad, step);
+  }
+};
+
+struct RMSpropMomentum {  // velocity = momentum * velocity + that change,  w -= velocity
+  static constexpr std::string_view name = "rmsprop_momentum";
+  static constexpr int slots = 2;
+  template <class Lane, class T>
+  static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
+    slots[1] = step.momentum * slots[1] + RMSprop::change(slots[0], grad, step);
+    w -= slots[1];
+  }
+};
+
 inline constexpr int most_slots = 2;
-using Updates = TypeList<GradientDescent, Momentum, Nesterov, Adam>;
+using Updates = TypeList<GradientDescent, Momentum, Nesterov, Adam, RMSprop, RMSpropMomentum>;
 
 }  // namespace torchnn

@@ -6,11 +6,11 @@
 #include <string>
 #include <tuple>
 
-#include "activation.h"
+#include "../math/activation.h"
 #include "binding.h"
-#include "cpu/isa.h"
-#include "dense.h"
-#include "train.h"
+#include "../cpu/simd/isa.h"
+#include "../dense.h"
+#include "../train.h"
 
 namespace torchnn {
 namespace {

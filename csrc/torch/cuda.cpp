@@ -11,10 +11,10 @@
 #include <tuple>
 
 #include "binding.h"
-#include "cuda/plan.h"
-#include "cuda/warp_plan.h"
-#include "dense.h"
-#include "train.h"
+#include "../cuda/plan.h"
+#include "../cuda/warp_plan.h"
+#include "../dense.h"
+#include "../train.h"
 
 // Weak: it is in a PyTorch with CUDA alone.
 extern "C" __attribute__((weak)) AOTITorchError

@@ -10,9 +10,9 @@
 #include <optional>
 #include <vector>
 
-#include "activation.h"
-#include "loss.h"
-#include "train.h"
+#include "../math/activation.h"
+#include "../math/loss.h"
+#include "../train.h"
 
 namespace torchnn {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "../lane.h"
+#include "../../math/lane.h"
 
 namespace torchnn::cpu {
 
