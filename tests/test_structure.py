@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "torchnn"
 KERNELS = [p for p in sorted(CSRC.rglob("*.*")) if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
-BINDINGS = {"binding.h", "ops.cpp", "ops_cuda.cpp"}
+MATHS = ("activation", "loss", "update")
 
 # Lower layers first; a module imports only from lines above its own, or from its own.
 LAYERS = [
@@ -38,17 +38,40 @@ def includes(path):
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda p: str(p.relative_to(CSRC)))
 def test_only_the_bindings_include_pytorch_and_python(path):
-    foreign = [i for i in includes(path) if re.match(r"torch/|ATen|c10/|Python\.h", i)]
-    assert bool(foreign) == (path.name in BINDINGS)
+    foreign = [i for i in includes(path) if re.match(r"torch/csrc|ATen|c10/|Python\.h", i)]
+    assert not foreign or path.parent == CSRC / "torch"
+
+
+# Lower floors first: a file includes what lies on its own floor or below.
+FLOORS = ["math", "", "cpu/simd", "cpu", "cuda", "torch"]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda p: str(p.relative_to(CSRC)))
+def test_includes_go_down_only(path):
+    def floor(file):
+        return FLOORS.index(file.parent.relative_to(CSRC).as_posix().replace(".", ""))
+
+    # angle brackets are the system's, and PyTorch's
+    own = re.findall(r'^\s*#include "([^"]+)"', path.read_text(), re.MULTILINE)
+    for include in own:
+        file = (path.parent / include).resolve()
+        assert file.exists(), include
+        assert floor(file) <= floor(path), include
+        assert {"cpu", "cuda"} - {p.name for p in (*path.parents, *file.parents)}, include
 
 
 def test_the_lists_of_maths_depend_on_the_lane_alone():
-    for name in ("activation.h", "loss.h", "update.h"):
-        path = CSRC / name
-        if path.exists():
-            own = [i for i in includes(path) if i.endswith(".h")]
-            assert set(own) <= {"lane.h", "list.h"}, name
-    assert [i for i in includes(CSRC / "lane.h") if i.endswith(".h")] == []
+    for name in MATHS:
+        own = [i for i in includes(CSRC / "math" / f"{name}.h") if i.endswith(".h")]
+        assert set(own) <= {"lane.h", "list.h"}, name
+    assert [i for i in includes(CSRC / "math" / "lane.h") if i.endswith(".h")] == []
+
+
+def test_where_a_batch_ends_is_said_once_in_each_language():
+    files = [*KERNELS, *(ROOT / "torchnn").rglob("*.py")]
+    pattern = re.compile(r"batch_size - 1\) /|-\(?-.* // .*batch_size|divmod\(.*batch_size")
+    found = [p.name for p in files if pattern.search(p.read_text())]
+    assert sorted(found) == ["run.py", "train.h"]
 
 
 def declared_functions(name):

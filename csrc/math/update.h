@@ -5,6 +5,7 @@
 // apply changes a weight w and what the rule remembers of it (slots), given dJ/dw.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
@@ -19,6 +20,7 @@ struct UpdateOptions {
   static constexpr std::string_view names = "momentum beta_1 beta_2 epsilon weight_decay rho";
 };
 inline constexpr int64_t option_count = sizeof(UpdateOptions) / sizeof(double);
+static_assert(std::ranges::count(UpdateOptions::names, ' ') + 1 == option_count);
 
 // The same for one step, in the dtype of the weights. Adam's correction for its zero start is in
 // the learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...

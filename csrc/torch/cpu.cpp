@@ -1,16 +1,15 @@
-// Operator schemas, argument checks and the CPU registration; no arithmetic. The Python wrapper in
-// torchnn/ops.py judges what a user can get wrong; the checks here are those that memory safety
-// rests on, so that a direct torch.ops.torchnn call can be refused but never corrupt anything.
+// Operator schemas and the CPU registration; no arithmetic. The Python wrappers in torchnn/ops
+// judge what a user can get wrong; the checks here are those that memory safety rests on, so that a
+// direct torch.ops.torchnn call can be refused but never corrupt anything.
 #include <Python.h>
 
 #include <string>
 #include <tuple>
 
-#include "../math/activation.h"
-#include "binding.h"
 #include "../cpu/simd/isa.h"
 #include "../dense.h"
-#include "../train.h"
+#include "binding.h"
+#include "training.h"
 
 namespace torchnn {
 namespace {
@@ -155,15 +154,7 @@ std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const 
   return {grad_x, grad_weight, grad_bias};
 }
 
-void check_order(const Tensor& order, int64_t rows) {
-  STD_TORCH_CHECK(order.is_cpu() && order.dim() == 1 && order.is_contiguous() &&
-                      order.scalar_type() == ScalarType::Long,
-                  "order must be a contiguous int64 vector on the CPU");
-  const int64_t* row = data<int64_t>(order);
-  for (int64_t i = 0; i < order.numel(); ++i)
-    STD_TORCH_CHECK(row[i] >= 0 && row[i] < rows, "order[", i, "] is ", row[i], ", of ", rows,
-                    " rows");
-}
+// ---- whole networks ----
 
 // Calls f(context, 0) ... f(context, parts - 1) on PyTorch's threads.
 void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
@@ -172,66 +163,36 @@ void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
   });
 }
 
-std::tuple<Tensor, Tensor> train_(
-    const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
-    const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
-    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
-    const Tensor& steps_before, const std::vector<int64_t>& activations,
-    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
-    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
-  const int64_t slot_count = check_training(x, epoch_size, batch_size, learning_rates, loss, update,
-                                            options, steps_before, steps_done);
-  const int64_t units =
-      check_network(x, weights, biases, activations, slots, slot_count, DeviceType::CPU);
-  if (order) check_order(*order, x.size(0));
-  const int64_t samples = order ? order->numel() : x.size(0);
-  const int64_t steps = step_count(samples, epoch_size, batch_size);
-  STD_TORCH_CHECK(is_like(y, x) && y.is_contiguous() && y.dim() == 2 && y.size(0) == x.size(0) &&
-                      y.size(1) == units,
-                  "y must be contiguous, of shape (", x.size(0), ", ", units, ")");
-  STD_TORCH_CHECK(
-      !sample_weight || (is_like(*sample_weight, x) && sample_weight->dim() == 1 &&
-                         sample_weight->is_contiguous() && sample_weight->size(0) == x.size(0)),
-      "sample_weight must be contiguous, of shape (", x.size(0), ",)");
-  STD_TORCH_CHECK(learning_rates.numel() == steps, "there must be ", steps, " learning rates");
-  Tensor losses = new_tensor<1>(x, {steps});
-  Tensor predictions = new_tensor<2>(x, {keep_predictions ? samples : 0, units});
-  const double* o = data<double>(options);
-  dispatch_float(x, [&]<class T>(T*) {
-    const auto layers = as_layers<T>(weights, biases, activations, slots);
-    cpu::train(Train<T>{
-        .layers = layers.data(),
-        .layer_count = int64_t(layers.size()),
-        .x = data<T>(x),
-        .y = data<T>(y),
-        .sample_weight = sample_weight ? data<T>(*sample_weight) : nullptr,
-        .order = order ? data<int64_t>(*order) : nullptr,
-        .x_stride = x.stride(0),
-        .samples = samples,
-        .epoch_size = epoch_size,
-        .batch_size = batch_size,
-        .loss = loss,
-        .update = update,
-        .options = {o[0], o[1], o[2], o[3], o[4]},
-        .learning_rates = data<double>(learning_rates),
-        .steps_before = data<int64_t>(steps_before),
-        .losses = mutable_data<T>(losses),
-        .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
-        .steps_done = mutable_data<int64_t>(steps_done),
-        .parallel = in_parallel,
-        .threads = int64_t(torch::stable::get_num_threads()),
-    });
-  });
-  return {losses, predictions};
-}
+// For train_ in training.h.
+struct Cpu {
+  static constexpr DeviceType type = DeviceType::CPU;
+
+  static void check_order(const Tensor& order, int64_t rows) {
+    const int64_t* row = data<int64_t>(order);
+    for (int64_t i = 0; i < order.numel(); ++i)
+      STD_TORCH_CHECK(row[i] >= 0 && row[i] < rows, "order[", i, "] is ", row[i], ", of ", rows,
+                      " rows");
+  }
+
+  template <class T>
+  static void train(const Train<T>& job, const Models& models, const TrainTensors&) {
+    Train<T> own = job;
+    own.parallel = in_parallel;
+    own.threads = int64_t(torch::stable::get_num_threads());
+    cpu::train(own, models);
+  }
+};
 
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
-  const int64_t units = check_network(x, weights, biases, activations, {}, 0, DeviceType::CPU);
+  const Network network{activations, weights, biases};
+  check_network(x, network, DeviceType::CPU);
+  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions");
+  const int64_t units = network.outputs();
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   Tensor out = new_tensor<2>(x, {x.size(0), units});
-  dispatch_float(x, [&]<class T>(T*) {
-    const auto layers = as_layers<T>(weights, biases, activations, {});
+  dispatch_network(x, [&]<class T>(T*) {
+    const auto layers = as_layers<T>(network, {});
     torch::stable::parallel_for(0, (x.size(0) + rows_at_once - 1) / rows_at_once, 16,
                                 [&](int64_t begin, int64_t end) {
                                   const int64_t first = begin * rows_at_once;
@@ -260,6 +221,8 @@ std::string names() {
   return all;
 }
 
+std::string update_options() { return std::string(UpdateOptions::names); }
+
 std::string cpu_capability() { return cpu::name(cpu::capability_in_use()); }
 
 }  // namespace
@@ -273,18 +236,12 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def(
       "dense_backward(Tensor grad_out, Tensor out, Tensor x, Tensor weight, int activation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
-  // Weights, biases (without elements where there is none), slots and steps_done change in place.
-  // slots holds, for each slot of the update rule, weight and bias of each layer in turn.
-  m.def(
-      "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
-      "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
-      "Tensor steps_before, int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, "
-      "Tensor(c!)[] slots, "
-      "bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions)");
+  m.def(torchnn::train_schema);
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");
   m.def("activations() -> str");
   m.def("losses() -> str");
   m.def("updates() -> str");
+  m.def("update_options() -> str");
   m.def("cpu_capability() -> str");
 }
 
@@ -292,7 +249,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense", TORCH_BOX(&torchnn::dense));
   m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
-  m.impl("train_", TORCH_BOX(&torchnn::train_));
+  m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
 }
 
@@ -300,6 +257,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
   m.impl("activations", TORCH_BOX(&torchnn::names<torchnn::Activations>));
   m.impl("losses", TORCH_BOX(&torchnn::names<torchnn::Losses>));
   m.impl("updates", TORCH_BOX(&torchnn::names<torchnn::Updates>));
+  m.impl("update_options", TORCH_BOX(&torchnn::update_options));
   m.impl("cpu_capability", TORCH_BOX(&torchnn::cpu_capability));
 }
 

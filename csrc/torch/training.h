@@ -1,0 +1,249 @@
+// The operator train_, for every device: what it is given, the checks that memory safety rests on,
+// what it returns, and the job that it hands to the kernels.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../math/loss.h"
+#include "../train.h"
+#include "binding.h"
+
+namespace torchnn {
+
+// Weights, biases (without elements where there is none), slots and steps_done change in place.
+// slots holds, for each slot of the update rule, weight and bias of each layer in turn. Weights,
+// biases and slots of models that train side by side have a leading dimension of models, as have
+// the results then; x, y, sample_weight, order, learning_rates and options have it too, or are
+// shared by all.
+inline constexpr char train_schema[] =
+    "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
+    "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
+    "Tensor steps_before, int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, "
+    "Tensor(c!)[] slots, bool keep_predictions, Tensor(d!) steps_done) "
+    "-> (Tensor losses, Tensor predictions)";
+
+// A network, or models of one shape.
+struct Network {
+  const std::vector<int64_t>& activations;
+  const std::vector<Tensor>&weights, &biases;
+
+  int64_t layer_count() const { return int64_t(weights.size()); }
+  bool has_models() const { return !weights.empty() && weights[0].dim() == 3; }
+  int64_t models() const { return has_models() ? weights[0].size(0) : 1; }
+  int64_t units(int64_t l) const { return weights[l].size(weights[l].dim() - 2); }
+  int64_t in_features(int64_t l) const { return weights[l].size(weights[l].dim() - 1); }
+  int64_t outputs() const { return units(layer_count() - 1); }
+  std::optional<Tensor> bias(int64_t l) const {
+    return biases[l].numel() ? std::optional(biases[l]) : std::nullopt;
+  }
+};
+
+// ---- checks ----
+
+// A part of the state that the kernels change, of that shape behind the models.
+inline void check_state(const char* name, int64_t l, const Tensor& t, const Network& network,
+                        std::initializer_list<int64_t> shape, const Tensor& x) {
+  STD_TORCH_CHECK(is_like(t, x) && t.is_contiguous(), name, " ", l,
+                  " must be contiguous, on the device of x, of its dtype");
+  const int64_t lead = network.has_models();
+  bool fits = t.dim() == lead + int64_t(shape.size()) && (!lead || t.size(0) == network.models());
+  for (int64_t i = lead; fits && i < t.dim(); ++i) fits = t.size(i) == shape.begin()[i - lead];
+  STD_TORCH_CHECK(fits, name, " ", l, " must have the shape of its layer, behind ",
+                  lead ? "as many models as the others" : "no other dimension");
+}
+
+inline void check_network(const Tensor& x, const Network& network, DeviceType device) {
+  const int64_t count = network.layer_count(), lead = network.has_models(), last = x.dim() - 1;
+  STD_TORCH_CHECK(count > 0 && int64_t(network.biases.size()) == count &&
+                      int64_t(network.activations.size()) == count,
+                  "there must be a weight, a bias and an activation for each layer");
+  STD_TORCH_CHECK(x.device().type() == device && (last == 1 || last == 1 + lead) &&
+                      (x.stride(last) == 1 || x.size(last) == 1),
+                  "x must be rows on the device of these kernels");
+  STD_TORCH_CHECK(network.models() > 0, "there must be at least one model");
+  int64_t features = x.size(last);
+  STD_TORCH_CHECK(features > 0, "x must have features");
+  for (int64_t l = 0; l < count; ++l) {
+    const Tensor& bias = network.biases[l];
+    STD_TORCH_CHECK(network.weights[l].dim() == 2 + lead, "weight ", l, " must have ", 2 + lead,
+                    " dimensions");
+    check_state("weight", l, network.weights[l], network, {network.units(l), features}, x);
+    features = network.units(l);
+    STD_TORCH_CHECK(features > 0, "weight ", l, " must have units");
+    if (bias.numel()) check_state("bias", l, bias, network, {features}, x);
+    STD_TORCH_CHECK(network.activations[l] >= 0 && network.activations[l] < Activations::size,
+                    "no activation ", network.activations[l]);
+  }
+}
+
+inline void check_slots(const Tensor& x, const Network& network, const std::vector<Tensor>& slots,
+                        int64_t update) {
+  STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
+  const int64_t count = network.layer_count();
+  int64_t slot_count = 0;
+  Updates::with(update, [&](auto rule) { slot_count = rule.slots; });
+  STD_TORCH_CHECK(int64_t(slots.size()) == 2 * count * slot_count, "the update rule needs ",
+                  slot_count, " slots for each weight and bias");
+  for (int64_t i = 0; i < slot_count * count; ++i) {
+    const int64_t l = i % count;
+    check_state("slot of weight", l, slots[2 * i], network,
+                {network.units(l), network.in_features(l)}, x);
+    if (network.biases[l].numel())
+      check_state("slot of bias", l, slots[2 * i + 1], network, {network.units(l)}, x);
+  }
+}
+
+// How many elements it is from one model's part of t to the next's, 0 where all share the one there
+// is; a part has that many dimensions.
+inline int64_t model_stride(const char* name, const Tensor& t, int64_t dim,
+                            const Network& network) {
+  STD_TORCH_CHECK(t.dim() == dim ||
+                      (network.has_models() && t.dim() == dim + 1 && t.size(0) == network.models()),
+                  name, " must have ", dim,
+                  " dimensions, or one more of as many models as weights");
+  return t.dim() == dim ? 0 : t.stride(0);
+}
+
+// A tensor of its own dtype: contiguous, on a device, with parts of `size` elements.
+inline int64_t check_numbers(const char* name, const Tensor& t, ScalarType dtype,
+                             const Tensor& like, int64_t size, const Network& network) {
+  STD_TORCH_CHECK(t.device() == like.device() && t.is_contiguous() && t.scalar_type() == dtype,
+                  name, " must be contiguous, of its dtype, on its device");
+  const int64_t stride = model_stride(name, t, 1, network);
+  STD_TORCH_CHECK(t.size(t.dim() - 1) == size, "there must be ", size, " ", name);
+  return stride;
+}
+
+inline void check_counter(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.numel() == 1 && t.scalar_type() == ScalarType::Long, name,
+                  " must be one int64");
+}
+
+// ---- the job ----
+
+// Calls f with a null pointer of the element type that networks are trained in.
+template <class F>
+void dispatch_network(const Tensor& t, F&& f) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return f(static_cast<float*>(nullptr));
+    case ScalarType::Double: return f(static_cast<double*>(nullptr));
+    default: STD_TORCH_CHECK(false, "x must be float32 or float64");
+  }
+}
+
+template <class T>
+std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<Tensor>& slots) {
+  std::vector<TrainLayer<T>> layers;
+  const int64_t count = network.layer_count(), slot_count = int64_t(slots.size()) / (2 * count);
+  for (int64_t l = 0; l < count; ++l) {
+    const Tensor& bias = network.biases[l];
+    TrainLayer<T> layer{.in_features = network.in_features(l),
+                        .units = network.units(l),
+                        .activation = network.activations[l],
+                        .weight = mutable_data<T>(network.weights[l]),
+                        .bias = bias.numel() ? mutable_data<T>(bias) : nullptr,
+                        .weight_slots = {},
+                        .bias_slots = {}};
+    for (int64_t s = 0; s < slot_count; ++s) {
+      layer.weight_slots[s] = mutable_data<T>(slots[2 * (s * count + l)]);
+      layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + l) + 1]);
+    }
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+// What a job has as pointers, as tensors.
+struct TrainTensors {
+  const Tensor &x, &y;
+  const std::optional<Tensor>&sample_weight, &order;
+  const Network& network;
+};
+
+// Device: `type`; check_order(order, rows), for numbers that it can read; and train(job, models,
+// tensors), which takes the steps.
+template <class Device>
+std::tuple<Tensor, Tensor> train_(
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
+    const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
+    const Tensor& steps_before, const std::vector<int64_t>& activations,
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
+  const Network network{activations, weights, biases};
+  check_network(x, network, Device::type);
+  check_slots(x, network, slots, update);
+  STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
+  STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
+  STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
+  check_counter("steps_before", steps_before);
+  check_counter("steps_done", steps_done);
+  STD_TORCH_CHECK(steps_before.device() == x.device(), "steps_before must be on the device of x");
+  STD_TORCH_CHECK(steps_done.is_cpu(), "steps_done must be on the CPU");
+
+  const int64_t rows = x.size(x.dim() - 2), units = network.outputs();
+  Models models{.count = network.models(), .rows = rows};
+  models.x = model_stride("x", x, 2, network);
+  models.y = model_stride("y", y, 2, network);
+  STD_TORCH_CHECK(is_like(y, x) && y.is_contiguous() && y.size(y.dim() - 2) == rows &&
+                      y.size(y.dim() - 1) == units,
+                  "y must be contiguous, on the device of x, of shape (", rows, ", ", units, ")");
+  if (sample_weight)
+    models.sample_weight =
+        check_numbers("sample weights", *sample_weight, x.scalar_type(), x, rows, network);
+  int64_t samples = rows;
+  if (order) {
+    STD_TORCH_CHECK(order->dim() > 0, "order must have a dimension");
+    samples = order->size(order->dim() - 1);
+    models.order = check_numbers("rows in order", *order, ScalarType::Long, x, samples, network);
+    Device::check_order(*order, rows);
+  }
+  // So that no sum of them overflows.
+  epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
+  batch_size = std::min(batch_size, epoch_size);
+  const int64_t steps = step_count(samples, epoch_size, batch_size);
+  models.learning_rates =
+      check_numbers("learning rates", learning_rates, ScalarType::Double, x, steps, network);
+  // Shared options are read here, and those of each model by whoever has the other numbers.
+  const bool has_own_options = options.dim() == 2;
+  check_numbers("options", options, ScalarType::Double, has_own_options ? x : steps_done,
+                option_count, network);
+
+  const bool many = network.has_models();
+  Tensor losses = many ? new_tensor<2>(x, {models.count, steps}) : new_tensor<1>(x, {steps});
+  const int64_t kept = keep_predictions ? samples : 0;
+  Tensor predictions =
+      many ? new_tensor<3>(x, {models.count, kept, units}) : new_tensor<2>(x, {kept, units});
+  const auto* numbers = reinterpret_cast<const UpdateOptions*>(data<double>(options));
+  if (has_own_options) models.options = numbers;
+  dispatch_network(x, [&]<class T>(T*) {
+    const auto layers = as_layers<T>(network, slots);
+    const Train<T> job{
+        .layers = layers.data(),
+        .layer_count = network.layer_count(),
+        .x = data<T>(x),
+        .y = data<T>(y),
+        .sample_weight = sample_weight ? data<T>(*sample_weight) : nullptr,
+        .order = order ? data<int64_t>(*order) : nullptr,
+        .x_stride = x.stride(x.dim() - 2),
+        .samples = samples,
+        .epoch_size = epoch_size,
+        .batch_size = batch_size,
+        .loss = loss,
+        .update = update,
+        .options = has_own_options ? UpdateOptions{} : *numbers,
+        .learning_rates = data<double>(learning_rates),
+        .steps_before = data<int64_t>(steps_before),
+        .losses = mutable_data<T>(losses),
+        .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
+    };
+    Device::train(job, models, TrainTensors{x, y, sample_weight, order, network});
+  });
+  *mutable_data<int64_t>(steps_done) += steps;
+  return {losses, predictions};
+}
+
+}  // namespace torchnn
