@@ -19,7 +19,8 @@ from benchmarks.gpu import dense as on_gpu
 from benchmarks.gpu import kit
 from benchmarks.gpu.device import require_gpu
 from benchmarks.harness import RESULTS, machine, measure, save, show
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 SHAPES = [  # rows, in_features, units
     (1, 4, 4),

@@ -50,20 +50,20 @@ class TorchnnEngine(TorchnnFit):
         super().__init__(network)
         from torch import from_numpy
 
-        from torchnn import engine, recipe
-        from torchnn.data import Samples
+        from torchnn._engine import choice, recipe
+        from torchnn._engine.run import Samples
 
         settled = recipe.settle(self.model.optimizer, self.model.loss, None)
         settled.optimizer.build(self.model.parameters())
-        self.engine = engine.choose(self.model, settled)
-        if isinstance(self.engine, engine.AutogradEngine):
+        self.engine = choice.choose(self.model, settled)
+        if isinstance(self.engine, choice.AutogradEngine):
             raise RuntimeError("fit has no fused engine for this network")
         self.samples = Samples(from_numpy(self.x), from_numpy(self.y))
 
     def fit(self, epochs: int) -> list[float]:
         import torch
 
-        from torchnn.batches import Run
+        from torchnn._engine.run import Run
 
         size, count = self.network.batch_size, self.network.samples
         order = torch.arange(count).repeat(epochs)

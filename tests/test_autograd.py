@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from torchnn import Sequential, losses, metrics, optimizers
-from torchnn.autograd import AutogradEngine, logits
-from torchnn.batches import Run
-from torchnn.data import Samples
+from torchnn._engine.autograd import AutogradEngine, logits
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Run, Samples
 from torchnn.layers import Activation, Dense
-from torchnn.recipe import Recipe
 
 
 def sigmoid_layer():

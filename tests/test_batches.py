@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from torchnn import batches
-from torchnn.batches import ArrayFeed, LoaderFeed, Run, permutation
-from torchnn.data import Form, Samples
+from torchnn._engine.run import Form, Samples
+from torchnn._training import batches
+from torchnn._training.batches import ArrayFeed, LoaderFeed, permutation
 
 FORM = Form(torch.device("cpu"), torch.float32)
 
@@ -20,26 +20,6 @@ def numbered(count, device="cpu"):
 
 def ys(runs):
     return [y.tolist() for run in runs for _, y, _ in run]
-
-
-def test_a_run_yields_batches_and_a_short_last_one(device):
-    run = Run(numbered(7, device), batch_size=3, start=0, stop=7)
-    assert len(run) == 3
-    assert run.sizes == [3, 3, 1]
-    assert [x.flatten().tolist() for x, _, _ in run] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [weight.tolist() for _, _, weight in run] == [[0, 100, 200], [300, 400, 500], [600]]
-
-
-def test_a_run_follows_the_order(device):
-    order = torch.tensor([4, 2, 0, 3, 1], device=device)
-    run = Run(numbered(5, device), batch_size=2, start=2, stop=5, order=order)
-    assert [y.tolist() for _, y, _ in run] == [[0, 30], [10]]
-    assert run.gather(run.samples.x).flatten().tolist() == [0, 3, 1]
-
-
-def test_a_run_without_targets_yields_none():
-    (batch,) = Run(Samples(torch.ones(2, 1)), batch_size=2, start=0, stop=2)
-    assert batch[1:] == (None, None)
 
 
 def test_an_epoch_visits_every_sample_once(device):

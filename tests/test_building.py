@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import building, losses, metrics, optimizers
-from torchnn.data import Samples
+from torchnn import losses, metrics, optimizers
+from torchnn._engine import building
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Samples
 from torchnn.layers import Dense, Flatten
-from torchnn.recipe import Recipe
 
 RECIPE = Recipe(optimizers.get("sgd"), losses.get("mse"), [metrics.get("mae")])
 

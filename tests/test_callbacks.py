@@ -14,7 +14,7 @@ from torchnn.callbacks import (
     LearningRateScheduler,
     TerminateOnNaN,
 )
-from torchnn.hooks import CallbackList
+from torchnn.callbacks._base import CallbackList
 
 
 class FakeModel(torch.nn.Linear):

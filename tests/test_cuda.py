@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from test_ops import assert_as_exact_as_eager, gradients, layer, rounding
 
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 ROOT = Path(__file__).parent.parent
 LOGS = [

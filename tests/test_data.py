@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from torchnn import data
-from torchnn.data import Form, Samples
+from torchnn._engine.run import Form
+from torchnn._training import data
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 
@@ -95,14 +95,6 @@ def test_sample_weights_may_come_as_a_column(form):
 def test_class_weights_go_by_the_label_and_are_1_by_default(y, form):
     weight = data.samples(form, ROWS, y, class_weight={0: 3.0, 2: 0.5}).weight
     assert weight.tolist() == [3.0, 0.5, 1.0]
-
-
-def test_split_takes_the_last_rows():
-    samples = Samples(torch.arange(10.0).reshape(10, 1), torch.arange(10.0), torch.ones(10))
-    train, validation = samples.split(0.25)
-    assert train.y.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert validation.y.tolist() == [7, 8, 9]
-    assert (len(train.weight), len(validation.weight)) == (7, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

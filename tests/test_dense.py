@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import activations, ops, reference
-from torchnn.dense import _filled
+from torchnn import activations, ops
 from torchnn.layers import Dense
+from torchnn.layers._dense import _filled
+from torchnn.ops import reference
 
 
 def square(z):

@@ -10,8 +10,11 @@ import pytest
 import torch
 from test_train_op import SLOTS, clone, job
 
-from torchnn import Sequential, batches, graphs, losses, ops, optimizers, schedules
+from torchnn import Sequential, losses, ops, optimizers
+from torchnn._engine import graphs
+from torchnn._training import batches
 from torchnn.layers import Dense
+from torchnn.optimizers import schedules
 from torchnn.utils import set_random_seed
 
 STATE = ("weights", "biases", "slots")

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from torchnn.hooks import HOOKS, Callback, CallbackList
+from torchnn.callbacks._base import HOOKS, Callback, CallbackList
 
 
 class Recorder(Callback):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from torchnn.interrupts import HeldInterrupt
+from torchnn._engine.interrupts import HeldInterrupt
 
 
 def press_ctrl_c():

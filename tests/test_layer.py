@@ -1,8 +1,8 @@
-"""torchnn.layer: the name and the repr that all layers share."""
+"""torchnn.layers._base: the name and the repr that all layers share."""
 
 import pytest
 
-from torchnn.layer import Layer
+from torchnn.layers._base import Layer
 
 
 class Scale(Layer):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from torchnn.lines import CYAN, DIM, GREEN, RESET, Look, decimal, duration, pairs, speed
+from torchnn._console.lines import CYAN, DIM, GREEN, RESET, Look, decimal, duration, pairs, speed
 
 BAR = ("━", "╸")
 LOGS = {"loss": 0.4321, "accuracy": 0.9}

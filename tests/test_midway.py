@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import Sequential, engine, losses, optimizers
+from torchnn import Sequential, losses, optimizers
+from torchnn._engine import choice
+from torchnn._engine.fused import FusedEngine
 from torchnn.callbacks import LambdaCallback
-from torchnn.fused import FusedEngine
 from torchnn.layers import Dense, Normalization, Rescaling
 from torchnn.utils import set_random_seed
 
@@ -240,13 +241,13 @@ def test_the_fused_engine_says_why_it_cannot_go_on():
 def chosen(monkeypatch):
     """The classes of the engines, in the order in which they were chosen."""
     found = []
-    choose = engine.choose
+    choose = choice.choose
 
     def recorded(*arguments):
         found.append(choose(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(engine, "choose", recorded)
+    monkeypatch.setattr(choice, "choose", recorded)
     return found
 
 

@@ -6,9 +6,9 @@ import pickle
 import pytest
 from torch import nn
 
-from torchnn import names
 from torchnn.layers import Dense
-from torchnn.names import AutomaticName
+from torchnn.layers import _names as names
+from torchnn.layers._names import AutomaticName
 from torchnn.sequential import Sequential
 
 

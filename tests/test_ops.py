@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 ACTIVATIONS = [None, *ops.activations()]
 # Tails and edges of the register tiles, and both sides of every crossover.

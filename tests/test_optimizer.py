@@ -1,4 +1,4 @@
-"""torchnn.optimizer: learning rates, slots and state, with a rule of the simplest kind."""
+"""torchnn.optimizers._base: learning rates, slots and state, with a rule of the simplest kind."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn.optimizer import SlotOptimizer
+from torchnn.optimizers._base import SlotOptimizer
 
 
 class Summing(SlotOptimizer):

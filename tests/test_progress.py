@@ -13,11 +13,12 @@ import pytest
 import torch
 from test_screen import Terminal, open_terminal
 
-from torchnn import Sequential, progress
+from torchnn import Sequential
+from torchnn._console import progress
+from torchnn._console.progress import Progress, check_verbose
+from torchnn._console.screen import LiveScreen, NotebookScreen, PlainScreen
 from torchnn.callbacks import LambdaCallback
 from torchnn.layers import Dense
-from torchnn.progress import Progress, check_verbose
-from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen
 
 ENGINE = SimpleNamespace(steps_done=0)
 

@@ -3,7 +3,8 @@
 import pytest
 from torch import nn
 
-from torchnn import losses, metrics, optimizers, recipe
+from torchnn import losses, metrics, optimizers
+from torchnn._engine import recipe
 
 
 def test_names_become_objects():

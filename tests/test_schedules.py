@@ -1,4 +1,4 @@
-"""torchnn.schedules against Keras's formulas, worked out by hand."""
+"""torchnn.optimizers.schedules against Keras's formulas, worked out by hand."""
 
 import copy
 import pickle

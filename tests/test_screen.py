@@ -7,8 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from torchnn import screen
-from torchnn.screen import LiveScreen, NotebookScreen, PlainScreen, is_notebook, is_terminal
+from torchnn._console import screen
+from torchnn._console.screen import (
+    LiveScreen,
+    NotebookScreen,
+    PlainScreen,
+    is_notebook,
+    is_terminal,
+)
 
 
 class Terminal(io.StringIO):

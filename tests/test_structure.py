@@ -1,7 +1,11 @@
 """The shape of the project: who may include, import and name what."""
 
 import ast
+import graphlib
+import importlib
 import re
+import sys
+from inspect import ismodule
 from pathlib import Path
 
 import pytest
@@ -12,24 +16,52 @@ PACKAGE = ROOT / "torchnn"
 KERNELS = [p for p in sorted(CSRC.rglob("*.*")) if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
 MATHS = ("activation", "loss", "update")
 
-# Lower layers first; a module imports only from lines above its own, or from its own.
-LAYERS = [
-    "_C reference transfer",
-    "ops",
-    "checks registry initializers activations layer schedules",
-    "graphs interrupts hooks lines screen weights names data callbacks optimizer",
-    "dense losses metrics optimizers",
-    "layers batches recipe",
-    "autograd tally building",
-    "fused",
-    "engine",
-    "progress summary",
-    "training",
-    "model",
-    "sequential utils",
+# Lower floors first; a module imports only from floors below its own, or from its own.
+FLOORS = [
+    "_C _cuda ops _checks",
+    "activations callbacks initializers layers losses metrics optimizers",
+    "_engine",
+    "_console",
+    "_training",
+    "model sequential utils",
     "__init__",
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PUBLIC = {
+    "torchnn",
+    "torchnn.activations",
+    "torchnn.callbacks",
+    "torchnn.initializers",
+    "torchnn.layers",
+    "torchnn.losses",
+    "torchnn.metrics",
+    "torchnn.model",
+    "torchnn.ops",
+    "torchnn.ops.reference",
+    "torchnn.optimizers",
+    "torchnn.optimizers.schedules",
+    "torchnn.sequential",
+    "torchnn.utils",
+}
+ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._training"]
+# The tests of a module are those of its name, but for these.
+TESTED_BY = {
+    "torchnn": "sequential",
+    "torchnn._engine.plan": "choice",
+    "torchnn.callbacks._base": "hooks",
+    "torchnn.layers._base": "layer",
+    "torchnn.layers._weightless": "layers",
+    "torchnn.ops._dense": "ops",
+    "torchnn.ops._native": "ops",
+    "torchnn.ops._network": "train_op",
+    "torchnn.ops.reference": "ops",  # the definition that these measure the operators by
+    "torchnn.optimizers._base": "optimizer",
+    "torchnn.optimizers._torch": "optimizers",
+}
 
 
 def includes(path):
@@ -129,35 +161,72 @@ def test_cuda_defines_the_contract_of_training_in_its_order():
         assert defined
 
 
+def imported(path):
+    """The modules that a file imports anywhere; a package only where it takes a name from it."""
+    package = path.parent.relative_to(ROOT).parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            inside = package[: len(package) + 1 - node.level] if node.level else ()
+            source = ".".join([*inside, *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield inner if inner in MODULES or alias.name in ("_C", "_cuda") else source
+
+
 def imports(path):
-    """The modules of torchnn that a file imports at its top level."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "torchnn":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchnn."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("torchnn.")}
-    return found
+    """The modules of torchnn that a file imports, and the other packages that these lie in."""
+    found = {name for name in imported(path) if name.partition(".")[0] == "torchnn"}
+    rooms = {".".join(name.split(".")[:2]) for name in found - {"torchnn"}}
+    return found | {room for room in rooms if PACKAGE / room.partition(".")[2] != path.parent}
 
 
-def test_every_module_has_its_layer():
-    assert {p.stem for p in PACKAGE.glob("*.py")} <= set(LEVEL)
+def floor(module):
+    return FLOOR[[*module.split("."), "__init__"][1]]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_imports_go_down_only(path):
-    too_high = {name for name in imports(path) if LEVEL[name] > LEVEL[path.stem]}
-    assert not too_high
+def test_every_module_has_its_floor():
+    assert {name.split(".")[1] for name in MODULES if "." in name} <= set(FLOOR)
 
 
-def test_reference_and_training_keep_to_themselves():
-    assert imports(PACKAGE / "reference.py") == set()
-    assert "layers" not in imports(PACKAGE / "training.py")
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name):
+    assert not {each for each in imports(MODULES[name]) if floor(each) > floor(name)}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graphlib.TopologicalSorter({name: imports(MODULES[name]) for name in MODULES}).prepare()
+
+
+def test_reference_loops_and_sequential_keep_to_themselves():
+    reference = {name.partition(".")[0] for name in imported(MODULES["torchnn.ops.reference"])}
+    assert reference - sys.stdlib_module_names == {"torch"}
+    assert "torchnn.layers" not in imports(MODULES["torchnn._training.loops"])
+    users = [name for name, path in MODULES.items() if "torchnn.sequential" in imports(path)]
+    assert users == ["torchnn"]
+
+
+def test_what_is_private_begins_with_an_underscore():
+    assert {name for name in MODULES if "._" not in name} == PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_modules_list_their_names_and_show_no_private_module(name):
+    module = importlib.import_module(name)
+    assert [public for public in module.__all__ if not hasattr(module, public)] == []
+    shown = [value for key, value in vars(module).items() if key[0] != "_" and ismodule(value)]
+    assert {m.__name__ for m in shown if m.__name__.partition(".")[0] == "torchnn"} <= PUBLIC
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_of_machinery_says_what_it_is_for_and_imports_nothing(name):
+    (docstring,) = ast.parse(MODULES[name].read_text()).body
+    assert isinstance(docstring.value.value, str)
 
 
 def test_every_module_has_its_tests():
-    # the definition of the operators is what tests/test_ops.py measures them by
-    tested = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
-    assert {p.stem for p in PACKAGE.glob("[a-z]*.py")} <= tested | {"reference"}
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    own = {name: name.rpartition(".")[2].lstrip("_") for name in MODULES if name not in ROOMS}
+    assert {name for name, test in (own | TESTED_BY).items() if test not in tests} == set()
+    assert set(TESTED_BY) <= set(MODULES)

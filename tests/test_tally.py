@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from torchnn import metrics
-from torchnn.autograd import Result
-from torchnn.batches import Run
-from torchnn.data import Samples
-from torchnn.tally import Figures, Tally
+from torchnn._engine.autograd import Result
+from torchnn._engine.run import Run, Samples
+from torchnn._training.tally import Figures, Tally
 
 SAMPLES = Samples(torch.zeros(5, 1), torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0]))
 

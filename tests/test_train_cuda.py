@@ -12,8 +12,9 @@ import pytest
 import torch
 from test_train_op import SLOTS, call, cast, clone, job
 
-from torchnn import Sequential, engine, ops, optimizers, recipe
-from torchnn.fused import describe_on_cuda
+from torchnn import Sequential, ops, optimizers
+from torchnn._engine import choice, recipe
+from torchnn._engine.plan import describe_on_cuda
 from torchnn.layers import Dense
 from torchnn.utils import set_random_seed
 
@@ -268,7 +269,7 @@ def test_summary_tells_how_a_model_on_cuda_trains():
     made = model("cuda")
     made.build((None, 6))
     settled = recipe.settle("sgd", "bce", None)
-    assert "fused (many steps in one launch" in engine.describe(made, settled)
+    assert "fused (many steps in one launch" in choice.describe(made, settled)
 
 
 @gpu

@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 OPTIONS = {"momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
 SLOTS = {"gradient_descent": 0, "momentum": 1, "nesterov": 1, "adam": 2}

@@ -7,11 +7,13 @@ it is an error then.
 import pytest
 import torch
 
-from torchnn import batches, fused, tally, training, transfer
+from torchnn._engine import fused
+from torchnn._training import batches, loops, tally
 from torchnn.callbacks import InvalidLossWarning, LambdaCallback, TerminateOnNaN
 from torchnn.layers import Dense
+from torchnn.ops import _transfer as transfer
 from torchnn.optimizers import SGD, Adam
-from torchnn.schedules import ExponentialDecay
+from torchnn.optimizers.schedules import ExponentialDecay
 from torchnn.sequential import Sequential
 from torchnn.utils import set_random_seed
 
@@ -162,7 +164,7 @@ def test_validation_sees_the_weights_of_its_epoch(request):
 
 
 def test_an_interrupted_fit_counts_the_epochs_whose_steps_are_queued(queue, monkeypatch):
-    count, counted = training.Fit.count, []
+    count, counted = loops.Fit.count, []
 
     def interrupted(fit, *arguments):
         counted.append(arguments)
@@ -170,7 +172,7 @@ def test_an_interrupted_fit_counts_the_epochs_whose_steps_are_queued(queue, monk
             raise KeyboardInterrupt
         count(fit, *arguments)
 
-    monkeypatch.setattr(training.Fit, "count", interrupted)
+    monkeypatch.setattr(loops.Fit, "count", interrupted)
     monkeypatch.setattr(batches, "PAUSE", 3600.0)  # the third run is the rest
     model = compiled()
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,8 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.testing import assert_close
 
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 ACTIVATIONS = ops.activations()
 

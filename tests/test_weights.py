@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import weights
 from torchnn.layers import Dense, Flatten
+from torchnn.layers import _weights as weights
 
 
 def layers():

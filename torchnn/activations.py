@@ -5,7 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from torchnn import reference, registry
+from torchnn import _checks
+from torchnn.ops import reference
+
+__all__ = [
+    "ALIASES",
+    "FUNCTIONS",
+    "Activation",
+    "apply",
+    "get",
+    "label",
+    "leaky_relu",
+    "log_softmax",
+    "softmax",
+]
 
 Activation = str | Callable[[Tensor], Tensor]
 
@@ -54,9 +67,9 @@ def get(value: Activation | None) -> Activation:
     if value is None:
         return "identity"
     if isinstance(value, str):
-        name = registry.find("activation", value, [*FUNCTIONS, *ALIASES])
+        name = _checks.find("activation", value, [*FUNCTIONS, *ALIASES])
         return ALIASES.get(name, name)
-    activation: Activation = registry.admit("activation", value, FUNCTIONS, accept=callable)
+    activation: Activation = _checks.admit("activation", value, FUNCTIONS, accept=callable)
     return activation
 
 

@@ -11,7 +11,24 @@ from typing import Any
 from torch import Tensor
 from torch.nn import init
 
-from torchnn import registry
+from torchnn import _checks
+
+__all__ = [
+    "FUNCTIONS",
+    "Initializer",
+    "get",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "ones",
+    "orthogonal",
+    "random_normal",
+    "random_uniform",
+    "zeros",
+]
 
 Initializer = Callable[[Tensor], Any]
 
@@ -109,8 +126,8 @@ FUNCTIONS: dict[str, Initializer] = {
 def get(value: str | Initializer) -> Initializer:
     """Returns the initializer of this name, or the callable itself."""
     if isinstance(value, str):
-        return FUNCTIONS[registry.find("initializer", value, FUNCTIONS)]
-    initializer: Initializer = registry.admit("initializer", value, FUNCTIONS, accept=callable)
+        return FUNCTIONS[_checks.find("initializer", value, FUNCTIONS)]
+    initializer: Initializer = _checks.admit("initializer", value, FUNCTIONS, accept=callable)
     return initializer
 
 

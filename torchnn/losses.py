@@ -16,7 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchnn import checks, registry
+from torchnn import _checks
+
+__all__ = [
+    "EPSILON",
+    "NAMES",
+    "REDUCTIONS",
+    "BinaryCrossentropy",
+    "FunctionLoss",
+    "Loss",
+    "MeanSquaredError",
+    "TorchLoss",
+    "get",
+]
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 
@@ -33,7 +45,7 @@ class Loss(ABC):
     """
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
-        self.reduction = checks.choice("reduction", reduction or "none", REDUCTIONS)
+        self.reduction = _checks.choice("reduction", reduction or "none", REDUCTIONS)
         self.name = name or type(self).__name__
 
     @abstractmethod
@@ -65,9 +77,9 @@ class Loss(ABC):
         Raises:
             ValueError: The shapes do not fit; nothing is broadcast.
         """
-        losses = self.per_sample(checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred))
+        losses = self.per_sample(_checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred))
         if sample_weight is not None:
-            losses = losses * _as_factor(checks.tensor("sample_weight", sample_weight), losses)
+            losses = losses * _as_factor(_checks.tensor("sample_weight", sample_weight), losses)
         if self.reduction == "none":
             return losses
         return losses.sum() if self.reduction == "sum" else losses.mean()
@@ -101,7 +113,7 @@ class BinaryCrossentropy(Loss):
     ):
         super().__init__(reduction, name)
         self.from_logits = bool(from_logits)
-        self.label_smoothing = checks.number("label_smoothing", label_smoothing)
+        self.label_smoothing = _checks.number("label_smoothing", label_smoothing)
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing!r}")
         self.axis = axis
@@ -167,7 +179,7 @@ class FunctionLoss(Loss):
         self.function = function
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self.function(checks.matched(y_true, y_pred), y_pred)
+        return self.function(_checks.matched(y_true, y_pred), y_pred)
 
 
 class TorchLoss(FunctionLoss):
@@ -178,7 +190,7 @@ class TorchLoss(FunctionLoss):
             numbers = y_pred.shape[:1] + y_pred.shape[2:]  # of classes, which are axis 1
             if y_true.shape in (numbers, (*numbers, 1)):
                 return self.function(y_pred, y_true.reshape(numbers).long())
-        return self.function(y_pred, checks.matched(y_true, y_pred))
+        return self.function(y_pred, _checks.matched(y_true, y_pred))
 
 
 NAMES: dict[str, Callable[[], Loss]] = {
@@ -198,7 +210,7 @@ def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
         ValueError: Unknown name.
         TypeError: No loss, or a class that was not instantiated.
     """
-    loss = registry.resolve("loss", value, NAMES, accept=callable)
+    loss = _checks.resolve("loss", value, NAMES, accept=callable)
     if getattr(loss, "__module__", None) == "torch.nn.functional":
         raise TypeError(
             "loss must be a function of (y_true, y_pred), and those of torch.nn.functional take "
@@ -215,7 +227,7 @@ def _aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
         y_pred = y_pred.to(torch.get_default_dtype())
     elif y_pred.dtype.itemsize < 4:  # half types cannot tell 1 - 1e-7 from 1
         y_pred = y_pred.float()
-    y_true = checks.matched(y_true, y_pred)
+    y_true = _checks.matched(y_true, y_pred)
     return (y_true.unsqueeze(-1), y_pred.unsqueeze(-1)) if y_pred.ndim == 1 else (y_true, y_pred)
 
 

@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchnn import checks, registry
+from torchnn import _checks
+
+__all__ = [
+    "NAMES",
+    "Accuracy",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "FunctionMetric",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
+    "get",
+]
 
 
 class Metric(ABC):
@@ -40,7 +52,7 @@ class Metric(ABC):
 
     def __call__(self, y_true: Any, y_pred: Any) -> Tensor:
         """Returns the mean over the samples, a scalar. Takes tensors or arrays."""
-        y_true, y_pred = checks.tensor("y_true", y_true), checks.tensor("y_pred", y_pred)
+        y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
         return self.per_sample(y_true, y_pred).mean()
 
     def __repr__(self) -> str:
@@ -52,11 +64,11 @@ class BinaryAccuracy(Metric):
 
     def __init__(self, name: str = "binary_accuracy", threshold: float = 0.5):
         super().__init__(name)
-        self.threshold = checks.number("threshold", threshold)
+        self.threshold = _checks.number("threshold", threshold)
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         decided = (y_pred > self.threshold).to(y_pred.dtype)
-        return _mean_of_outputs(decided == checks.matched(y_true, y_pred))
+        return _mean_of_outputs(decided == _checks.matched(y_true, y_pred))
 
 
 class CategoricalAccuracy(Metric):
@@ -73,7 +85,7 @@ class CategoricalAccuracy(Metric):
         if y_true.shape in (decided.shape, (*decided.shape, 1)):
             classes = y_true.reshape(decided.shape)
         else:
-            classes = checks.matched(y_true, y_pred).argmax(-1)
+            classes = _checks.matched(y_true, y_pred).argmax(-1)
         return _mean_of_outputs(decided == classes.to(decided.device))
 
 
@@ -97,7 +109,7 @@ class MeanSquaredError(Metric):
         super().__init__(name)
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return _mean_of_outputs((checks.matched(y_true, y_pred) - y_pred).square())
+        return _mean_of_outputs((_checks.matched(y_true, y_pred) - y_pred).square())
 
 
 class MeanAbsoluteError(Metric):
@@ -107,7 +119,7 @@ class MeanAbsoluteError(Metric):
         super().__init__(name)
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return _mean_of_outputs((checks.matched(y_true, y_pred) - y_pred).abs())
+        return _mean_of_outputs((_checks.matched(y_true, y_pred) - y_pred).abs())
 
 
 class FunctionMetric(Metric):
@@ -125,7 +137,7 @@ class FunctionMetric(Metric):
         self.function = function
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        values = self.function(checks.matched(y_true, y_pred), y_pred)
+        values = self.function(_checks.matched(y_true, y_pred), y_pred)
         return values.expand(len(y_pred)) if values.ndim == 0 else _mean_of_outputs(values)
 
 
@@ -152,9 +164,9 @@ def get(value: str | Metric | Callable[[Tensor, Tensor], Tensor]) -> Metric:
         TypeError: No metric, or a class that was not instantiated.
     """
     if isinstance(value, str):
-        name = registry.find("metric", value, NAMES)
+        name = _checks.find("metric", value, NAMES)
         return NAMES[name](name)
-    metric = registry.admit("metric", value, NAMES, accept=callable)
+    metric = _checks.admit("metric", value, NAMES, accept=callable)
     return metric if isinstance(metric, Metric) else FunctionMetric(metric)
 
 

@@ -9,19 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchnn import batches, building, checks, data, training
-from torchnn.autograd import logits
-from torchnn.batches import ArrayFeed, Feed
-from torchnn.callbacks import History
-from torchnn.data import Form, Samples
-from torchnn.engine import choose
-from torchnn.hooks import Callback, CallbackList
-from torchnn.layer import Layer
+from torchnn import _checks
+from torchnn._console.progress import check_verbose
+from torchnn._engine import building as _building
+from torchnn._engine.autograd import logits
+from torchnn._engine.choice import choose
+from torchnn._engine.recipe import Recipe, settle
+from torchnn._engine.run import Form, Samples
+from torchnn._training import batches as _batches
+from torchnn._training import data as _data
+from torchnn._training import loops as _loops
+from torchnn._training.batches import ArrayFeed, Feed
+from torchnn.callbacks import Callback, History
+from torchnn.callbacks._base import CallbackList
+from torchnn.layers import Layer
 from torchnn.losses import BinaryCrossentropy, Loss
 from torchnn.metrics import Metric
-from torchnn.optimizer import Optimizer
-from torchnn.progress import check_verbose
-from torchnn.recipe import Recipe, settle
+from torchnn.optimizers import Optimizer
+
+__all__ = ["Model"]
 
 TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options", "disable"}
 
@@ -126,9 +132,9 @@ class Model(nn.Module):
             KeyboardInterrupt: On Ctrl-C, between two steps. fit can be called again to go on.
         """
         recipe = self._compiled("fit")
-        batch_size = checks.positive_int("batch_size", batch_size)
-        epochs = checks.non_negative_int("epochs", epochs)
-        initial_epoch = checks.non_negative_int("initial_epoch", initial_epoch)
+        batch_size = _checks.positive_int("batch_size", batch_size)
+        epochs = _checks.non_negative_int("epochs", epochs)
+        initial_epoch = _checks.non_negative_int("initial_epoch", initial_epoch)
         verbose = check_verbose(verbose)
         listeners = CallbackList(callbacks)
         if not isinstance(shuffle, (bool, np.bool_)):
@@ -141,7 +147,7 @@ class Model(nn.Module):
             validation = validation.unweighted()  # classes are weighted to learn, not to measure
         self._prepare(recipe, feed.first, *([validation.first] if validation else []))
         span = range(initial_epoch, epochs)
-        return training.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
+        return _loops.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
 
     def evaluate(
         self,
@@ -165,11 +171,11 @@ class Model(nn.Module):
             return_dict: Return them by their names instead.
         """
         recipe = self._compiled("evaluate")
-        batch_size = checks.positive_int("batch_size", batch_size)
+        batch_size = _checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = self._feed(recipe, batch_size, x, y, sample_weight)
         self._prepare(recipe, feed.first)
-        logs = training.evaluate(self, recipe, feed, listeners, verbose)
+        logs = _loops.evaluate(self, recipe, feed, listeners, verbose)
         return _reported(logs, return_dict)
 
     def predict(
@@ -184,11 +190,11 @@ class Model(nn.Module):
             callbacks: One or several.
         """
         self._check_layers()
-        batch_size = checks.positive_int("batch_size", batch_size)
+        batch_size = _checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
-        feed = batches.feed(self._form(), batch_size, x)
+        feed = _batches.feed(self._form(), batch_size, x)
         self._prepare(None, feed.first)
-        output = training.predict(self, self._recipe, feed, listeners, verbose)
+        output = _loops.predict(self, self._recipe, feed, listeners, verbose)
         return _array(output)
 
     def train_on_batch(
@@ -200,22 +206,20 @@ class Model(nn.Module):
         return_dict: bool = False,
     ) -> Any:
         """Takes one step on all of x; returns what evaluate returns, measured before the step."""
-        return self._on_batch(
-            training.train_on_batch, x, y, sample_weight, class_weight, return_dict
-        )
+        return self._on_batch(_loops.train_on_batch, x, y, sample_weight, class_weight, return_dict)
 
     def test_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
         """Returns what evaluate returns, with all of x as one batch."""
-        return self._on_batch(training.test_on_batch, x, y, sample_weight, None, return_dict)
+        return self._on_batch(_loops.test_on_batch, x, y, sample_weight, None, return_dict)
 
     def predict_on_batch(self, x: Any) -> Array:
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
-        x = data.features("x", x, self._form())
+        x = _data.features("x", x, self._form())
         self._prepare(None, Samples(x))
-        return _array(building.run_once(self, x))
+        return _array(_building.run_once(self, x))
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -234,7 +238,7 @@ class Model(nn.Module):
 
     def _form(self) -> Form:
         """What the model eats."""
-        return building.form(self)
+        return _building.form(self)
 
     def _check_layers(self) -> None:
         """Raises ValueError if there is nothing to run."""
@@ -248,7 +252,7 @@ class Model(nn.Module):
 
     def _prepare(self, recipe: Recipe | None, *samples: Samples) -> None:
         """Rehearses with the first samples, and builds what is not built."""
-        building.prepare(self, recipe, *samples)
+        _building.prepare(self, recipe, *samples)
         self.sample_shape = tuple(samples[0].x.shape[1:])
 
     def _feed(
@@ -263,7 +267,7 @@ class Model(nn.Module):
     ) -> Feed:
         """x, y and weights, checked for this model and its loss."""
         check_targets = recipe.loss.check_targets
-        return batches.feed(
+        return _batches.feed(
             self._form(), batch_size, x, y, sample_weight, class_weight, check_targets, origin
         )
 
@@ -271,7 +275,7 @@ class Model(nn.Module):
         self, recipe: Recipe, feed: Feed, validation_split: float, validation_data: Any
     ) -> tuple[Feed, Feed | None]:
         """What to train on and what to validate on."""
-        validation_split = checks.fraction("validation_split", validation_split)
+        validation_split = _checks.fraction("validation_split", validation_split)
         if isinstance(validation_data, DataLoader):
             validation_data = (validation_data,)
         elif validation_data is not None and not _is_pair(validation_data):
@@ -296,11 +300,11 @@ class Model(nn.Module):
     ) -> Any:
         """Runs a function on all of x as one batch."""
         recipe = self._compiled(function.__name__)
-        samples = data.samples(self._form(), x, y, sample_weight, class_weight)
+        samples = _data.samples(self._form(), x, y, sample_weight, class_weight)
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)
-        if not building.is_built(self):
+        if not _building.is_built(self):
             self._prepare(recipe, samples)
         self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)

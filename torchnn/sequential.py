@@ -7,10 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchnn import building, engine, names, summary, weights
-from torchnn.data import Form, Samples
-from torchnn.layers import Input
+from torchnn._console import summary as _summary
+from torchnn._engine import building as _building
+from torchnn._engine import choice as _choice
+from torchnn._engine.run import Form, Samples
+from torchnn.layers import Input, _names, _weights
 from torchnn.model import Model
+
+__all__ = ["Sequential"]
 
 
 class Sequential(Model, nn.Sequential):
@@ -37,7 +41,7 @@ class Sequential(Model, nn.Sequential):
         name: str | None = None,
     ):
         super().__init__()
-        self.name = names.AutomaticName("sequential") if name is None else name
+        self.name = _names.AutomaticName("sequential") if name is None else name
         self._input_shape: tuple[int, ...] | None = None
         if isinstance(layers, Mapping):  # slices of an nn.Sequential come as one
             layers = layers.values()
@@ -72,7 +76,7 @@ class Sequential(Model, nn.Sequential):
         Raises:
             ValueError: There is none; the message lists the names.
         """
-        known = names.of(self.layers)
+        known = _names.of(self.layers)
         if (name is None) == (index is None):
             raise ValueError(f"get_layer takes a name or an index, got {name!r} and {index!r}")
         if name is not None and name not in known:
@@ -99,11 +103,11 @@ class Sequential(Model, nn.Sequential):
 
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Returns copies of all weights, layer by layer: kernel (in_features, units), bias, ..."""
-        return weights.get(self.layers)
+        return _weights.get(self.layers)
 
     def set_weights(self, values: Sequence[Any]) -> None:
         """Takes what get_weights gives; if a shape or the number is wrong, nothing changes."""
-        weights.put(self.layers, values)
+        _weights.put(self.layers, values)
 
     def count_params(self) -> int:
         """Returns the number of weights."""
@@ -116,10 +120,10 @@ class Sequential(Model, nn.Sequential):
             print_fn: Gets the text, as one string, in place of the terminal.
         """
         title = f'Model: "{self.name}"'
-        form = building.form(self, self._input_shape or self.sample_shape)
-        rows = summary.rows(self.layers, names.of(self.layers), form)
-        trains = f"Training engine: {engine.describe(self, self._recipe)}"
-        summary.show(title, rows, [*summary.totals(self), trains], print_fn)
+        form = _building.form(self, self._input_shape or self.sample_shape)
+        rows = _summary.rows(self.layers, _names.of(self.layers), form)
+        trains = f"Training engine: {_choice.describe(self, self._recipe)}"
+        _summary.show(title, rows, [*_summary.totals(self), trains], print_fn)
 
     def _append(self, layer: Any) -> None:
         """Takes a layer in, or the shape that an Input tells."""
@@ -129,9 +133,9 @@ class Sequential(Model, nn.Sequential):
         if not isinstance(layer, nn.Module):
             raise TypeError(f"layers must be torch.nn.Module instances, got {layer!r}")
         if not isinstance(layer, Input):
-            names.of([*self, layer])
+            _names.of([*self, layer])
             self.add_module(str(len(self)), layer)
-            names.give(self.layers)
+            _names.give(self.layers)
         elif len(self) or self._input_shape is not None:
             raise ValueError("Input must be the first layer, and the only one of its kind")
         else:
@@ -142,12 +146,12 @@ class Sequential(Model, nn.Sequential):
         if self._input_shape is not None and len(self):
             form = self._form()
             x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
-            building.prepare(self, None, Samples(x))
+            _building.prepare(self, None, Samples(x))
 
     def _form(self) -> Form:
-        return building.form(self, self._input_shape)
+        return _building.form(self, self._input_shape)
 
     def _check_layers(self) -> None:
         if not len(self):
             raise ValueError("the model has no layers: add one first")
-        names.of(self.layers)
+        _names.of(self.layers)

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import torch
 
-from torchnn import checks
+from torchnn import _checks
+
+__all__ = ["set_random_seed"]
 
 
 def set_random_seed(seed: int) -> None:
@@ -19,7 +21,7 @@ def set_random_seed(seed: int) -> None:
     Raises:
         ValueError, TypeError: seed is anything else.
     """
-    seed = checks.non_negative_int("seed", seed)
+    seed = _checks.non_negative_int("seed", seed)
     if seed >= 2**32:
         raise ValueError(f"seed must be less than 2**32, got {seed}")
     random.seed(seed)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from benchmarks.gpu import kit
 from benchmarks.gpu.device import Arguments, Floor, measure, measure_floor, rotated, wait
 from benchmarks.harness import show
-from torchnn import ops, reference
+from torchnn import ops
+from torchnn.ops import reference
 
 # How float32 is multiplied is PyTorch's setting: as it is, or as TensorFloat-32.
 MODES = {

@@ -8,7 +8,8 @@ from functools import partial
 
 from benchmarks.gpu import device, kit
 from benchmarks.gpu.training import arguments, network_of, time_fit, time_steps
-from torchnn import graphs, ops
+from torchnn import ops
+from torchnn._engine import graphs
 
 ENGINE = ("notes", "digits", "full-batch", "large")
 FITS = [  # network, epochs, verbose

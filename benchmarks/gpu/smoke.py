@@ -9,7 +9,9 @@ import torch
 from benchmarks.gpu import kit
 from benchmarks.gpu.training import LOSS, alone, arguments, network_of
 from benchmarks.networks import Network
-from torchnn import graphs, ops, reference
+from torchnn import ops
+from torchnn._engine import graphs
+from torchnn.ops import reference
 
 EPOCHS = 2
 # The sums of some 400 products are off by the root of 400 roundings of 6e-8, 1.2e-6, and a step

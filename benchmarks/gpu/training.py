@@ -14,7 +14,8 @@ import torch
 from benchmarks import networks
 from benchmarks.gpu import device, kit
 from benchmarks.networks import Network
-from torchnn import Sequential, graphs, ops
+from torchnn import Sequential, ops
+from torchnn._engine import graphs
 from torchnn.layers import Dense
 from torchnn.optimizers import SGD
 

@@ -1,0 +1,126 @@
+"""Which engine trains a model, and what is said of the choice."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchnn import Sequential, losses, optimizers
+from torchnn._engine.autograd import AutogradEngine
+from torchnn._engine.choice import choose, describe
+from torchnn._engine.fused import FusedEngine
+from torchnn._engine.recipe import settle
+from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
+
+
+def layer(units=1, activation="sigmoid", **options):
+    return Dense(units, activation, in_features=3, **options)
+
+
+FUSED = {
+    "dense layers": lambda: [layer(3), layer()],
+    "not built yet": lambda: [Dense(4, "relu"), Dense(1, "sigmoid")],
+    "no bias": lambda: [layer(3, use_bias=False), layer()],
+    "PyTorch's own": lambda: [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1), nn.Sigmoid()],
+    "an activation of its own": lambda: [layer(3, None), Activation("tanh"), layer()],
+    "layers in front": lambda: [Flatten(), Rescaling(0.5), Normalization(), layer()],
+    "linear": lambda: [layer(1, "linear")],
+}
+
+
+@pytest.mark.parametrize("layers", FUSED)
+def test_these_models_are_fused(layers):
+    model = Sequential(FUSED[layers]())
+    recipe = settle("sgd", losses.BinaryCrossentropy(from_logits=layers == "linear"), None)
+    assert isinstance(choose(model, recipe), FusedEngine)
+    assert describe(model, recipe) == "fused (whole epochs in one native call)"
+
+
+def frozen():
+    model = layer()
+    model.bias.requires_grad_(False)
+    return [model]
+
+
+def hooked():
+    model = layer()
+    model.register_forward_hook(lambda *_: None)
+    return [model]
+
+
+def shared():
+    one, other = layer(3), layer(3)
+    other.weight = one.weight
+    return [one, other, layer()]
+
+
+def watched():
+    model = layer()
+    model.weight.register_hook(lambda grad: grad)
+    return [model]
+
+
+NOT_FUSED = {
+    "layer 2 is a Dropout, which": lambda: [layer(3), Dropout(0.5), layer()],
+    "layer 2 is a BatchNorm1d, which": lambda: [layer(3), nn.BatchNorm1d(3), layer()],
+    "layer 1 is a Dense with the activation gelu, which is not": lambda: [
+        layer(3, "gelu"),
+        layer(),
+    ],
+    "layer 1 is a Dense with the activation a function": lambda: [layer(3, torch.exp), layer()],
+    "layer 2 is a Rescaling, which": lambda: [layer(3), Rescaling(2.0), layer()],
+    "a parameter is frozen": frozen,
+    "layer 1 is a Dense with hooks": hooked,
+    "a parameter has hooks": watched,
+    "layers share parameters": shared,
+    "a parameter is of torch.bfloat16": lambda: [layer(dtype=torch.bfloat16)],
+    "a parameter is of torch.float64": lambda: [layer(3), layer(dtype=torch.float64)],
+    "the model has no dense layer": lambda: [Flatten()],
+}
+
+
+@pytest.mark.parametrize("reason", NOT_FUSED)
+def test_the_others_go_through_autograd_and_it_says_why(reason):
+    model = Sequential(NOT_FUSED[reason]())
+    recipe = settle("sgd", "mse", None)
+    assert isinstance(choose(model, recipe), AutogradEngine)
+    said = describe(model, recipe)
+    assert said.startswith(f"autograd (PyTorch, one step after the other), since {reason}")
+    with pytest.raises(ValueError, match=r'engine="fused" cannot train this model: '):
+        model.compile(loss="mse", engine="fused")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loss", "reason"),
+    [
+        (torch.optim.RMSprop, "mse", "the optimizer TorchOptimizer"),
+        (type("Mine", (optimizers.SGD,), {})(), "mse", "the optimizer Mine"),
+        ("sgd", lambda y, p: (y - p).abs(), "the loss <lambda>"),
+        ("sgd", losses.MeanSquaredError(reduction="sum"), "the loss has the reduction sum"),
+        ("sgd", losses.BinaryCrossentropy(), "BinaryCrossentropy needs a sigmoid output"),
+    ],
+)
+def test_a_loss_or_optimizer_without_a_kernel_goes_through_autograd(optimizer, loss, reason):
+    recipe = settle(optimizer, loss, None)
+    assert reason in describe(Sequential([layer(activation="tanh")]), recipe)
+
+
+def test_a_forward_of_its_own_is_not_fused():
+    class Twice(Sequential):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    assert "Twice has a forward of its own" in describe(
+        Twice([layer()]), settle("sgd", "mse", None)
+    )
+
+
+def test_compile_chooses_the_engine():
+    model = Sequential([layer()])
+    model.compile(loss="bce", engine="autograd")
+    assert isinstance(choose(model, model._recipe), AutogradEngine)
+    assert describe(model, model._recipe).endswith("as compile asked for")
+    model.compile(loss="bce", engine="fused")
+    assert isinstance(choose(model, model._recipe), FusedEngine)
+    with pytest.raises(ValueError, match="engine must be one of auto, fused, autograd, got 'fast'"):
+        model.compile(loss="bce", engine="fast")
+    assert describe(model, None) == "none before compile"

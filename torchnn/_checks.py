@@ -1,0 +1,148 @@
+"""Validators of arguments: each returns the value in its plain form, or says what is wrong.
+
+Every message names the argument, what is allowed and what came. Numpy's integers are integers
+and its floats are floats; a bool is neither. Names become objects here, too, with one message for
+every kind of thing that has a name.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def positive_int(name: str, value: Any) -> int:
+    """Returns value as an int of at least 1."""
+    return _integer(name, value, least=1, allowed="a positive integer")
+
+
+def non_negative_int(name: str, value: Any) -> int:
+    """Returns value as an int of at least 0."""
+    return _integer(name, value, least=0, allowed="a non-negative integer")
+
+
+def number(name: str, value: Any) -> float:
+    """Returns value as a finite float."""
+    return _real(name, value, lambda v: True, "a finite number")
+
+
+def positive_float(name: str, value: Any) -> float:
+    """Returns value as a finite float above 0."""
+    return _real(name, value, lambda v: v > 0, "a positive number")
+
+
+def non_negative_float(name: str, value: Any) -> float:
+    """Returns value as a finite float of at least 0."""
+    return _real(name, value, lambda v: v >= 0, "a non-negative number")
+
+
+def fraction(name: str, value: Any) -> float:
+    """Returns value as a float in [0, 1)."""
+    return _real(name, value, lambda v: 0 <= v < 1, "a number in [0, 1)")
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Returns value if it is one of the options."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """Returns a tensor as it is, and an array, a data frame or nested lists as a tensor."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must have rows of equal length") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
+    # A copy, because torch warns of read-only arrays and refuses reversed ones.
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+
+
+def matched(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Returns y_true in y_pred's shape, dtype and device.
+
+    Args:
+        y_true: Targets of y_pred's shape, or of shape (N,) against predictions of shape (N, 1).
+        y_pred: Predictions.
+
+    Raises:
+        ValueError: The shapes differ in any other way; nothing is ever broadcast.
+    """
+    if y_true.shape != y_pred.shape:
+        if (*y_true.shape, 1) != tuple(y_pred.shape):
+            raise ValueError(
+                f"y_true of shape {tuple(y_true.shape)} does not fit "
+                f"y_pred of shape {tuple(y_pred.shape)}"
+            )
+        y_true = y_true.unsqueeze(-1)
+    return y_true.to(y_pred)
+
+
+def resolve(
+    kind: str, value: Any, table: Mapping[str, Callable[[], Any]], accept: Callable[[Any], bool]
+) -> Any:
+    """Returns the object that value names, or value itself if it is such an object.
+
+    Args:
+        kind: What is looked for, as the message should call it: "optimizer".
+        value: A name, or an object.
+        table: From each name to a function of no arguments that makes the object.
+        accept: Whether an object will do.
+
+    Raises:
+        ValueError: No such name; the message lists the names and suggests the nearest.
+        TypeError: A class that was not instantiated, or an object that accept refuses.
+    """
+    if isinstance(value, str):
+        return table[find(kind, value, table)]()
+    return admit(kind, value, table, accept)
+
+
+def find(kind: str, name: str, known: Iterable[str]) -> str:
+    """Returns the known name that is spelled like name, up to capitals and underscores."""
+    spellings = {_plain(each): each for each in known}
+    if _plain(name) in spellings:
+        return spellings[_plain(name)]
+    nearest = get_close_matches(_plain(name), spellings, n=1)
+    hint = f": did you mean {spellings[nearest[0]]!r}?" if nearest else "."
+    raise ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(spellings.values())}")
+
+
+def admit(kind: str, value: Any, known: Iterable[str], accept: Callable[[Any], bool]) -> Any:
+    """Returns value if it is an object, not a class, that accept admits."""
+    if isinstance(value, type):
+        name = value.__name__
+        raise TypeError(f"{kind} must be an instance, got the class {name}: write {name}()")
+    if not accept(value):
+        raise TypeError(f"{kind} must be an object or one of {', '.join(known)}; got {value!r}")
+    return value
+
+
+def _integer(name: str, value: Any, least: int, allowed: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return int(value)
+
+
+def _real(name: str, value: Any, admits: Callable[[float], bool], allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or not admits(number):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return number
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")

@@ -1,0 +1,1 @@
+"""What is shown while a model trains, and what of a model."""

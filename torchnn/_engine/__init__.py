@@ -1,0 +1,1 @@
+"""What takes the steps of training: two engines, and the choice of one."""

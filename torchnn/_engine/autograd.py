@@ -1,0 +1,161 @@
+"""The engine that trains any model: PyTorch's autograd, one step after the other."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Run
+from torchnn.layers import Activation, Dense
+from torchnn.losses import BinaryCrossentropy, Loss
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+SIGMOIDS = ("sigmoid", torch.sigmoid, nn.functional.sigmoid)
+
+
+class Result(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        losses: The loss of each batch, measured before the batch changed the weights.
+        predictions: The run's predictions row by row, or None if no metric needs them.
+    """
+
+    losses: Tensor
+    predictions: Tensor | None
+
+
+class AutogradEngine:
+    """Trains any model.
+
+    Args:
+        model: The model, built.
+        recipe: How to train it; without one, the engine only predicts.
+
+    Attributes:
+        steps_done: Batches trained or tested so far.
+    """
+
+    description = "autograd (PyTorch, one step after the other)"
+    is_queued = False  # wherever it works, most of the time goes into queueing
+
+    def __init__(self, model: nn.Module, recipe: Recipe | None) -> None:
+        self.steps_done = 0
+        self._model = model
+        if recipe is not None:
+            self._optimizer = recipe.optimizer
+            self._keeps_predictions = bool(recipe.metrics)
+            self._target = recipe.loss
+
+    def train(self, run: Run) -> Result:
+        """Takes one step for each batch of the run; Ctrl-C waits for the end of a step."""
+        with torch.enable_grad(), HeldInterrupt() as interrupt:
+            return self._each(run, self._step, interrupt.release)
+
+    def test(self, run: Run) -> Result:
+        """Measures each batch of the run, and changes nothing."""
+        with torch.no_grad():
+            return self._each(run, self._measure)
+
+    def predict(self, run: Run) -> Tensor:
+        """Returns the model's output for the run, row by row."""
+        outputs = []
+        with torch.no_grad():
+            for x, _, _ in run:
+                outputs.append(self._model(x))
+                self.steps_done += 1
+        return torch.cat(outputs)
+
+    def _each(
+        self,
+        run: Run,
+        function: Callable[..., tuple[Tensor, Tensor]],
+        pause: Callable[[], None] = lambda: None,
+    ) -> Result:
+        """Calls function on each batch, and pause after it."""
+        self._forward, self._loss, self._finish = _from_logits(self._model, self._target)
+        losses, outputs = [], []
+        for x, y, weight in run:
+            loss, output = function(x, y, weight)
+            losses.append(loss.detach())
+            if self._keeps_predictions:
+                outputs.append(output.detach())
+            self.steps_done += 1
+            pause()
+        predictions = self._finish(torch.cat(outputs)) if outputs else None
+        return Result(torch.stack(losses), predictions)
+
+    def _step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step of gradient descent; the loss and the output are those before it."""
+        self._optimizer.zero_grad()
+        loss, output = self._measure(x, y, weight)
+        loss.backward()
+        self._optimizer.step()
+        return loss, output
+
+    def _measure(self, x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        output = self._forward(x)
+        return self._loss(y, output, weight), output
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something watches what goes into or out of the module itself."""
+    return any(getattr(module, hooks) for hooks in HOOKS)
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether the module itself, not its class, says what it computes."""
+    return "forward" in vars(module)
+
+
+def logits(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Returns the module up to its final sigmoid, as a function, or None.
+
+    None means that it does not end in a sigmoid, or that a hook or a forward of its own watches
+    the output, which must then be computed as it stands.
+    """
+    if has_hooks(module) or has_own_forward(module):
+        return None
+    if type(module) is nn.Sigmoid:
+        return lambda x: x
+    if isinstance(module, nn.Sequential):
+        return _sequence_logits(module)
+    if type(module) in (Dense, Activation):
+        layer: Any = module
+        if type(layer.activation) is nn.Sigmoid or layer.activation in SIGMOIDS:
+            return layer.logits
+    return None
+
+
+def _sequence_logits(sequence: nn.Sequential) -> Callable[[Tensor], Tensor] | None:
+    if not len(sequence) or type(sequence).forward is not nn.Sequential.forward:
+        return None
+    *body, head = sequence
+    final = logits(head)
+    if final is None:
+        return None
+
+    def forward(x: Tensor) -> Tensor:
+        for layer in body:
+            x = layer(x)
+        return final(x)
+
+    return forward
+
+
+def _from_logits(
+    model: nn.Module, loss: Loss
+) -> tuple[Callable[[Tensor], Tensor], Loss, Callable[[Tensor], Tensor]]:
+    """Returns the model and its loss, and what makes predictions of the model's output.
+
+    Cross-entropy of a sigmoid is computed from the sigmoid's input z: there the gradient is
+    sigmoid(z) - y, which does not vanish where the sigmoid saturates.
+    """
+    if isinstance(loss, BinaryCrossentropy) and not loss.from_logits:
+        forward = logits(model)
+        if forward is not None:
+            return forward, loss.on_logits(), torch.sigmoid
+    return model, loss, lambda output: output

@@ -1,0 +1,100 @@
+"""What a module is before it is trained: whether it is built, what it eats, what it returns."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Form, Samples
+
+
+def is_built(model: nn.Module) -> bool:
+    """Whether all parameters and buffers have their shapes."""
+    return not any(map(is_lazy, (*model.parameters(), *model.buffers())))
+
+
+def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
+    """Returns what a model eats.
+
+    Args:
+        model: Its parameters tell the device and the dtype, its first layer the features.
+        input_shape: The exact shape of a sample, or None.
+    """
+    parameter = next(model.parameters(), torch.empty(0))
+    if input_shape is not None:
+        return Form(parameter.device, parameter.dtype, input_shape, exact=True)
+    first = model
+    while isinstance(first, nn.Sequential) and len(first):
+        first = first[0]
+    features = getattr(first, "in_features", None)  # 0 in a LazyLinear that is not built
+    return Form(parameter.device, parameter.dtype, (features,) if features else ())
+
+
+def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> None:
+    """Builds the model for samples like these, after a rehearsal on the first of each.
+
+    The rehearsal runs model, loss and metrics. If it fails, nothing has changed: a model that is
+    not built is rehearsed on a copy.
+
+    Raises:
+        ValueError: The samples do not fit the model, or y does not fit its output.
+        TypeError: The model does not return a tensor.
+    """
+    built = is_built(model)
+    device = samples[0].x.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=not built):
+        rehearsed = model if built else copy.deepcopy(model)
+        for each in samples:
+            output = run_once(rehearsed, each.x[:1])
+            if recipe is not None:
+                _rehearse(recipe, each[:1], output)
+    if not built:
+        run_once(model, samples[0].x[:1])
+
+
+def run_once(model: nn.Module, x: Tensor) -> Tensor:
+    """Returns the model's output in evaluation mode, checked to be one row a sample."""
+    with mode(model, training=False), torch.no_grad():
+        output: Any = model(x)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
+    if output.shape[:1] != x.shape[:1]:
+        raise ValueError(
+            f"the model must return one row a sample, got shape {tuple(output.shape)} "
+            f"for x of shape {tuple(x.shape)}"
+        )
+    return output
+
+
+def _rehearse(recipe: Recipe, first: Samples, output: Tensor) -> None:
+    """Computes loss and metrics of one sample: what does not fit is found out before any work."""
+    y = first.y
+    try:
+        recipe.loss(y, output, first.weight)
+        for metric in recipe.metrics:
+            metric(y, output)
+    except ValueError as error:
+        shapes = [", ".join(["N", *map(str, t.shape[1:])]) for t in (y, output) if t is not None]
+        if shapes[0] == shapes[1]:
+            raise
+        raise ValueError(
+            f"y{first.origin} has shape ({shapes[0]}), which does not fit the model's output "
+            f"of shape ({shapes[1]})"
+        ) from error
+
+
+@contextmanager
+def mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Puts every module into training or evaluation mode, and back afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag

@@ -1,0 +1,192 @@
+"""Engines: what trains a run of batches in one call, the choice of one, and when to choose again.
+
+fit, evaluate, predict and the callbacks know an engine by three methods and a counter; how many
+steps it takes at once, and in which language, is its own affair.
+"""
+
+from operator import is_
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchnn._engine import building
+from torchnn._engine.autograd import HOOKS, AutogradEngine, Result
+from torchnn._engine.fused import FusedEngine, version
+from torchnn._engine.plan import KNOWN, NotFusedError, plan
+from torchnn._engine.plan import describe as describe_fused
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Run, Samples
+from torchnn.callbacks._base import HOOKS as CALLS
+from torchnn.callbacks._base import CallbackList
+
+# What a fingerprint has of every module. Of one that the kernels stand in for it has everything;
+# what others have of their own they use themselves, whenever they are called.
+READ_OF_ALL = ("_modules", "_parameters", *HOOKS)
+
+
+def choose(model: nn.Module, recipe: Recipe | None) -> AutogradEngine | FusedEngine:
+    """Returns the engine for a model: the one place where that is decided.
+
+    Raises:
+        ValueError: compile asked for the fused engine, and the model is not one for it.
+    """
+    if recipe is not None and recipe.engine == "autograd":
+        return AutogradEngine(model, recipe)
+    try:
+        return FusedEngine(plan(model, recipe), recipe)
+    except NotFusedError as reason:
+        if recipe is not None and recipe.engine == "fused":
+            raise ValueError(f'engine="fused" cannot train this model: {reason}') from None
+        return AutogradEngine(model, recipe)
+
+
+def describe(model: nn.Module, recipe: Recipe | None) -> str:
+    """Returns one line on the engine that choose would return, and why it is not the fused one."""
+    if recipe is None:
+        return "none before compile"
+    if recipe.engine == "autograd":
+        return f"{AutogradEngine.description}, as compile asked for"
+    try:
+        return describe_fused(plan(model, recipe))
+    except NotFusedError as reason:
+        return f"{AutogradEngine.description}, since {reason}"
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> None:
+    """Hands the parameters to the optimizer."""
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError("the model has nothing to train: no parameter requires a gradient")
+    recipe.optimizer.build(parameters)
+
+
+class Engine:
+    """The engine for a model, chosen again before any call that finds the model changed.
+
+    Args:
+        model: The model, built.
+        recipe: How to train it; without one, the engine only predicts.
+        callbacks: The user's. If they listen to nothing, nothing changes the model between calls.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe | None, callbacks: CallbackList) -> None:
+        self._model, self._recipe = model, recipe  # type: nn.Module, Any
+        self._chosen, self._steps_before = choose(model, recipe), 0
+        self._chosen_for = fingerprint(model, recipe) if callbacks.listens(*CALLS) else None
+        self._has_optimizer = False
+
+    @property
+    def steps_done(self) -> int:
+        """Batches trained or tested so far."""
+        return self._steps_before + self._chosen.steps_done
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether train returns before its work is done."""
+        return self._chosen.is_queued
+
+    def build_optimizer(self) -> None:
+        """Readies the optimizer for the parameters that the model has now."""
+        build_optimizer(self._model, self._recipe)
+        self._has_optimizer = True
+
+    def train(self, run: Run) -> Result:
+        """Takes one step for each batch of the run, or queues them."""
+        self._look(run.samples)
+        if not self._has_optimizer:
+            self.build_optimizer()
+        return self._chosen.train(run)
+
+    def test(self, run: Run) -> Result:
+        """Measures each batch of the run, and changes nothing."""
+        self._look(run.samples)
+        return self._chosen.test(run)
+
+    def predict(self, run: Run) -> Tensor:
+        """Returns the model's output for the run, row by row."""
+        self._look(run.samples)
+        return self._chosen.predict(run)
+
+    def _look(self, samples: Samples) -> None:
+        """Chooses again if the model has changed.
+
+        Raises:
+            ValueError: The changed model does not go with the samples.
+        """
+        known = self._chosen_for
+        if known is None or known.fits(fingerprint(self._model, self._recipe)):
+            return
+        _rehearse(self._model, self._recipe, samples[:1])
+        chosen, steps = choose(self._model, self._recipe), self.steps_done
+        self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
+        self._chosen_for = fingerprint(self._model, self._recipe)
+
+
+class Fingerprint(NamedTuple):
+    """What a model and its loss are made of, down to whatever decides how they are trained.
+
+    Attributes:
+        things: Told apart by identity; held here, so that no new one can take the place of another.
+        values: Told apart by value.
+    """
+
+    things: list[Any]
+    values: list[Any]
+
+    def fits(self, other: "Fingerprint") -> bool:
+        """Whether nothing has changed."""
+        return (
+            len(self.things) == len(other.things)
+            and all(map(is_, self.things, other.things))
+            and self.values == other.values
+        )
+
+
+def fingerprint(model: nn.Module, recipe: Recipe | None) -> Fingerprint:
+    """Takes some microseconds: it reads no numbers. What is written in place into a tensor shows in
+    its version; that matters only where the kernels get something that was made of it before."""
+    things: list[Any] = [] if recipe is None else [*vars(recipe.loss).values()]
+    values: list[Any] = []
+    modules = [model]
+    for module in modules:
+        own = vars(module)
+        for name in READ_OF_ALL:
+            things += getattr(module, name).values()
+        things.append(own.get("forward"))
+        modules += [child for child in module._modules.values() if child is not None]
+        for parameter in module._parameters.values():
+            if parameter is not None and not is_lazy(parameter):
+                values += _traits(parameter)
+        if type(module) in KNOWN:  # validation turns training off and on
+            things += [value for name, value in own.items() if name != "training"]
+            things += module._buffers.values()
+            values += map(version, module._buffers.values())
+    return Fingerprint(things, values)
+
+
+def _traits(parameter: Tensor) -> tuple[Any, ...]:
+    """What decides which engine may train a parameter, and whether it goes with the samples."""
+    return (
+        parameter.requires_grad,
+        parameter.dtype,
+        parameter.device,
+        parameter.shape,
+        parameter.is_contiguous(),
+        bool(parameter._backward_hooks),
+        bool(getattr(parameter, "_post_accumulate_grad_hooks", None)),
+    )
+
+
+def _rehearse(model: nn.Module, recipe: Recipe | None, first: Samples) -> None:
+    """Raises ValueError if a changed model does not go with the samples; builds new layers."""
+    form, x = building.form(model), first.x
+    try:
+        if (form.dtype, form.device) != (x.dtype, x.device):
+            raise ValueError(
+                f"its parameters are {form.dtype} on {form.device}, the samples {x.dtype} on "
+                f"{x.device}"
+            )
+        building.prepare(model, None if first.y is None else recipe, first)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the model has changed and no longer fits its data: {error}") from error

@@ -1,0 +1,157 @@
+"""The native engine: one call trains every layer on a run of batches, from forward to update."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import ops
+from torchnn._engine import graphs
+from torchnn._engine.autograd import Result
+from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.plan import DESCRIPTION, Plan
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Run, Samples
+from torchnn.losses import BinaryCrossentropy, Loss
+from torchnn.ops._transfer import is_queued, to_device
+from torchnn.optimizers import SGD, Adam
+from torchnn.optimizers._base import LearningRate, SlotOptimizer
+
+
+class FusedEngine:
+    """Trains a run of batches in one native call.
+
+    Args:
+        network: From plan.
+        recipe: How to train it; without one, the engine only predicts.
+
+    Attributes:
+        steps_done: Batches trained or tested so far.
+    """
+
+    description = DESCRIPTION
+
+    def __init__(self, network: Plan, recipe: Recipe | None) -> None:
+        self._network = network
+        self._counter = torch.zeros(1, dtype=torch.int64)
+        self._seen: Samples | None = None
+        self._versions: Any = None
+        self._prepared: Any = None
+        if recipe is not None:
+            self._optimizer: Any = recipe.optimizer
+            self._keeps_predictions = bool(recipe.metrics)
+            self._trainer = graphs.Trainer()
+
+    @property
+    def steps_done(self) -> int:
+        return int(self._counter)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether train returns before its work is done."""
+        return is_queued(self._network.layers[0].weight.device)
+
+    def train(self, run: Run) -> Result:
+        """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
+        network, optimizer = self._network, self._optimizer
+        samples = self._prepare(run.samples)
+        first = optimizer.iterations
+        with HeldInterrupt(), torch.no_grad():
+            losses, outputs = self._trainer.train_(
+                x=samples.x,
+                y=samples.y,
+                sample_weight=samples.weight,
+                order=run.rows,
+                epoch_size=run.epoch_size,
+                batch_size=run.batch_size,
+                learning_rates=_rates(
+                    optimizer.learning_rate, range(first, first + len(run)), samples.x.device
+                ),
+                loss=_kernel_loss(network.loss),
+                update=_kernel_update(optimizer),
+                options=_options(optimizer),
+                steps_before=first,
+                activations=network.in_training,
+                weights=network.weights,
+                biases=network.biases,
+                slots=_slots(optimizer, network.layers),
+                keep_predictions=self._keeps_predictions,
+                steps_done=self._counter,
+            )
+            optimizer.iterations += len(run)
+        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
+
+    def test(self, run: Run) -> Result:
+        """Measures each batch of the run, and changes nothing."""
+        network, samples = self._network, run.samples  # type: Any, Any
+        outputs = self._outputs(run, network.in_training)
+        values = network.loss.per_sample(run.gather(samples.y), outputs)
+        if samples.weight is not None:
+            values = values * run.gather(samples.weight)
+        whole = len(values) // run.batch_size * run.batch_size
+        losses = values[:whole].reshape(-1, run.batch_size).mean(1)
+        if whole < len(values):
+            losses = torch.cat([losses, values[whole:].mean(0, keepdim=True)])
+        self._counter += len(run)
+        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
+
+    def predict(self, run: Run) -> Tensor:
+        """Returns the model's output for the run, row by row."""
+        outputs = self._outputs(run, self._network.activations)
+        self._counter += len(run)
+        return outputs
+
+    def _prepare(self, samples: Samples) -> Any:
+        """The samples as the kernels take them: made once, as long as they stay what they are."""
+        versions = version(samples.x), version(samples.y)
+        if samples is not self._seen or versions != self._versions:
+            self._prepared = self._network.prepare(samples)
+            self._seen, self._versions = samples, versions
+        return self._prepared
+
+    def _outputs(self, run: Run, activations: list[str]) -> Tensor:
+        x = run.gather(self._prepare(run.samples).x)
+        with torch.no_grad():
+            return ops.predict(x, activations, self._network.weights, self._network.biases)
+
+
+def version(tensor: Tensor | None) -> int:
+    """Returns a number that grows whenever PyTorch writes into the tensor's memory."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
+
+
+def _kernel_loss(loss: Loss | None) -> str:
+    if isinstance(loss, BinaryCrossentropy):
+        return "binary_crossentropy_from_logits"
+    return "mean_squared_error"
+
+
+def _kernel_update(optimizer: SGD | Adam) -> str:
+    if isinstance(optimizer, Adam):
+        return "adam"
+    if not optimizer.momentum:
+        return "gradient_descent"
+    return "nesterov" if optimizer.nesterov else "momentum"
+
+
+def _options(optimizer: Any) -> dict[str, float]:
+    names = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
+    return {name: getattr(optimizer, name, 0.0) for name in names}
+
+
+def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
+    """The learning rate of each step."""
+    if callable(rate):
+        rates = torch.tensor([float(rate(step)) for step in steps], dtype=torch.float64)
+        return to_device(rates, device)
+    return torch.full((len(steps),), rate, dtype=torch.float64, device=device)
+
+
+def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:
+    """For each slot, the tensors of weight and bias of each layer in turn."""
+    place = {id(p): i for i, p in enumerate(optimizer.parameters)}
+    wanted = [p for layer in layers for p in (layer.weight, layer.bias)]
+    return [
+        [None if p is None else tensors[place[id(p)]] for p in wanted]
+        for tensors in optimizer.slots.values()
+    ]

@@ -1,0 +1,229 @@
+"""Reads a model onto the kernels of csrc/train.h, or says in one sentence why it cannot."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchnn import ops
+from torchnn._engine.autograd import has_hooks, has_own_forward
+from torchnn._engine.building import is_built
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Samples
+from torchnn.layers import Activation, Dense, Flatten, Normalization, Rescaling
+from torchnn.losses import BinaryCrossentropy, Loss, MeanSquaredError
+from torchnn.optimizers import SGD, Adam
+
+DESCRIPTION = "fused (whole epochs in one native call)"
+
+# What may stand in front of the dense layers: it learns nothing and takes each sample by itself, so
+# it is applied to all data once.
+FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
+TORCH_ACTIVATIONS = {nn.Sigmoid: "sigmoid", nn.ReLU: "relu", nn.Tanh: "tanh"}
+# All that the kernels stand in for.
+KNOWN = (*FRONT, Dense, nn.Linear, Activation, *TORCH_ACTIVATIONS)
+
+
+class NotFusedError(Exception):
+    """The sentence that says why the kernels cannot train a model."""
+
+
+@dataclass
+class Plan:
+    """A model as the kernels see it.
+
+    Attributes:
+        front: Layers to apply to the data once.
+        layers: Modules with a weight and a bias, in order.
+        activations: The fused activation of each.
+        loss: The loss of what comes out in training; None for a plan that only predicts.
+        takes_sigmoid: The last sigmoid has gone into that loss, as autograd would have it too.
+    """
+
+    front: list[nn.Module]
+    layers: list[Any]
+    activations: list[str]
+    loss: Loss | None = None
+    takes_sigmoid: bool = False
+
+    @property
+    def in_training(self) -> list[str]:
+        """The activations in training."""
+        return [*self.activations[:-1], "identity"] if self.takes_sigmoid else self.activations
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [layer.weight.detach() for layer in self.layers]
+
+    @property
+    def biases(self) -> list[Tensor | None]:
+        return [None if layer.bias is None else layer.bias.detach() for layer in self.layers]
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Makes predictions of what comes out in training."""
+        return torch.sigmoid(outputs) if self.takes_sigmoid else outputs
+
+    def prepare(self, samples: Samples) -> Samples:
+        """Returns samples as the kernels take them: x (N, in_features) and y (N, units)."""
+        x, y = samples.x, samples.y
+        with torch.no_grad():
+            for layer in self.front:
+                x = layer(x)
+            if y is not None:
+                y = y.reshape(len(x), -1).contiguous()
+                smoothing = getattr(self.loss, "label_smoothing", 0.0)
+                y = y * (1 - smoothing) + smoothing / 2 if smoothing else y
+        return Samples(x.contiguous(), y, samples.weight)
+
+
+def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
+    """Returns the model as the kernels see it.
+
+    Raises:
+        NotFusedError: They cannot train it; the message is half a sentence that says why.
+    """
+    if (
+        not isinstance(model, nn.Sequential)
+        or type(model).forward is not nn.Sequential.forward
+        or has_own_forward(model)
+    ):
+        raise NotFusedError(f"{type(model).__name__} has a forward of its own")
+    if has_hooks(model):
+        raise NotFusedError("the model has hooks")
+    front, layers, activations = _read(model)
+    network = Plan(front, layers, activations)
+    _check_parameters(model, network)
+    _check_samples(front, getattr(model, "sample_shape", None))
+    if recipe is not None:
+        _read_loss(network, recipe.loss)
+        _check_optimizer(recipe.optimizer)
+    return network
+
+
+def describe(network: Plan) -> str:
+    """Returns one line on how the engine trains a network, and why in that way."""
+    layers = network.layers
+    if layers[0].weight.device.type != "cuda" or not all(map(is_built, layers)):
+        return DESCRIPTION
+    weights = network.weights
+    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+    return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device))
+
+
+def describe_on_cuda(
+    widths: list[int], dtype: torch.dtype, shared_bytes: int, blocks: int = 1
+) -> str:
+    """The same for a network on CUDA, given the memory that a block of threads may share, and how
+    many of them may work together."""
+    plan = ops.cuda_plan(widths, dtype, 1, shared_bytes, blocks)
+    of = f"of {shared_bytes / 1024:,.0f} KB of shared memory"
+    if not plan.rows:
+        wanted = f"{plan.size / 1024:,.0f}" if plan.size else "far more"
+        return (
+            f"fused (layer by layer in CUDA graphs, since one launch of many steps would take "
+            f"{wanted} {of})"
+        )
+    batch_size, most_rows = min(32, plan.most_rows), plan.most_rows
+    plan = ops.cuda_plan(widths, dtype, batch_size, shared_bytes, blocks)
+    on = f" on {plan.blocks} multiprocessors" if plan.blocks > 1 else ""
+    each = " each" if plan.blocks > 1 else ""
+    return (
+        f"fused (many steps in one launch{on}: with batch_size={batch_size} the network takes "
+        f"{plan.size / 1024:,.0f} {of}{each}; layer by layer in CUDA graphs above "
+        f"batch_size={most_rows})"
+    )
+
+
+def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:
+    """Sorts the layers into those in front, dense ones and their activations."""
+    front: list[nn.Module] = []
+    layers: list[Any] = []
+    activations: list[str] = []
+    for index, layer in enumerate(model):
+        called = f"layer {index + 1} is a {type(layer).__name__}"
+        if has_hooks(layer):
+            raise NotFusedError(f"{called} with hooks")
+        if has_own_forward(layer):
+            raise NotFusedError(f"{called} with a forward of its own")
+        if type(layer) in (Dense, nn.Linear):
+            layers.append(layer)
+            activations.append(_fused(getattr(layer, "activation", "identity"), called))
+        elif type(layer) in FRONT and not layers:
+            front.append(layer)
+        elif activations and activations[-1] == "identity" and _is_activation(layer):
+            activations[-1] = _activation(layer, called)
+        else:
+            raise NotFusedError(f"{called}, which the fused kernels do not know at that place")
+    if not layers:
+        raise NotFusedError("the model has no dense layer")
+    return front, layers, activations
+
+
+def _is_activation(layer: nn.Module) -> bool:
+    return type(layer) is Activation or type(layer) in TORCH_ACTIVATIONS
+
+
+def _activation(layer: Any, called: str) -> str:
+    name = layer.activation if type(layer) is Activation else TORCH_ACTIVATIONS[type(layer)]
+    return _fused(name, called)
+
+
+def _fused(activation: Any, called: str) -> str:
+    if not isinstance(activation, str) or activation not in ops.activations():
+        label = activation if isinstance(activation, str) else "a function"
+        raise NotFusedError(f"{called} with the activation {label}, which is not a fused one")
+    return activation
+
+
+def _check_parameters(model: nn.Module, network: Plan) -> None:
+    own = [p for layer in network.layers for p in (layer.weight, layer.bias) if p is not None]
+    if len({id(p) for p in own}) < len(own):
+        raise NotFusedError("layers share parameters")
+    if {id(p) for p in model.parameters()} != {id(p) for p in own}:
+        raise NotFusedError("it has parameters outside its dense layers")
+    for p in own:
+        if not p.requires_grad:
+            raise NotFusedError("a parameter is frozen (requires_grad is False)")
+        if not ops.trains_on(p.device):
+            raise NotFusedError(f"the model is on {p.device}")
+        if p.device != own[0].device:
+            raise NotFusedError(f"the model is on {own[0].device} and on {p.device}")
+        if p.dtype not in (torch.float32, torch.float64) or p.dtype != own[0].dtype:
+            raise NotFusedError(f"a parameter is of {p.dtype}")
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            raise NotFusedError("a parameter has hooks")
+        if not is_lazy(p) and not p.is_contiguous():
+            raise NotFusedError("a parameter is not contiguous")
+
+
+def _check_samples(front: list[nn.Module], shape: tuple[int, ...] | None) -> None:
+    """Raises if samples of that shape, None if unknown, do not reach the dense layers as rows."""
+    if shape is None or len(shape) == 1:
+        return
+    x = torch.empty(1, *shape, device="meta")
+    for layer in front:
+        x = x.flatten(1) if isinstance(layer, Flatten) else x
+        x = layer(x) if isinstance(layer, nn.Flatten) else x
+    if x.ndim != 2:
+        raise NotFusedError(f"its samples have {x.ndim - 1} axes, not one")
+
+
+def _read_loss(network: Plan, loss: Loss) -> None:
+    """Finds the kernels' loss: of the output, or of what goes into its sigmoid."""
+    if loss.reduction != "sum_over_batch_size":
+        raise NotFusedError(f"the loss has the reduction {loss.reduction}")
+    network.loss = loss
+    if type(loss) is BinaryCrossentropy and loss.axis in (-1, 1):
+        if not loss.from_logits:
+            if network.activations[-1] != "sigmoid":
+                raise NotFusedError("BinaryCrossentropy needs a sigmoid output or from_logits here")
+            network.loss, network.takes_sigmoid = loss.on_logits(), True
+    elif type(loss) is not MeanSquaredError:
+        raise NotFusedError(f"the loss {loss.name} is not one of the kernels")
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if type(optimizer) not in (SGD, Adam):
+        raise NotFusedError(f"the optimizer {type(optimizer).__name__} is not one of the kernels")

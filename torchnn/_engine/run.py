@@ -1,0 +1,132 @@
+"""A run: the batches that an engine trains in one call, and the samples that they are made of."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor | None, Tensor | None]  # x, y, weight
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a model eats.
+
+    Attributes:
+        device: Where its parameters are.
+        dtype: What they are made of.
+        shape: Axes of one sample, as far as they are known: () for anything, (400,) for a last
+            axis of 400.
+        exact: Whether a sample has these axes and no others in front of them.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    shape: tuple[int, ...] = ()
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Features with targets and weights, row for row.
+
+    Attributes:
+        x: Shape (N, ...).
+        y: Shape (N,) or (N, ...), or None where there is nothing to compare with.
+        weight: Shape (N,), or None for all ones.
+        origin: Where they came from, for messages: " of validation_data".
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    weight: Tensor | None = None
+    origin: str = ""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        y, weight = (None if t is None else t[rows] for t in (self.y, self.weight))
+        return Samples(self.x[rows], y, weight, self.origin)
+
+    def split(self, validation_split: float) -> tuple["Samples", "Samples"]:
+        """Returns the first rows, to train on, and the last validation_split of them."""
+        at = math.floor(len(self) * (1 - validation_split))
+        if not 0 < at < len(self):
+            raise ValueError(
+                f"validation_split={validation_split} of {len(self)} samples "
+                f"leaves {at} to train on and {len(self) - at} to validate on: both need some"
+            )
+        return self[:at], self[at:]
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive batches of an epoch, or of several: what an engine trains in one call.
+
+    Attributes:
+        samples: Where the rows are.
+        batch_size: Rows a batch; the last one of an epoch may be shorter.
+        start, stop: The run's part of the order.
+        order: Row numbers, on the samples' device; None for rows as they lie.
+        epochs: How many whole epochs these are; 1 for a part of one, too.
+    """
+
+    samples: Samples
+    batch_size: int
+    start: int
+    stop: int
+    order: Tensor | None = None
+    epochs: int = 1
+
+    @property
+    def rows(self) -> Tensor:
+        """The row numbers of the run, in its order."""
+        if self.order is not None:
+            return self.order[self.start : self.stop]
+        return torch.arange(self.start, self.stop, device=self.samples.x.device)
+
+    @property
+    def epoch_size(self) -> int:
+        """The number of rows in each epoch."""
+        return (self.stop - self.start) // self.epochs
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-self.epoch_size // self.batch_size) * self.epochs
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of rows in each batch."""
+        full, rest = divmod(self.epoch_size, self.batch_size)
+        return ([self.batch_size] * full + [rest] * (rest > 0)) * self.epochs
+
+    def split(self) -> "Iterator[Run]":
+        """Yields every epoch as a run of its own."""
+        size = self.epoch_size
+        for start in range(self.start, self.stop, size):
+            yield Run(self.samples, self.batch_size, start, start + size, self.order)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the tensor's rows in the run's order."""
+        return _rows(tensor, self.order, self.start, self.stop)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields (x, y, weight) batch by batch."""
+        x, y, weight = self.samples.x, self.samples.y, self.samples.weight
+        stop = self.start
+        for size in self.sizes:
+            start, stop = stop, stop + size
+            rows = self.order, start, stop
+            yield (
+                _rows(x, *rows),
+                None if y is None else _rows(y, *rows),
+                None if weight is None else _rows(weight, *rows),
+            )
+
+
+def _rows(tensor: Tensor, order: Tensor | None, start: int, stop: int) -> Tensor:
+    """The tensor's rows at the positions start to stop of the order."""
+    return tensor[start:stop] if order is None else tensor.index_select(0, order[start:stop])

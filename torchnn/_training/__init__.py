@@ -1,0 +1,1 @@
+"""What feeds an engine and counts what comes of it: fit, evaluate and predict."""

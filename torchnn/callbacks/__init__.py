@@ -1,0 +1,218 @@
+"""Callbacks: listeners to fit that stop it, steer it and keep its history."""
+
+import math
+import warnings
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+from torchnn import _checks
+from torchnn.callbacks._base import HOOKS, Callback, Logs
+
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "InvalidLossWarning",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "TerminateOnNaN",
+]
+
+
+class History(Callback):
+    """Keeps every epoch's logs: what fit returns.
+
+    Attributes:
+        epoch: The numbers of the epochs that finished.
+        history: For "loss", each metric and their "val_" twins, a list of one float an epoch.
+    """
+
+    def __init__(self) -> None:
+        self.epoch: list[int] = []
+        self.history: dict[str, list[Any]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(
+                float(value) if isinstance(value, (Real, Tensor)) else value
+            )
+
+    def __repr__(self) -> str:
+        return f"History({len(self.epoch)} epochs of {', '.join(self.history) or 'nothing'})"
+
+
+class LambdaCallback(Callback):
+    """Functions in place of hooks: `LambdaCallback(on_epoch_end=lambda epoch, logs: ...)`."""
+
+    def __init__(self, **hooks: Callable[..., Any] | None):
+        for name, function in hooks.items():
+            if name not in HOOKS:
+                raise TypeError(f"unknown hook {name!r}. Known: {', '.join(HOOKS)}")
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function, got {function!r}")
+            if function is not None:
+                setattr(self, name, function)
+
+
+class InvalidLossWarning(RuntimeWarning):
+    """The loss of a fit became NaN or infinite."""
+
+
+class TerminateOnNaN(Callback):
+    """Stops fit when a batch's loss is NaN or infinite."""
+
+    def on_invalid_loss(self, epoch: int, batch: int, logs: Logs = None) -> None:
+        self.model.stop_training = True
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate of every epoch to schedule(epoch, learning_rate).
+
+    Args:
+        schedule: A function of the epoch, the first being 0, and the present learning rate.
+        verbose: 1 prints the learning rate of every epoch.
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a function (epoch, learning_rate), got {schedule!r}")
+        self.schedule = schedule
+        self.verbose = verbose
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = self.schedule(epoch, optimizer.current_learning_rate())
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: learning rate {optimizer.learning_rate:g}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.current_learning_rate()
+
+
+class EarlyStopping(Callback):
+    """Stops fit when a logged value has not improved for `patience` epochs in a row.
+
+    Args:
+        monitor: The value's name: "loss", "val_loss", "val_accuracy", ...
+        min_delta: What counts as an improvement must exceed this.
+        patience: Epochs without improvement before fit stops; 0 and 1 both mean the first one.
+        verbose: 1 prints the epoch of the stop.
+        mode: "min", "max", or "auto" to tell by the name: accuracies rise, losses and errors fall.
+        baseline: Patience starts afresh only on an improvement that also beats this value.
+        restore_best_weights: Whether to end with the weights of the best epoch.
+        start_from_epoch: Epochs to let pass before looking.
+
+    Attributes:
+        best: The best value of the fit, or None.
+        best_epoch: Its epoch.
+        best_weights: The state dict after that epoch, if it is to be restored.
+        wait: Epochs since the last improvement.
+        stopped_epoch: The epoch after which fit was stopped, or 0.
+    """
+
+    best: float | None
+    best_epoch: int
+    best_weights: dict[str, Tensor] | None
+    wait: int
+    stopped_epoch: int
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ):
+        self.monitor = monitor
+        self.min_delta = abs(_checks.number("min_delta", min_delta))
+        self.patience = _checks.non_negative_int("patience", patience)
+        self.verbose = verbose
+        self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
+        self.baseline = None if baseline is None else _checks.number("baseline", baseline)
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = _checks.non_negative_int("start_from_epoch", start_from_epoch)
+        if mode == "auto":
+            self.mode = _direction(monitor)
+        self._forget()
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self._forget()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        value = self._monitored(logs or {})
+        if value is None or epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        if self._improves(value, self.best):
+            self.best = value
+            self._remember(epoch)
+            if self._improves(value, self.baseline):
+                self.wait = 0
+            return
+        if self.best is None and self.best_weights is None:
+            self._remember(epoch)  # NaN so far: there must be something to restore all the same
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        if self.stopped_epoch and self.verbose:
+            print(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self.best_weights is not None:
+            if self.verbose:
+                print(f"Restoring the weights of the best epoch: {self.best_epoch + 1}")
+            self.model.load_state_dict(self.best_weights)
+
+    def _forget(self) -> None:
+        self.best = self.best_weights = None
+        self.best_epoch = self.wait = self.stopped_epoch = 0
+        self._warned = False
+
+    def _monitored(self, logs: dict[str, Any]) -> float | None:
+        """The value to watch, or a warning and None if it is not there."""
+        if self.monitor in logs:
+            return float(logs[self.monitor])
+        if not self._warned:
+            self._warned = True
+            hint = ": pass validation_data to fit" if self.monitor.startswith("val_") else ""
+            warnings.warn(
+                f"EarlyStopping cannot see {self.monitor!r} and so never stops{hint}. "
+                f"Available: {', '.join(logs)}",
+                stacklevel=2,
+            )
+        return None
+
+    def _improves(self, value: float, reference: float | None) -> bool:
+        """Whether value is better than reference by more than min_delta; NaN never is."""
+        if reference is None:
+            return not math.isnan(value)
+        gain = value - reference if self.mode == "max" else reference - value
+        return gain > self.min_delta
+
+    def _remember(self, epoch: int) -> None:
+        """Takes this epoch for the best one."""
+        self.best_epoch = epoch
+        if self.restore_best_weights:
+            state = self.model.state_dict()
+            self.best_weights = {name: value.clone() for name, value in state.items()}
+
+
+def _direction(name: str) -> str:
+    """Returns "max" if a value of this name is better when it is larger, else "min"."""
+    if name.endswith(("acc", "auc")) or "accuracy" in name:
+        return "max"
+    if name.endswith(("loss", "error", "mse", "mae", "rmse", "entropy")):
+        return "min"
+    raise ValueError(
+        f'mode must be "min" or "max" for monitor={name!r}, since "auto" does not know whether it '
+        "should fall or rise"
+    )

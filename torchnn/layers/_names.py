@@ -1,0 +1,59 @@
+"""The names of a model's layers: their own, or "dense", "dense_1", ... as in Keras."""
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from torchnn.layers._base import Layer
+
+
+class AutomaticName(str):
+    """A name that a model gave to a layer that had none."""
+
+    __slots__ = ()
+
+
+def of(layers: Sequence[nn.Module]) -> list[str]:
+    """Returns one name per layer, all different.
+
+    Raises:
+        ValueError: Two layers were given the same name, or one layer is there twice.
+    """
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ValueError("layers must differ from each other, got one of them twice")
+    own = [_own(layer) for layer in layers]
+    given = [name for name in own if name and not isinstance(name, AutomaticName)]
+    if repeated := [name for name in given if given.count(name) > 1]:
+        raise ValueError(f"layer names must differ, got {repeated[0]!r} {len(repeated)} times")
+    names: list[str] = []
+    for layer, name in zip(layers, own, strict=True):
+        taken = {*given, *names}
+        names.append(name if name and name in given else _free(name, layer, taken))
+    return names
+
+
+def give(layers: Sequence[nn.Module]) -> None:
+    """Writes the names of() into torchnn's layers that have none."""
+    for layer, name in zip(layers, of(layers), strict=True):
+        if isinstance(layer, Layer) and layer.name is None:
+            layer.name = AutomaticName(name)
+
+
+def _own(layer: nn.Module) -> str | None:
+    name = getattr(layer, "name", None)
+    return name if isinstance(name, str) and name else None
+
+
+def _free(automatic: str | None, layer: nn.Module, taken: set[str]) -> str:
+    """The automatic name if nobody else has it, or else the first free one of the layer's kind."""
+    if automatic and automatic not in taken:
+        return automatic
+    # A LazyLinear becomes a Linear when it is built; its name should stay.
+    kind = type(layer).__name__.removeprefix("Lazy")
+    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
+    name, count = kind, 0
+    while name in taken:
+        count += 1
+        name = f"{kind}_{count}"
+    return name

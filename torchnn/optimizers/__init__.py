@@ -1,0 +1,154 @@
+"""Optimizers: Keras's formulas and defaults, and any torch optimizer in the same clothes.
+
+In a training loop of one's own:
+
+    optimizer.build(model.parameters())   once
+    optimizer.zero_grad()
+    loss.backward()                       puts gradients into .grad
+    optimizer.step()                      changes the parameters
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import _checks
+from torchnn.optimizers import schedules
+from torchnn.optimizers._base import LearningRate, Optimizer, SlotOptimizer
+from torchnn.optimizers._torch import TorchFactory, TorchOptimizer
+
+__all__ = ["NAMES", "SGD", "Adam", "Optimizer", "TorchOptimizer", "get", "schedules"]
+
+
+class SGD(SlotOptimizer):
+    """velocity = momentum * velocity - learning_rate * grad; w += velocity.
+
+    With nesterov, w += momentum * velocity - learning_rate * grad, with the new velocity. Keras's
+    rule: the learning rate sits inside the velocity, unlike in torch.optim.SGD.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        momentum: In [0, 1). It can be assigned at any time; from 0 on, the velocities start at 0.
+        nesterov: Look ahead along the velocity.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+
+    Source: Sutskever et al., On the importance of initialization and momentum in deep learning,
+    2013.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+    ):
+        super().__init__(learning_rate, weight_decay, [])
+        self.momentum = momentum
+        self.nesterov = bool(nesterov)
+
+    @property
+    def momentum(self) -> float:
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        self._momentum = _checks.fraction("momentum", value)
+        self._remember(["velocities"] if self._momentum else [])
+
+    @property
+    def velocities(self) -> list[Tensor]:
+        """One per parameter once built; empty without momentum."""
+        return self.slots.get("velocities", [])
+
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        if not slots:
+            torch._foreach_add_(parameters, grads, alpha=-learning_rate)
+            return
+        (velocities,) = slots
+        torch._foreach_mul_(velocities, self.momentum)
+        torch._foreach_add_(velocities, grads, alpha=-learning_rate)
+        if self.nesterov:
+            torch._foreach_add_(parameters, velocities, alpha=self.momentum)
+            torch._foreach_add_(parameters, grads, alpha=-learning_rate)
+        else:
+            torch._foreach_add_(parameters, velocities)
+
+
+class Adam(SlotOptimizer):
+    """w -= alpha * m / (sqrt(v) + epsilon), alpha = learning_rate * sqrt(1 - b2^t) / (1 - b1^t).
+
+    m and v are running means of grad and grad^2: m += (1 - b1) * (grad - m), v likewise; t counts
+    steps from 1. As in Keras, epsilon is added to the uncorrected sqrt(v), unlike in
+    torch.optim.Adam.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        beta_1: b1, in [0, 1).
+        beta_2: b2, in [0, 1).
+        epsilon: Above 0.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+
+    Source: Kingma and Ba, Adam: A method for stochastic optimization, 2014; alpha and epsilon as
+    in the last paragraph of its section 2.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+    ):
+        self.beta_1 = _checks.fraction("beta_1", beta_1)
+        self.beta_2 = _checks.fraction("beta_2", beta_2)
+        self.epsilon = _checks.positive_float("epsilon", epsilon)
+        super().__init__(learning_rate, weight_decay, ["momentums", "variances"])
+
+    @property
+    def momentums(self) -> list[Tensor]:
+        """The running means of grad, one per parameter once built."""
+        return self.slots["momentums"]
+
+    @property
+    def variances(self) -> list[Tensor]:
+        """The running means of grad^2, one per parameter once built."""
+        return self.slots["variances"]
+
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        momentums, variances = slots
+        t = self.iterations + 1
+        alpha = learning_rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
+        torch._foreach_lerp_(momentums, grads, 1 - self.beta_1)
+        torch._foreach_mul_(variances, self.beta_2)
+        torch._foreach_addcmul_(variances, grads, grads, 1 - self.beta_2)
+        divisors = torch._foreach_sqrt(variances)
+        torch._foreach_add_(divisors, self.epsilon)
+        torch._foreach_addcdiv_(parameters, momentums, divisors, -alpha)
+
+
+NAMES: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam}
+
+
+def get(value: str | Optimizer | torch.optim.Optimizer | TorchFactory) -> Optimizer:
+    """Returns the optimizer of this name, the optimizer itself, or a torch optimizer as one.
+
+    Args:
+        value: A name; one of our optimizers; a torch optimizer, its class, or a function from
+            parameters to one.
+
+    Raises:
+        ValueError: Unknown name.
+        TypeError: No optimizer, or a class of ours that was not instantiated.
+    """
+    if isinstance(value, torch.optim.Optimizer):
+        return TorchOptimizer(value)
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer):
+        return TorchOptimizer(value)
+    optimizer = _checks.resolve(
+        "optimizer", value, NAMES, accept=lambda v: isinstance(v, Optimizer) or callable(v)
+    )
+    return optimizer if isinstance(optimizer, Optimizer) else TorchOptimizer(optimizer)

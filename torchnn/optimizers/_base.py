@@ -1,0 +1,175 @@
+"""What every optimizer does, and what those with update rules of our own have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import _checks
+
+LearningRate = float | Callable[[int], float]
+
+
+class Optimizer(ABC):
+    """Changes parameters along their gradients.
+
+    Attributes:
+        iterations: Steps taken so far.
+        parameters: The tensors given to build.
+        learning_rate: A number, or a schedule: a function from the number of steps taken to one.
+            It can be assigned at any time.
+    """
+
+    learning_rate: Any
+
+    def __init__(self) -> None:
+        self.iterations = 0
+        self.parameters: list[Tensor] = []
+
+    def build(self, parameters: Iterable[Tensor]) -> None:
+        """Takes charge of parameters, before the first step.
+
+        It keeps the state of those that it has had before, and moves it to the device and dtype
+        that they have now; that of new ones starts anew.
+
+        Raises:
+            ValueError: The optimizer has trained other parameters, and none of these.
+        """
+        parameters = list(parameters)
+        had = set(map(id, self.parameters))
+        if had and self.iterations and had.isdisjoint(map(id, parameters)):
+            raise ValueError(
+                f"this {type(self).__name__} has already trained other parameters: "
+                "make a new one for each model"
+            )
+        self._build(parameters)
+        self.parameters = parameters
+
+    @abstractmethod
+    def _build(self, parameters: list[Tensor]) -> None:
+        """Makes what has to be remembered of parameters that are not in self.parameters yet."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Changes every parameter that has a gradient."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what training has changed, for load_state_dict."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state_dict."""
+
+    def current_learning_rate(self) -> float:
+        """Returns the learning rate of the next step."""
+        rate = self.learning_rate
+        return float(rate(self.iterations)) if callable(rate) else rate
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(learning_rate={self.learning_rate!r})"
+
+
+class SlotOptimizer(Optimizer):
+    """An update rule of ours, with what it remembers of its parameters in slots.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        slots: The slots' names.
+
+    Attributes:
+        slots: From each name to a list of tensors, one per parameter; empty lists until built.
+    """
+
+    def __init__(
+        self, learning_rate: LearningRate, weight_decay: float | None, slots: Iterable[str]
+    ):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = _checks.non_negative_float(
+            "weight_decay", 0.0 if weight_decay is None else weight_decay
+        )
+        self.slots: dict[str, list[Tensor]] = {name: [] for name in slots}
+
+    @property
+    def learning_rate(self) -> LearningRate:
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: LearningRate) -> None:
+        is_schedule = callable(value) and not isinstance(value, type)
+        self._learning_rate = (
+            value if is_schedule else _checks.non_negative_float("learning_rate", value)
+        )
+
+    def _build(self, parameters: list[Tensor]) -> None:
+        slots: dict[str, Any] = self.slots
+        if self.parameters:  # a state that was loaded before goes by place instead
+            before = {id(p): i for i, p in enumerate(self.parameters)}
+            places = [before.get(id(p)) for p in parameters]
+            slots = {
+                name: [None if place is None else tensors[place] for place in places]
+                for name, tensors in slots.items()
+            }
+        self.slots = {name: _fitted(tensors, parameters) for name, tensors in slots.items()}
+
+    def _remember(self, names: Iterable[str]) -> None:
+        """Keeps the slots of these names, and drops all others; a new one starts at zero."""
+        self.slots = {name: _fitted(self.slots.get(name, []), self.parameters) for name in names}
+
+    def step(self) -> None:
+        if not self.parameters:
+            raise RuntimeError("the optimizer has no parameters: call build(model.parameters())")
+        trained = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        if trained:
+            parameters = [self.parameters[i] for i in trained]
+            slots = [[tensors[i] for i in trained] for tensors in self.slots.values()]
+            learning_rate = self.current_learning_rate()
+            with torch.no_grad():
+                if self.weight_decay:
+                    torch._foreach_mul_(parameters, 1 - self.weight_decay * learning_rate)
+                self._update(learning_rate, parameters, [p.grad for p in parameters], *slots)
+        self.iterations += 1
+
+    @abstractmethod
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        """The update rule: changes the tensors of parameters and slots in place."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the number of steps taken and the slots."""
+        return {"iterations": self.iterations, **self.slots}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state_dict, before or after build.
+
+        Raises:
+            ValueError: The state is another kind of optimizer's, or does not fit the parameters.
+        """
+        names = ("iterations", *self.slots)
+        if set(state) != set(names):
+            raise ValueError(f"state must hold {', '.join(names)}; got {', '.join(state)}")
+        iterations = _checks.non_negative_int("iterations", state["iterations"])
+        slots = {name: [tensor.clone() for tensor in state[name]] for name in self.slots}
+        if self.parameters:
+            slots = {name: _fitted(tensors, self.parameters) for name, tensors in slots.items()}
+        self.iterations, self.slots = iterations, slots
+
+
+def _fitted(tensors: Sequence[Tensor | None], parameters: list[Tensor]) -> list[Tensor]:
+    """A slot's tensors in the dtype and on the device of the parameters; zeros where there are
+    none."""
+    tensors = tensors or [None] * len(parameters)
+    pairs = list(zip(tensors, parameters, strict=False))
+    if len(tensors) != len(parameters) or any(
+        t is not None and t.shape != p.shape for t, p in pairs
+    ):
+        raise ValueError("the optimizer's state does not fit the parameters' shapes")
+    return [torch.zeros_like(p, requires_grad=False) if t is None else t.to(p) for t, p in pairs]

@@ -1,0 +1,89 @@
+"""Any torch optimizer with the interface of ours."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import _checks
+from torchnn.optimizers._base import Optimizer
+
+TorchFactory = Callable[[Any], torch.optim.Optimizer]
+
+
+class TorchOptimizer(Optimizer):
+    """A torch optimizer with the interface of ours.
+
+    Its learning rate is that of the first parameter group; one that is assigned goes to all.
+
+    Args:
+        optimizer: A function from parameters to a torch optimizer, such as `torch.optim.AdamW` or
+            `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`; or an optimizer that already
+            holds the model's parameters.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer | TorchFactory):
+        super().__init__()
+        self._factory = None if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+        self._optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The torch optimizer.
+
+        Raises:
+            RuntimeError: There is none before build.
+        """
+        if self._optimizer is None:
+            raise RuntimeError("the torch optimizer is made when training begins: call build first")
+        return self._optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        value = _checks.non_negative_float("learning_rate", value)
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+
+    def _build(self, parameters: list[Tensor]) -> None:
+        optimizer = self._optimizer
+        is_new = list(map(id, parameters)) != list(map(id, self.parameters))
+        if self._factory is not None and (optimizer is None or is_new):
+            optimizer = self._factory(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must make a torch optimizer, got {optimizer!r}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError("optimizer must need one gradient per step, got LBFGS")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held.isdisjoint(map(id, parameters)):
+            raise ValueError("the torch optimizer holds none of this model's parameters")
+        if self._optimizer is not None and optimizer is not self._optimizer:
+            _hand_on(self._optimizer, optimizer)
+        self._optimizer = optimizer
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.iterations += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"iterations": self.iterations, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iterations = _checks.non_negative_int("iterations", state["iterations"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._optimizer or self._factory!r})"
+
+
+def _hand_on(old: torch.optim.Optimizer, new: torch.optim.Optimizer) -> None:
+    """Gives a new optimizer what an old one remembers of the same parameters, and its settings."""
+    held = {p for group in new.param_groups for p in group["params"]}
+    new.state.update({p: state for p, state in old.state.items() if p in held})
+    if len(new.param_groups) == len(old.param_groups):
+        for group, before in zip(new.param_groups, old.param_groups, strict=True):
+            group.update({name: value for name, value in before.items() if name != "params"})
