@@ -1,6 +1,7 @@
 """Activations by name: the fused ones of torchnn.ops, and well-known others in plain PyTorch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,14 @@ from torchnn.ops import reference
 __all__ = [
     "ALIASES",
     "FUNCTIONS",
+    "TORCH_MODULES",
     "Activation",
     "apply",
     "get",
     "label",
     "leaky_relu",
     "log_softmax",
+    "name_of",
     "softmax",
 ]
 
@@ -55,6 +58,28 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softsign": nn.functional.softsign,
 }
 ALIASES = {"linear": "identity", "swish": "silu"}
+
+
+# PyTorch's own, where they are the same.
+TORCH_FUNCTIONS = [
+    (torch.relu, "relu"),
+    (torch.sigmoid, "sigmoid"),
+    (torch.tanh, "tanh"),
+    (nn.functional.relu, "relu"),
+    (nn.functional.sigmoid, "sigmoid"),
+    (nn.functional.tanh, "tanh"),
+]
+TORCH_MODULES = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+
+
+def name_of(activation: Any) -> str | None:
+    """Returns the name of what get returned, or of a module; None if it has none here."""
+    if isinstance(activation, str):
+        return activation
+    if type(activation) is nn.Softmax and activation.dim == -1:
+        return "softmax"
+    names = [name for function, name in TORCH_FUNCTIONS if function is activation]
+    return names[0] if names else TORCH_MODULES.get(type(activation))
 
 
 def get(value: Activation | None) -> Activation:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
+from torchnn.ops import Kernel
 
 __all__ = [
     "EPSILON",
@@ -25,6 +26,7 @@ __all__ = [
     "BinaryCrossentropy",
     "FunctionLoss",
     "Loss",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "TorchLoss",
     "get",
@@ -39,10 +41,21 @@ EPSILON = 1e-7
 class Loss(ABC):
     """A value per sample, and a reduction of a batch to one number.
 
+    A loss that native training knows has a method `kernel`, which returns the ops.Kernel that
+    computes it, or None where its settings are not the kernel's.
+
     Args:
         reduction: "sum_over_batch_size", "sum" or "none".
         name: What the loss is called in messages.
+
+    Attributes:
+        activation: The output activation that the loss would rather take into itself: then
+            on_logits() says what it is of what goes into that. None for none.
+        from_logits: Whether it has done so: predictions are what goes into the activation.
     """
+
+    activation: str | None = None
+    from_logits = False
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         self.reduction = _checks.choice("reduction", reduction or "none", REDUCTIONS)
@@ -62,6 +75,16 @@ class Loss(ABC):
 
     def check_targets(self, y_true: Tensor) -> None:  # noqa: B027 (most losses take any target)
         """Raises ValueError if y_true holds values that the loss is not defined for."""
+
+    def targets(self, y_true: Tensor) -> Tensor:
+        """Returns what predictions are compared with."""
+        return y_true
+
+    def on_logits(self) -> "Loss":
+        """Returns the same loss for predictions that are still to go into its activation."""
+        loss = copy.copy(self)
+        loss.from_logits = True
+        return loss
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Returns the reduced loss of a batch.
@@ -103,6 +126,8 @@ class BinaryCrossentropy(Loss):
         name: What the loss is called in messages.
     """
 
+    activation = "sigmoid"
+
     def __init__(
         self,
         from_logits: bool = False,
@@ -118,10 +143,18 @@ class BinaryCrossentropy(Loss):
             raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing!r}")
         self.axis = axis
 
+    def kernel(self) -> Kernel | None:
+        if not self.from_logits or self.axis not in (-1, 1):
+            return None
+        return Kernel("binary_crossentropy_from_logits")
+
+    def targets(self, y_true: Tensor) -> Tensor:
+        smoothing = self.label_smoothing
+        return y_true * (1 - smoothing) + smoothing / 2 if smoothing else y_true
+
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = _aligned(y_true, y_pred)
-        if self.label_smoothing:
-            y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
+        y_true = self.targets(y_true)
         if self.from_logits:
             losses = nn.functional.binary_cross_entropy_with_logits(
                 y_pred, y_true, reduction="none"
@@ -137,12 +170,6 @@ class BinaryCrossentropy(Loss):
             low, high = y_true.min().item(), y_true.max().item()
             raise ValueError(f"{self.name} needs y in [0, 1], got values from {low:g} to {high:g}")
 
-    def on_logits(self) -> "BinaryCrossentropy":
-        """Returns the same loss for predictions that are still logits."""
-        loss = copy.copy(self)
-        loss.from_logits = True
-        return loss
-
 
 class MeanSquaredError(Loss):
     """(y_true - y_pred)^2, averaged over the last axis."""
@@ -154,9 +181,30 @@ class MeanSquaredError(Loss):
     ):
         super().__init__(reduction, name)
 
+    def kernel(self) -> Kernel:
+        return Kernel("mean_squared_error")
+
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = _aligned(y_true, y_pred)
         return (y_true - y_pred).square().mean(-1)
+
+
+class MeanAbsoluteError(Loss):
+    """|y_true - y_pred|, averaged over the last axis."""
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_absolute_error",
+    ):
+        super().__init__(reduction, name)
+
+    def kernel(self) -> Kernel:
+        return Kernel("mean_absolute_error")
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, y_pred = _aligned(y_true, y_pred)
+        return (y_true - y_pred).abs().mean(-1)
 
 
 class FunctionLoss(Loss):
@@ -198,6 +246,8 @@ NAMES: dict[str, Callable[[], Loss]] = {
     "bce": BinaryCrossentropy,
     "mean_squared_error": MeanSquaredError,
     "mse": MeanSquaredError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mae": MeanAbsoluteError,
 }
 
 

@@ -23,7 +23,7 @@ from torchnn._training.batches import ArrayFeed, Feed
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Layer
-from torchnn.losses import BinaryCrossentropy, Loss
+from torchnn.losses import Loss
 from torchnn.metrics import Metric
 from torchnn.optimizers import Optimizer
 
@@ -83,7 +83,7 @@ class Model(nn.Module):
         self._check_layers()
         settled = settle(optimizer, loss, metrics, engine)
         choose(self, settled)  # raises if engine="fused" asks for what cannot be
-        _warn_of_two_sigmoids(self, settled.loss)
+        _warn_of_two_activations(self, settled.loss)
         self._recipe = settled
 
     def fit(
@@ -323,11 +323,13 @@ def _refuse(unknown: dict[str, Any]) -> None:
         )
 
 
-def _warn_of_two_sigmoids(model: nn.Module, loss: Loss) -> None:
-    if isinstance(loss, BinaryCrossentropy) and loss.from_logits and logits(model):
+def _warn_of_two_activations(model: nn.Module, loss: Loss) -> None:
+    """Of two sigmoids, say: one in the model, and one in the loss."""
+    if loss.activation and loss.from_logits and logits(model, loss.activation):
         warnings.warn(
-            "BinaryCrossentropy(from_logits=True) takes its input for logits, but the model ends "
-            "in a sigmoid: leave out from_logits=True, or make the last activation linear",
+            f"{type(loss).__name__}(from_logits=True) takes its input for logits, but the model "
+            f"ends in a {loss.activation}: leave out from_logits=True, or make the last activation "
+            "linear",
             stacklevel=3,
         )
 

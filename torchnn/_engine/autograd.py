@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchnn import activations
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
 from torchnn.layers import Activation, Dense
-from torchnn.losses import BinaryCrossentropy, Loss
+from torchnn.losses import Loss
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-SIGMOIDS = ("sigmoid", torch.sigmoid, nn.functional.sigmoid)
 
 
 class Result(NamedTuple):
@@ -111,30 +111,30 @@ def has_own_forward(module: nn.Module) -> bool:
     return "forward" in vars(module)
 
 
-def logits(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """Returns the module up to its final sigmoid, as a function, or None.
+def logits(module: nn.Module, activation: str) -> Callable[[Tensor], Tensor] | None:
+    """Returns the module up to its final activation, as a function, or None.
 
-    None means that it does not end in a sigmoid, or that a hook or a forward of its own watches
-    the output, which must then be computed as it stands.
+    None means that it does not end in that activation, or that a hook or a forward of its own
+    watches the output, which must then be computed as it stands.
     """
     if has_hooks(module) or has_own_forward(module):
         return None
-    if type(module) is nn.Sigmoid:
+    if activations.name_of(module) == activation:
         return lambda x: x
     if isinstance(module, nn.Sequential):
-        return _sequence_logits(module)
+        return _sequence_logits(module, activation)
     if type(module) in (Dense, Activation):
         layer: Any = module
-        if type(layer.activation) is nn.Sigmoid or layer.activation in SIGMOIDS:
+        if activations.name_of(layer.activation) == activation:
             return layer.logits
     return None
 
 
-def _sequence_logits(sequence: nn.Sequential) -> Callable[[Tensor], Tensor] | None:
+def _sequence_logits(sequence: nn.Sequential, activation: str) -> Callable[[Tensor], Tensor] | None:
     if not len(sequence) or type(sequence).forward is not nn.Sequential.forward:
         return None
     *body, head = sequence
-    final = logits(head)
+    final = logits(head, activation)
     if final is None:
         return None
 
@@ -151,11 +151,12 @@ def _from_logits(
 ) -> tuple[Callable[[Tensor], Tensor], Loss, Callable[[Tensor], Tensor]]:
     """Returns the model and its loss, and what makes predictions of the model's output.
 
-    Cross-entropy of a sigmoid is computed from the sigmoid's input z: there the gradient is
-    sigmoid(z) - y, which does not vanish where the sigmoid saturates.
+    A loss takes the output activation into itself where it can: cross-entropy of a sigmoid is
+    computed from the sigmoid's input z, where the gradient is sigmoid(z) - y, which does not vanish
+    where the sigmoid saturates.
     """
-    if isinstance(loss, BinaryCrossentropy) and not loss.from_logits:
-        forward = logits(model)
+    if loss.activation and not loss.from_logits:
+        forward = logits(model, loss.activation)
         if forward is not None:
-            return forward, loss.on_logits(), torch.sigmoid
+            return forward, loss.on_logits(), activations.FUNCTIONS[loss.activation]
     return model, loss, lambda output: output

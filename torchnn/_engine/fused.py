@@ -12,9 +12,7 @@ from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.plan import DESCRIPTION, Plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
-from torchnn.losses import BinaryCrossentropy, Loss
 from torchnn.ops._transfer import is_queued, to_device
-from torchnn.optimizers import SGD, Adam
 from torchnn.optimizers._base import LearningRate, SlotOptimizer
 
 
@@ -54,10 +52,10 @@ class FusedEngine:
     def train(self, run: Run) -> Result:
         """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
         network, optimizer = self._network, self._optimizer
-        samples = self._prepare(run.samples)
-        first = optimizer.iterations
+        samples, first = self._prepare(run.samples), optimizer.iterations
+        loss, rule = self._kernels()
         with HeldInterrupt(), torch.no_grad():
-            losses, outputs = self._trainer.train_(
+            job = ops.Training(
                 x=samples.x,
                 y=samples.y,
                 sample_weight=samples.weight,
@@ -67,9 +65,9 @@ class FusedEngine:
                 learning_rates=_rates(
                     optimizer.learning_rate, range(first, first + len(run)), samples.x.device
                 ),
-                loss=_kernel_loss(network.loss),
-                update=_kernel_update(optimizer),
-                options=_options(optimizer),
+                loss=loss.name,
+                update=rule.name,
+                options=rule.options,
                 steps_before=first,
                 activations=network.in_training,
                 weights=network.weights,
@@ -78,6 +76,7 @@ class FusedEngine:
                 keep_predictions=self._keeps_predictions,
                 steps_done=self._counter,
             )
+            losses, outputs = self._trainer.train(job)
             optimizer.iterations += len(run)
         return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 
@@ -88,10 +87,7 @@ class FusedEngine:
         values = network.loss.per_sample(run.gather(samples.y), outputs)
         if samples.weight is not None:
             values = values * run.gather(samples.weight)
-        whole = len(values) // run.batch_size * run.batch_size
-        losses = values[:whole].reshape(-1, run.batch_size).mean(1)
-        if whole < len(values):
-            losses = torch.cat([losses, values[whole:].mean(0, keepdim=True)])
+        losses = run.batches.reduce(values, torch.mean)
         self._counter += len(run)
         return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 
@@ -100,6 +96,13 @@ class FusedEngine:
         outputs = self._outputs(run, self._network.activations)
         self._counter += len(run)
         return outputs
+
+    def _kernels(self) -> tuple[ops.Kernel, ops.Kernel]:
+        """Those of the loss and of the optimizer, by their present settings."""
+        loss, rule = ops.kernel_of(self._network.loss), ops.kernel_of(self._optimizer)
+        if loss is None or rule is None:  # plan has found them
+            raise RuntimeError("the loss or the optimizer has become one that no kernel computes")
+        return loss, rule
 
     def _prepare(self, samples: Samples) -> Any:
         """The samples as the kernels take them: made once, as long as they stay what they are."""
@@ -118,25 +121,6 @@ class FusedEngine:
 def version(tensor: Tensor | None) -> int:
     """Returns a number that grows whenever PyTorch writes into the tensor's memory."""
     return 0 if tensor is None or tensor.is_inference() else tensor._version
-
-
-def _kernel_loss(loss: Loss | None) -> str:
-    if isinstance(loss, BinaryCrossentropy):
-        return "binary_crossentropy_from_logits"
-    return "mean_squared_error"
-
-
-def _kernel_update(optimizer: SGD | Adam) -> str:
-    if isinstance(optimizer, Adam):
-        return "adam"
-    if not optimizer.momentum:
-        return "gradient_descent"
-    return "nesterov" if optimizer.nesterov else "momentum"
-
-
-def _options(optimizer: Any) -> dict[str, float]:
-    names = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
-    return {name: getattr(optimizer, name, 0.0) for name in names}
 
 
 def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ the GPU to run. A graph that is recorded once launches those of many steps toget
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,19 +15,19 @@ import torch
 from torch import Tensor
 
 from torchnn import ops
+from torchnn._engine.run import Batches
+from torchnn.ops._network import run
 from torchnn.ops._transfer import to_device
+from torchnn.ops.reference import Results, Training
 
 STEPS = 32  # a graph
 UNRECORDED = 2  # times that a part is trained as it is, before a graph of it is worth while
 
-# What a graph reads anew in each replay, or counts. The rest is as it was when it was recorded.
-READ_ANEW = ("order", "learning_rates", "steps_before", "steps_done")
-SETTINGS = ("batch_size", "loss", "update", "options", "activations", "keep_predictions")
+# What is new with each replay, or tells graphs from each other.
+READ_ANEW = ("order", "epoch_size", "learning_rates", "steps_before", "steps_done")
 
 _recording = threading.Lock()  # a process may record one graph at a time
 
-Arguments = dict[str, Any]  # of ops.train_
-Results = tuple[Tensor, Tensor]
 Recorder = Callable[[Callable[[], Results]], tuple[Callable[[], None], Results]]
 
 
@@ -66,49 +67,52 @@ class Trainer:
         self._seen: dict[tuple[int, int], int] = {}
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
-    def train_(self, **arguments: Any) -> Results:
+    def train_(self, *arguments: Any, **named: Any) -> Results:
         """Does what ops.train_ does with the same arguments, of which order is not None."""
-        if not self._is_recorded(arguments):
-            return ops.train_(**arguments)
-        self._forget_if_new(arguments)
-        results = [self._train_part(part) for part in _parts(arguments)]
+        return self.train(Training(*arguments, **named))
+
+    def train(self, job: Training) -> Results:
+        """The same, for arguments that are there already."""
+        if not self._is_recorded(job):
+            return run(job)
+        self._forget_if_new(job)
+        results = [self._train_part(part) for part in _parts(job)]
         if len(results) == 1:
             return results[0]
         losses, predictions = zip(*results, strict=True)
         return torch.cat(losses), torch.cat(predictions)
 
-    def _is_recorded(self, arguments: Arguments) -> bool:
+    def _is_recorded(self, job: Training) -> bool:
         """Whether the network trains layer by layer, and nobody else is recording."""
-        x, weights, samples = arguments["x"], arguments["weights"], len(arguments["order"])
-        if self._record is not None or not samples:
-            return samples > 0
-        if not x.is_cuda or torch.cuda.is_current_stream_capturing():
+        if self._record is not None or not job.samples:
+            return job.samples > 0
+        if not job.x.is_cuda or torch.cuda.is_current_stream_capturing():
             return False
-        widths = weights[0].shape[1], *(weight.shape[0] for weight in weights)
-        batch_size = min(arguments["batch_size"], arguments["epoch_size"], samples)
-        return _trains_by_layers(widths, x.dtype, batch_size, x.device)
+        widths = job.weights[0].shape[1], *(weight.shape[0] for weight in job.weights)
+        batch_size = min(job.batch_size, job.epoch_size, job.samples)
+        return _trains_by_layers(widths, job.x.dtype, batch_size, job.x.device)
 
-    def _forget_if_new(self, arguments: Arguments) -> None:
+    def _forget_if_new(self, job: Training) -> None:
         """Drops all graphs if anything that they have as it was is no longer so."""
-        found = _in_place(arguments), torch.backends.cuda.matmul.fp32_precision
+        found = _in_place(job), torch.backends.cuda.matmul.fp32_precision
         if found != self._as_recorded:
             self._as_recorded, self._seen, self._graphs = found, {}, {}
 
-    def _train_part(self, arguments: Arguments) -> Results:
+    def _train_part(self, job: Training) -> Results:
         """Trains a part of a run: as it is, or by a graph once there have been some of its kind."""
-        kind = len(arguments["order"]), arguments["epoch_size"]
+        kind = job.samples, job.epoch_size
         self._seen[kind] = self._seen.get(kind, 0) + 1
-        with torch.cuda.device_of(arguments["order"]):
+        with torch.cuda.device_of(job.order):
             if self._seen[kind] > UNRECORDED and kind not in self._graphs and self._can_record:
-                self._record_part(kind, arguments)
+                self._record_part(kind, job)
             if kind in self._graphs:
-                return self._graphs[kind].train_(arguments)
-            return ops.train_(**arguments)
+                return self._graphs[kind].train(job)
+            return run(job)
 
-    def _record_part(self, kind: tuple[int, int], arguments: Arguments) -> None:
+    def _record_part(self, kind: tuple[int, int], job: Training) -> None:
         """Makes a graph, or says why there is none."""
         try:
-            self._graphs[kind] = _Graph(self._record or record, arguments)
+            self._graphs[kind] = _Graph(self._record or record, job)
         except RuntimeError as error:
             self._can_record = False
             warnings.warn(
@@ -130,29 +134,28 @@ def _trains_by_layers(
 class _Graph:
     """Some steps, recorded, with memory of their own for what they read anew."""
 
-    def __init__(self, record: Recorder, arguments: Arguments) -> None:
-        self._order = arguments["order"].clone()
-        self._rates = arguments["learning_rates"].clone()
+    def __init__(self, record: Recorder, job: Any) -> None:
+        self._order = job.order.clone()
+        self._rates = job.learning_rates.clone()
         self._before = torch.zeros_like(self._order[:1])
-        own = (self._order, self._rates, self._before, torch.zeros(1, dtype=torch.int64))
-        recorded = arguments | dict(zip(READ_ANEW, own, strict=True))
-        self._replay, self._results = record(lambda: ops.train_(**recorded))
+        recorded = replace(
+            job,
+            order=self._order,
+            learning_rates=self._rates,
+            steps_before=self._before,
+            steps_done=torch.zeros(1, dtype=torch.int64),
+        )
+        self._replay, self._results = record(lambda: run(recorded))
 
-    def train_(self, arguments: Arguments) -> Results:
-        self._order.copy_(arguments["order"])
-        self._rates.copy_(arguments["learning_rates"])
-        self._before.fill_(arguments["steps_before"])
+    def train(self, job: Any) -> Results:
+        self._order.copy_(job.order)
+        self._rates.copy_(job.learning_rates)
+        self._before.fill_(job.steps_before)
         self._replay()
-        ops.mark_changed(arguments["weights"], arguments["biases"], *arguments["slots"])
-        arguments["steps_done"] += len(self._rates)
+        ops.mark_changed(job.weights, job.biases, *job.slots)
+        job.steps_done += len(self._rates)
         losses, predictions = self._results
         return losses.clone(), predictions.clone() if len(predictions) else predictions
-
-
-def count_steps(samples: int, epoch_size: int, batch_size: int) -> int:
-    """Returns how many steps so many samples take: a batch ends where its epoch does."""
-    epochs, rest = divmod(samples, epoch_size)
-    return epochs * -(-epoch_size // batch_size) + -(-rest // batch_size)
 
 
 def cut(samples: int, epoch_size: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -161,7 +164,7 @@ def cut(samples: int, epoch_size: int, batch_size: int) -> Iterator[tuple[int, i
     A part is some whole epochs, if these are so short, and else some batches of one epoch. What is
     left in the end is halved and halved again, so that few graphs make up a run of any length.
     """
-    steps = count_steps(epoch_size, epoch_size, batch_size)
+    steps = Batches(epoch_size, epoch_size, batch_size).count
     is_short = steps <= STEPS
     unit, most = (epoch_size, STEPS // steps) if is_short else (batch_size, STEPS)
     whole = samples if is_short else epoch_size
@@ -175,32 +178,32 @@ def cut(samples: int, epoch_size: int, batch_size: int) -> Iterator[tuple[int, i
             start = stop
 
 
-def _parts(arguments: Arguments) -> Iterator[Arguments]:
-    """Yields the arguments for each part of a run, with the learning rates on the device."""
-    order, epoch_size = arguments["order"], arguments["epoch_size"]
-    rates = torch.as_tensor(arguments["learning_rates"], dtype=torch.float64)
-    rates = to_device(rates, order.device)
+def _parts(job: Any) -> Iterator[Training]:
+    """Yields each part of a run, with the learning rates on the device."""
+    order = job.order
+    rates = to_device(torch.as_tensor(job.learning_rates, dtype=torch.float64), order.device)
     before = 0
-    for start, stop in cut(len(order), epoch_size, arguments["batch_size"]):
-        size = min(epoch_size, stop - start)
-        after = before + count_steps(stop - start, size, arguments["batch_size"])
-        yield arguments | {
-            "order": order[start:stop],
-            "epoch_size": size,
-            "learning_rates": rates[before:after],
-            "steps_before": arguments["steps_before"] + before,
-        }
+    for start, stop in cut(len(order), job.epoch_size, job.batch_size):
+        epoch_size = min(job.epoch_size, stop - start)
+        after = before + Batches(stop - start, epoch_size, job.batch_size).count
+        yield replace(
+            job,
+            order=order[start:stop],
+            epoch_size=epoch_size,
+            learning_rates=rates[before:after],
+            steps_before=job.steps_before + before,
+        )
         before = after
 
 
-def _in_place(arguments: Arguments) -> list[Any]:
+def _in_place(job: Training) -> list[Any]:
     """What a graph has as it was: settings, and the place, shape and strides of each tensor."""
-    settings = [arguments[name] for name in SETTINGS]
-    tensors = [
-        *(arguments[name] for name in ("x", "y", "sample_weight")),
-        *(tensor for name in ("weights", "biases") for tensor in arguments[name]),
-        *(tensor for slot in arguments["slots"] for tensor in slot),
-    ]
-    return settings + [
-        None if t is None else (t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors
-    ]
+    return [_place(value) for name, value in vars(job).items() if name not in READ_ANEW]
+
+
+def _place(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.data_ptr(), value.dtype, value.shape, value.stride()
+    if isinstance(value, (list, tuple)):
+        return [_place(each) for each in value]
+    return value

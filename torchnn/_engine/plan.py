@@ -12,18 +12,18 @@ from torchnn._engine.autograd import has_hooks, has_own_forward
 from torchnn._engine.building import is_built
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
+from torchnn.activations import FUNCTIONS, TORCH_MODULES
 from torchnn.layers import Activation, Dense, Flatten, Normalization, Rescaling
-from torchnn.losses import BinaryCrossentropy, Loss, MeanSquaredError
-from torchnn.optimizers import SGD, Adam
+from torchnn.losses import Loss
+from torchnn.optimizers import Optimizer
 
 DESCRIPTION = "fused (whole epochs in one native call)"
 
 # What may stand in front of the dense layers: it learns nothing and takes each sample by itself, so
 # it is applied to all data once.
 FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
-TORCH_ACTIVATIONS = {nn.Sigmoid: "sigmoid", nn.ReLU: "relu", nn.Tanh: "tanh"}
 # All that the kernels stand in for.
-KNOWN = (*FRONT, Dense, nn.Linear, Activation, *TORCH_ACTIVATIONS)
+KNOWN = (*FRONT, Dense, nn.Linear, Activation, *TORCH_MODULES)
 
 
 class NotFusedError(Exception):
@@ -39,19 +39,19 @@ class Plan:
         layers: Modules with a weight and a bias, in order.
         activations: The fused activation of each.
         loss: The loss of what comes out in training; None for a plan that only predicts.
-        takes_sigmoid: The last sigmoid has gone into that loss, as autograd would have it too.
+        absorbed: The last activation, if it has gone into that loss, as autograd would have it too.
     """
 
     front: list[nn.Module]
     layers: list[Any]
     activations: list[str]
     loss: Loss | None = None
-    takes_sigmoid: bool = False
+    absorbed: str | None = None
 
     @property
     def in_training(self) -> list[str]:
         """The activations in training."""
-        return [*self.activations[:-1], "identity"] if self.takes_sigmoid else self.activations
+        return [*self.activations[:-1], "identity"] if self.absorbed else self.activations
 
     @property
     def weights(self) -> list[Tensor]:
@@ -63,7 +63,7 @@ class Plan:
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Makes predictions of what comes out in training."""
-        return torch.sigmoid(outputs) if self.takes_sigmoid else outputs
+        return FUNCTIONS[self.absorbed](outputs) if self.absorbed else outputs
 
     def prepare(self, samples: Samples) -> Samples:
         """Returns samples as the kernels take them: x (N, in_features) and y (N, units)."""
@@ -72,9 +72,8 @@ class Plan:
             for layer in self.front:
                 x = layer(x)
             if y is not None:
-                y = y.reshape(len(x), -1).contiguous()
-                smoothing = getattr(self.loss, "label_smoothing", 0.0)
-                y = y * (1 - smoothing) + smoothing / 2 if smoothing else y
+                y = y.reshape(len(x), -1)
+                y = (self.loss.targets(y) if self.loss else y).contiguous()
         return Samples(x.contiguous(), y, samples.weight)
 
 
@@ -162,11 +161,11 @@ def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:
 
 
 def _is_activation(layer: nn.Module) -> bool:
-    return type(layer) is Activation or type(layer) in TORCH_ACTIVATIONS
+    return type(layer) is Activation or type(layer) in TORCH_MODULES
 
 
 def _activation(layer: Any, called: str) -> str:
-    name = layer.activation if type(layer) is Activation else TORCH_ACTIVATIONS[type(layer)]
+    name = layer.activation if type(layer) is Activation else TORCH_MODULES[type(layer)]
     return _fused(name, called)
 
 
@@ -211,19 +210,20 @@ def _check_samples(front: list[nn.Module], shape: tuple[int, ...] | None) -> Non
 
 
 def _read_loss(network: Plan, loss: Loss) -> None:
-    """Finds the kernels' loss: of the output, or of what goes into its sigmoid."""
+    """Finds the kernels' loss: of the output, or of what goes into its activation."""
     if loss.reduction != "sum_over_batch_size":
         raise NotFusedError(f"the loss has the reduction {loss.reduction}")
     network.loss = loss
-    if type(loss) is BinaryCrossentropy and loss.axis in (-1, 1):
-        if not loss.from_logits:
-            if network.activations[-1] != "sigmoid":
-                raise NotFusedError("BinaryCrossentropy needs a sigmoid output or from_logits here")
-            network.loss, network.takes_sigmoid = loss.on_logits(), True
-    elif type(loss) is not MeanSquaredError:
+    if loss.activation and not loss.from_logits:
+        if ops.kernel_of(loss.on_logits()) and network.activations[-1] != loss.activation:
+            raise NotFusedError(
+                f"{type(loss).__name__} needs a {loss.activation} output or from_logits here"
+            )
+        network.loss, network.absorbed = loss.on_logits(), loss.activation
+    if ops.kernel_of(network.loss) is None:
         raise NotFusedError(f"the loss {loss.name} is not one of the kernels")
 
 
-def _check_optimizer(optimizer: Any) -> None:
-    if type(optimizer) not in (SGD, Adam):
+def _check_optimizer(optimizer: Optimizer) -> None:
+    if ops.kernel_of(optimizer) is None:
         raise NotFusedError(f"the optimizer {type(optimizer).__name__} is not one of the kernels")

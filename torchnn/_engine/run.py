@@ -1,7 +1,7 @@
 """A run: the batches that an engine trains in one call, and the samples that they are made of."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,52 @@ class Samples:
         return self[:at], self[at:]
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Where batches end: after so many samples, and where their epoch does; the one place.
+
+    Attributes:
+        samples: All of them, of one or several epochs; the last may have begun late or end early.
+        epoch_size: Samples an epoch.
+        batch_size: Samples a batch; the last one of an epoch may be shorter.
+    """
+
+    samples: int
+    epoch_size: int
+    batch_size: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of samples in each batch."""
+        epochs, rest = divmod(self.samples, self.epoch_size)
+        return self._sizes(self.epoch_size) * epochs + self._sizes(rest)
+
+    @property
+    def count(self) -> int:
+        """The number of batches."""
+        epochs, rest = divmod(self.samples, self.epoch_size)
+        return epochs * -(-self.epoch_size // self.batch_size) + -(-rest // self.batch_size)
+
+    def reduce(self, values: Tensor, reduction: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Returns a number for each batch of whole epochs: reduction(values of batches, 1).
+
+        Args:
+            values: Shape (samples,).
+            reduction: A function of (batches, samples of each) and an axis, such as torch.sum.
+        """
+        epochs = values.reshape(-1, self.epoch_size)
+        whole = self.epoch_size // self.batch_size * self.batch_size
+        full = reduction(epochs[:, :whole].reshape(-1, self.batch_size), 1)
+        reduced = [full.reshape(len(epochs), -1)]
+        if whole < self.epoch_size:
+            reduced.append(reduction(epochs[:, whole:], 1).unsqueeze(1))
+        return torch.cat(reduced, 1).reshape(-1)
+
+    def _sizes(self, samples: int) -> list[int]:
+        full, rest = divmod(samples, self.batch_size)
+        return [self.batch_size] * full + [rest] * (rest > 0)
+
+
 @dataclass(slots=True)
 class Run:
     """Consecutive batches of an epoch, or of several: what an engine trains in one call.
@@ -93,15 +139,19 @@ class Run:
         """The number of rows in each epoch."""
         return (self.stop - self.start) // self.epochs
 
+    @property
+    def batches(self) -> Batches:
+        """Where they end."""
+        return Batches(self.stop - self.start, self.epoch_size, self.batch_size)
+
     def __len__(self) -> int:
         """The number of batches."""
-        return -(-self.epoch_size // self.batch_size) * self.epochs
+        return self.batches.count
 
     @property
     def sizes(self) -> list[int]:
         """The number of rows in each batch."""
-        full, rest = divmod(self.epoch_size, self.batch_size)
-        return ([self.batch_size] * full + [rest] * (rest > 0)) * self.epochs
+        return self.batches.sizes
 
     def split(self) -> "Iterator[Run]":
         """Yields every epoch as a run of its own."""

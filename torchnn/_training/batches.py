@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from torchnn._engine.run import Form, Run, Samples
+from torchnn._engine.run import Batches, Form, Run, Samples
 from torchnn._training import data
 from torchnn.ops._transfer import is_queued, to_device
 
@@ -30,7 +30,7 @@ class ArrayFeed:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.first = samples[:1]
         self.count = len(samples)
-        self.steps: int | None = -(-self.count // batch_size)
+        self.steps: int | None = Batches(self.count, self.count, batch_size).count
         self._pace = FIRST_PACE
         # Of a device that works through a queue, two runs are under way at a time.
         self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE

@@ -108,9 +108,4 @@ def _batch_sums(metric: Metric, y_true: Tensor, y_pred: Tensor, run: Run) -> Ten
     if not metric.is_per_sample:
         parts = zip(y_true.split(run.sizes), y_pred.split(run.sizes), strict=True)
         return torch.stack([metric.per_sample(*part).double().sum() for part in parts])
-    values = metric.per_sample(y_true, y_pred).double().reshape(run.epochs, -1)
-    whole = run.epoch_size // run.batch_size * run.batch_size
-    sums = values[:, :whole].reshape(run.epochs, -1, run.batch_size).sum(2)
-    if whole < run.epoch_size:
-        sums = torch.cat([sums, values[:, whole:].sum(1, keepdim=True)], 1)
-    return sums.reshape(-1)
+    return run.batches.reduce(metric.per_sample(y_true, y_pred).double(), torch.sum)

@@ -8,28 +8,36 @@ from torchnn.ops import reference
 from torchnn.ops._dense import dense
 from torchnn.ops._native import (
     CudaPlan,
+    Kernel,
     activations,
     cpu_capability,
     cuda_limits,
     cuda_plan,
+    kernel_of,
     losses,
     trains_on,
+    update_options,
     updates,
 )
 from torchnn.ops._network import mark_changed, predict, train_
+from torchnn.ops.reference import Training
 
 __all__ = [
     "CudaPlan",
+    "Kernel",
+    "Training",
     "activations",
     "cpu_capability",
     "cuda_limits",
     "cuda_plan",
     "dense",
+    "kernel_of",
     "losses",
     "mark_changed",
     "predict",
     "reference",
     "train_",
     "trains_on",
+    "update_options",
     "updates",
 ]

@@ -1,7 +1,8 @@
 """The native library: loaded here, and asked what it knows and on which devices."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ ACTIVATIONS = tuple(torch.ops.torchnn.activations().split())
 PLACES = {name: place for place, name in enumerate(ACTIVATIONS)}
 LOSSES = tuple(torch.ops.torchnn.losses().split())
 UPDATES = tuple(torch.ops.torchnn.updates().split())
-OPTIONS = ("momentum", "beta_1", "beta_2", "epsilon", "weight_decay")
+OPTIONS = tuple(torch.ops.torchnn.update_options().split())
 CPU_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 CUDA_DTYPES = (*CPU_DTYPES, torch.bfloat16, torch.float16)
 HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense", "CUDA")
@@ -45,9 +46,34 @@ def updates() -> tuple[str, ...]:
     return UPDATES
 
 
+def update_options() -> tuple[str, ...]:
+    """Returns the names of the numbers that update rules take, each those that it has use for."""
+    return OPTIONS
+
+
 def trains_on(device: torch.device) -> bool:
     """Returns whether train_ and predict have kernels for a device."""
     return device.type == "cpu" or (device.type == "cuda" and HAS_CUDA)
+
+
+class Kernel(NamedTuple):
+    """What a loss or an optimizer is to the kernels.
+
+    Attributes:
+        name: One of losses() or of updates().
+        options: The numbers that it takes, by their names in update_options().
+    """
+
+    name: str
+    options: Mapping[str, float] = MappingProxyType({})
+
+
+def kernel_of(thing: Any) -> Kernel | None:
+    """Returns the kernel that a loss or an optimizer names, or None.
+
+    Its own class must name it: one that inherits may compute something else.
+    """
+    return thing.kernel() if "kernel" in vars(type(thing)) else None
 
 
 class CudaPlan(NamedTuple):

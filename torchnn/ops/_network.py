@@ -1,103 +1,91 @@
-"""A whole network of dense layers in one native call."""
+"""train_ and predict: whole networks of dense layers, in one native call."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, is_autocast_enabled
 
-from torchnn.ops._native import LOSSES, OPTIONS, PLACES, UPDATES
+from torchnn import _checks
+from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES
 from torchnn.ops._transfer import to_device
+from torchnn.ops.reference import Results, Training, taking
 
 
-def train_(
-    x: Tensor,
-    y: Tensor,
-    sample_weight: Tensor | None,
-    order: Tensor | None,
-    *,
-    epoch_size: int,
-    batch_size: int,
-    learning_rates: Sequence[float] | Tensor,
-    loss: str,
-    update: str,
-    options: Mapping[str, float],
-    steps_before: int | Tensor,
-    activations: Sequence[str],
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor | None],
-    slots: Sequence[Sequence[Tensor | None]],
-    keep_predictions: bool,
-    steps_done: Tensor,
-) -> tuple[Tensor, Tensor]:
+def run(job: Training) -> Results:
+    """Does what train_ says, for arguments that are there already."""
+    with _undisturbed(job.x.device.type):
+        results = torch.ops.torchnn.train_(*_as_native(job))
+    mark_changed(job.weights, job.biases, *job.slots)
+    return results
+
+
+@taking(Training)
+def train_(job: Training) -> Results:
     """Takes steps of gradient descent on a network of dense layers, in one native call.
 
     Weights, biases and slots change in place. `reference.train_` is the same in plain PyTorch. All
     tensors are on one device and contiguous, float32 or float64 where nothing else is said;
-    steps_done is on the CPU, learning_rates and steps_before may be.
+    steps_done is on the CPU; learning_rates, steps_before and options may be.
+
+    What a model comes to that trains side by side with others does not depend on them, or on how
+    many there are. On the CPU, each of several threads takes whole models. On CUDA, small models
+    train each in a warp, others each in a multiprocessor of its own, if they fit into its memory.
 
     On CUDA, the call returns when the work is queued; a CUDA graph may record it if learning_rates
-    and steps_before are on the device, and replays then read them anew. There, weights, biases and
-    slots may have a leading dimension of models, which train side by side: small ones each in a
-    warp, others each in a multiprocessor of its own, if they fit into its memory. x, y,
-    sample_weight, order and learning_rates are then shared, or have that dimension too, and so do
-    the results. What a model comes to does not depend on the others, or on how many there are. A
-    row number in order that x does not have makes the loss NaN in a network that fits, and is an
-    error of the device in another.
+    and steps_before are on the device, and replays then read them anew. A row number in order that
+    x does not have makes the loss NaN in a network that fits, and is an error of the device in
+    another.
 
     Args:
-        x: Features, shape (N, in_features).
-        y: Targets, shape (N, units of the last layer).
-        sample_weight: Shape (N,), or None.
-        order: Rows of x in the order of training, shape (samples,), int64; None for x as it lies.
-        epoch_size: Samples an epoch: a batch ends where its epoch does.
-        batch_size: Rows a step; the last step of an epoch may have fewer.
-        learning_rates: One for each step.
-        loss: A name from losses(): of the last layer's output and y, averaged over the outputs.
-        update: A name from updates().
-        options: The update rule's momentum, beta_1, beta_2, epsilon and weight_decay.
-        steps_before: Steps that earlier calls have taken, for Adam: a number, or one int64.
-        activations: A name from activations() for each layer.
-        weights: Shape (units, in_features) each.
-        biases: Shape (units,) each, or None.
-        slots: For each slot of the update rule, what it remembers of weight and bias of each layer
-            in turn, shaped like these.
-        keep_predictions: Whether to return what came out, before each step, of the last layer.
-        steps_done: Shape (1,), int64: counts the steps up while they are taken.
+        arguments: Those of Training.
 
     Returns:
         The loss of each batch before its step, shape (steps,), and the outputs in order, shape
         (samples, units), or (0, units) if they were not to be kept.
 
     Raises:
-        RuntimeError: A shape, dtype or device is none of these; nothing has changed then.
+        TypeError: An argument is missing, or unknown.
+        ValueError: The loss, the update rule, one of its options or an activation is unknown.
+        RuntimeError: A shape, dtype or device does not fit. Nothing has changed, in all cases.
     """
-    rates = to_device(torch.as_tensor(learning_rates, dtype=torch.float64), x.device)
-    before = steps_before
+    return run(job)
+
+
+def _as_native(job: Training) -> list[Any]:
+    """The arguments as the operator takes them, in its order, which is that of Training."""
+    x, before = job.x, job.steps_before
     if not isinstance(before, Tensor):
         before = torch.full((), before, dtype=torch.int64, device=x.device)
-    with _undisturbed(x.device.type):
-        result = torch.ops.torchnn.train_(
-            x,
-            y,
-            sample_weight,
-            order,
-            epoch_size,
-            batch_size,
-            rates,
-            LOSSES.index(loss),
-            UPDATES.index(update),
-            torch.tensor([options[name] for name in OPTIONS], dtype=torch.float64),
-            to_device(before, x.device),
-            [PLACES[name] for name in activations],
-            list(weights),
-            _filled_in(biases, x),
-            _filled_in([tensor for slot in slots for tensor in slot], x),
-            keep_predictions,
-            steps_done,
-        )
-    mark_changed(weights, biases, *slots)
-    return result
+    rates = torch.as_tensor(job.learning_rates, dtype=torch.float64)
+    converted = {
+        "learning_rates": to_device(rates, x.device),
+        "loss": LOSSES.index(_checks.choice("loss", job.loss, LOSSES)),
+        "update": UPDATES.index(_checks.choice("update", job.update, UPDATES)),
+        "options": _as_numbers(job.options, x.device),
+        "steps_before": to_device(before, x.device),
+        "activations": _as_places(job.activations),
+        "weights": list(job.weights),
+        "biases": _filled_in(job.biases, x),
+        "slots": _filled_in([tensor for slot in job.slots for tensor in slot], x),
+    }
+    return list((vars(job) | converted).values())
+
+
+def _as_places(activations: Sequence[str]) -> list[int]:
+    return [ACTIVATIONS.index(_checks.choice("activation", a, ACTIVATIONS)) for a in activations]
+
+
+def _as_numbers(options: Mapping[str, Any], device: torch.device) -> Tensor:
+    """Shape (options,) on the CPU, or (models, options) on the device if one differs by model."""
+    for name in options:
+        _checks.choice("each name in options", name, OPTIONS)
+    numbers = [options.get(name, 0.0) for name in OPTIONS]
+    if all(isinstance(number, (int, float)) for number in numbers):
+        return torch.tensor(numbers, dtype=torch.float64)
+    columns = [torch.as_tensor(number, dtype=torch.float64, device="cpu") for number in numbers]
+    return to_device(torch.stack(torch.broadcast_tensors(*columns), -1), device)
 
 
 def mark_changed(*tensors: Sequence[Tensor | None]) -> None:
@@ -125,7 +113,7 @@ def predict(
     Raises:
         RuntimeError: A shape, dtype or device does not fit.
     """
-    places = [PLACES[name] for name in activations]
+    places = _as_places(activations)
     with _undisturbed(x.device.type):
         return torch.ops.torchnn.predict(x, places, list(weights), _filled_in(biases, x))
 

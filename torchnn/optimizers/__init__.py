@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn.ops import Kernel
 from torchnn.optimizers import schedules
 from torchnn.optimizers._base import LearningRate, Optimizer, SlotOptimizer
 from torchnn.optimizers._torch import TorchFactory, TorchOptimizer
 
-__all__ = ["NAMES", "SGD", "Adam", "Optimizer", "TorchOptimizer", "get", "schedules"]
+__all__ = ["NAMES", "SGD", "Adam", "Optimizer", "RMSprop", "TorchOptimizer", "get", "schedules"]
 
 
 class SGD(SlotOptimizer):
@@ -57,6 +58,13 @@ class SGD(SlotOptimizer):
     def momentum(self, value: float) -> None:
         self._momentum = _checks.fraction("momentum", value)
         self._remember(["velocities"] if self._momentum else [])
+
+    def kernel(self) -> Kernel:
+        name = "nesterov" if self.nesterov else "momentum"
+        return Kernel(
+            name if self.momentum else "gradient_descent",
+            {"momentum": self.momentum, "weight_decay": self.weight_decay},
+        )
 
     @property
     def velocities(self) -> list[Tensor]:
@@ -108,6 +116,10 @@ class Adam(SlotOptimizer):
         self.epsilon = _checks.positive_float("epsilon", epsilon)
         super().__init__(learning_rate, weight_decay, ["momentums", "variances"])
 
+    def kernel(self) -> Kernel:
+        names = ("beta_1", "beta_2", "epsilon", "weight_decay")
+        return Kernel("adam", {name: getattr(self, name) for name in names})
+
     @property
     def momentums(self) -> list[Tensor]:
         """The running means of grad, one per parameter once built."""
@@ -130,7 +142,70 @@ class Adam(SlotOptimizer):
         torch._foreach_addcdiv_(parameters, momentums, divisors, -alpha)
 
 
-NAMES: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam}
+class RMSprop(SlotOptimizer):
+    """w -= learning_rate * grad / sqrt(v + epsilon), v a running mean of grad^2.
+
+    v += (1 - rho) * (grad^2 - v). With momentum, these changes gather in a velocity: velocity =
+    momentum * velocity + change; w -= velocity. Centered, v - m^2 takes the place of v, with m a
+    running mean of grad.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        rho: In [0, 1).
+        momentum: In [0, 1).
+        epsilon: Above 0.
+        centered: Divide by an estimate of the gradient's deviation, not of its size. It trains
+            through autograd.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+
+    Source: Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning, 2012; epsilon
+    under the root as in Keras, unlike in torch.optim.RMSprop.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        weight_decay: float | None = None,
+    ):
+        self.rho = _checks.fraction("rho", rho)
+        self.epsilon = _checks.positive_float("epsilon", epsilon)
+        self.momentum = _checks.fraction("momentum", momentum)
+        self.centered = bool(centered)
+        slots = ["mean_squares", *["velocities"] * (momentum > 0), *["means"] * self.centered]
+        super().__init__(learning_rate, weight_decay, slots)
+
+    def kernel(self) -> Kernel | None:
+        if self.centered:
+            return None
+        names = ("rho", "momentum", "epsilon", "weight_decay")
+        return Kernel(
+            "rmsprop_momentum" if "velocities" in self.slots else "rmsprop",
+            {name: getattr(self, name) for name in names},
+        )
+
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        named = dict(zip(self.slots, slots, strict=True))
+        mean_squares, means = named["mean_squares"], named.get("means")
+        torch._foreach_mul_(mean_squares, self.rho)
+        torch._foreach_addcmul_(mean_squares, grads, grads, 1 - self.rho)
+        divisors = torch._foreach_add(mean_squares, self.epsilon)
+        if means is not None:
+            torch._foreach_lerp_(means, grads, 1 - self.rho)
+            torch._foreach_addcmul_(divisors, means, means, -1)
+        torch._foreach_sqrt_(divisors)
+        if velocities := named.get("velocities"):
+            torch._foreach_mul_(velocities, self.momentum)
+            torch._foreach_addcdiv_(velocities, grads, divisors, learning_rate)
+            torch._foreach_sub_(parameters, velocities)
+        else:
+            torch._foreach_addcdiv_(parameters, grads, divisors, -learning_rate)
+
+
+NAMES: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSprop}
 
 
 def get(value: str | Optimizer | torch.optim.Optimizer | TorchFactory) -> Optimizer:

@@ -80,6 +80,9 @@ class Optimizer(ABC):
 class SlotOptimizer(Optimizer):
     """An update rule of ours, with what it remembers of its parameters in slots.
 
+    A rule that native training knows has a method `kernel`, which returns the ops.Kernel of its
+    present settings, or None. Its slots are those of the kernel, in that order.
+
     Args:
         learning_rate: A number of at least 0, or a schedule.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
