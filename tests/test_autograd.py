@@ -90,7 +90,7 @@ def test_whatever_the_head_the_loss_is_that_of_its_predictions(layers):
 
 def test_logits_is_the_model_up_to_the_sigmoid(sigmoid_model):
     x = torch.randn(4, 3)
-    z = logits(sigmoid_model)(x)
+    z = logits(sigmoid_model, "sigmoid")(x)
     torch.testing.assert_close(torch.sigmoid(z), sigmoid_model(x))
 
 
@@ -105,8 +105,8 @@ def test_logits_is_the_model_up_to_the_sigmoid(sigmoid_model):
     ],
 )
 def test_without_a_sigmoid_there_are_no_logits(end):
-    assert logits(nn.Sequential(nn.Sigmoid(), end)) is None
-    assert logits(nn.Sequential()) is None
+    assert logits(nn.Sequential(nn.Sigmoid(), end), "sigmoid") is None
+    assert logits(nn.Sequential(), "sigmoid") is None
 
 
 @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook"])
@@ -116,7 +116,7 @@ def test_what_a_hook_watches_is_computed_as_it_stands(kind, place):
     seen = []
     watched = model if place == "model" else model[-1]
     getattr(watched, f"register_{kind}")(lambda *arguments: seen.append(1))
-    assert logits(model) is None
+    assert logits(model, "sigmoid") is None
     AutogradEngine(model, recipe(model)).train(all_of(torch.ones(1, 3), torch.ones(1, 1)))
     assert seen == [1]
 
@@ -125,7 +125,7 @@ def test_what_a_hook_watches_is_computed_as_it_stands(kind, place):
 def test_backward_hooks_watch_too(kind):
     model = nn.Sequential(sigmoid_layer())
     getattr(model[0], f"register_{kind}")(lambda *arguments: None)
-    assert logits(model) is None
+    assert logits(model, "sigmoid") is None
 
 
 def test_a_forward_of_its_own_is_called():
@@ -133,7 +133,7 @@ def test_a_forward_of_its_own_is_called():
         def forward(self, x):
             return super().forward(super().forward(x).expand(-1, 3))
 
-    assert logits(Twice(sigmoid_layer())) is None
+    assert logits(Twice(sigmoid_layer()), "sigmoid") is None
 
 
 def test_a_saturated_sigmoid_still_learns(sigmoid_model, device):
@@ -146,7 +146,9 @@ def test_a_saturated_sigmoid_still_learns(sigmoid_model, device):
     trained = AutogradEngine(sigmoid_model, recipe(sigmoid_model))
     result = trained.train(all_of(x, torch.zeros(1, 1, device=device)))
     # The loss of a certain mistake is z itself, and its gradient is 1.
-    assert result.losses.item() == pytest.approx(logits(sigmoid_model)(x).item(), rel=0.1)
+    assert result.losses.item() == pytest.approx(
+        logits(sigmoid_model, "sigmoid")(x).item(), rel=0.1
+    )
     assert result.losses.item() > 100
     assert all(
         not torch.equal(a, b) for a, b in zip(before, sigmoid_model.parameters(), strict=True)

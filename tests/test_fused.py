@@ -62,6 +62,8 @@ OPTIMIZERS = {
     "nesterov": lambda: optimizers.SGD(0.01, momentum=0.9, nesterov=True),
     "weight decay": lambda: optimizers.SGD(0.1, weight_decay=0.2),
     "adam": lambda: optimizers.Adam(0.01, weight_decay=0.1),
+    "rmsprop": lambda: optimizers.RMSprop(0.01, weight_decay=0.1),
+    "rmsprop with momentum": lambda: optimizers.RMSprop(0.01, momentum=0.5),
     "schedule": lambda: optimizers.SGD(schedules.ExponentialDecay(0.2, 5, 0.7), momentum=0.5),
 }
 
@@ -81,6 +83,7 @@ def test_fit_leaves_the_weights_that_autograd_leaves(optimizer, batch_size):
         (losses.BinaryCrossentropy(from_logits=True), None, 1),
         (losses.MeanSquaredError(), None, 2),
         (losses.MeanSquaredError(), "sigmoid", 1),
+        (losses.MeanAbsoluteError(), None, 2),
     ],
 )
 def test_any_network_and_loss_train_the_same(widths, loss, last, outputs):

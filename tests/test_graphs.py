@@ -12,6 +12,7 @@ from test_train_op import SLOTS, clone, job
 
 from torchnn import Sequential, losses, ops, optimizers
 from torchnn._engine import graphs
+from torchnn._engine.run import Batches
 from torchnn._training import batches
 from torchnn.layers import Dense
 from torchnn.optimizers import schedules
@@ -111,11 +112,11 @@ def test_parts_cover_a_run_and_keep_to_epochs_or_to_batches():
         assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
         assert parts[-1][1] == samples
         steps = [
-            graphs.count_steps(stop - start, min(epoch_size, stop - start), batch_size)
+            Batches(stop - start, min(epoch_size, stop - start), batch_size).count
             for start, stop in parts
         ]
         assert max(steps) <= graphs.STEPS
-        assert sum(steps) == graphs.count_steps(samples, epoch_size, batch_size)
+        assert sum(steps) == Batches(samples, epoch_size, batch_size).count
 
 
 @pytest.mark.parametrize(("epoch_size", "batch_size"), [(10**6, 4), (4, 4), (12, 4), (10, 4)])

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import losses
-from torchnn.losses import BinaryCrossentropy, MeanSquaredError
+from torchnn import losses, ops
+from torchnn.losses import BinaryCrossentropy, MeanAbsoluteError, MeanSquaredError
+from torchnn.ops import reference
 
 # The example of Keras's documentation.
 TARGETS = [[0.0, 1.0], [0.0, 0.0]]
@@ -113,6 +114,40 @@ def test_mse_is_the_mean_of_squares(device):
     assert MeanSquaredError().per_sample(y_true, y_pred).tolist() == [2, 5]
 
 
+def test_mae_is_the_mean_of_absolute_values(device):
+    y_true = torch.tensor([[0.0, 1.0], [2.0, 0.0]], device=device)
+    y_pred = torch.tensor([[1.0, 0.0], [0.0, 1.0]], device=device)
+    close(MeanAbsoluteError()(y_true, y_pred), 1.25)
+    close(MeanAbsoluteError()(y_true, y_pred, [1, 0]), 0.5)
+    assert MeanAbsoluteError().per_sample(y_true, y_pred).tolist() == [1, 1.5]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [MeanSquaredError(), MeanAbsoluteError(), BinaryCrossentropy(from_logits=True)],
+    ids=lambda loss: loss.name,
+)
+def test_a_loss_names_the_kernel_that_computes_it(loss):
+    generator = torch.Generator().manual_seed(0)
+    y_pred = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    y_true = torch.rand(6, 3, generator=generator, dtype=torch.float64)
+    kernel = ops.kernel_of(loss)
+    assert kernel.name in ops.losses()
+    torch.testing.assert_close(
+        loss.per_sample(y_true, y_pred), reference.LOSSES[kernel.name](y_pred, y_true)
+    )
+
+
+def test_a_loss_that_computes_something_else_names_no_kernel():
+    class Halved(MeanSquaredError):
+        def per_sample(self, y_true, y_pred):
+            return super().per_sample(y_true, y_pred) / 2
+
+    assert ops.kernel_of(Halved()) is None
+    assert ops.kernel_of(BinaryCrossentropy()) is None  # of probabilities
+    assert ops.kernel_of(BinaryCrossentropy(from_logits=True, axis=0)) is None
+
+
 @pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossentropy()])
 def test_the_mean_goes_over_the_last_axis(loss):
     y_true, y_pred = torch.rand(4, 3, 2), torch.rand(4, 3, 2)
@@ -150,6 +185,8 @@ def test_weights_are_one_per_sample(weight):
         ("binary_crossentropy", BinaryCrossentropy),
         ("BinaryCrossentropy", BinaryCrossentropy),
         ("mse", MeanSquaredError),
+        ("mae", MeanAbsoluteError),
+        ("mean_absolute_error", MeanAbsoluteError),
         ("MeanSquaredError", MeanSquaredError),
     ],
 )

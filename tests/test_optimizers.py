@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import optimizers
-from torchnn.optimizers import SGD, Adam, TorchOptimizer
+from torchnn import ops, optimizers
+from torchnn.ops import reference
+from torchnn.optimizers import SGD, Adam, RMSprop, TorchOptimizer
 
 OURS = {
     "sgd": SGD,
     "momentum": lambda: SGD(momentum=0.9),
     "adam": Adam,
+    "rmsprop": lambda: RMSprop(momentum=0.9, centered=True),
 }
 
 
@@ -71,6 +73,83 @@ def test_weight_decay_is_decoupled(momentum):
     places = walk(SGD(0.1, momentum=momentum, weight_decay=0.2), [0.5], start=2.0)
     assert places == pytest.approx([2.0 - 0.04 - 0.05])
     assert walk(Adam(0.1, weight_decay=0.2), [0.0], start=2.0) == pytest.approx([1.96])
+
+
+def rmsprop_by_hand(grads, learning_rate, rho, momentum, epsilon, centered, w=1.0):
+    v = m = velocity = 0.0
+    for grad in grads:
+        v = rho * v + (1 - rho) * grad * grad
+        m = rho * m + (1 - rho) * grad
+        change = learning_rate * grad / math.sqrt(v - centered * m * m + epsilon)
+        velocity = momentum * velocity + change
+        w -= velocity
+        yield w
+
+
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_rmsprop_is_keras_formula(momentum, centered, device):
+    grads = [0.5, -1.0, 0.25, 3.0]
+    optimizer = RMSprop(0.1, 0.8, momentum, 1e-5, centered)
+    expected = list(rmsprop_by_hand(grads, 0.1, 0.8, momentum, 1e-5, centered))
+    assert walk(optimizer, grads, device=device) == pytest.approx(expected, rel=1e-12)
+
+
+def test_rmsprop_has_keras_defaults():
+    optimizer = optimizers.get("rmsprop")
+    names = ("learning_rate", "rho", "momentum", "epsilon", "centered", "weight_decay")
+    assert [getattr(optimizer, name) for name in names] == [0.001, 0.9, 0, 1e-7, False, 0]
+
+
+@pytest.mark.parametrize("options", [{"rho": 1.0}, {"momentum": -0.1}, {"epsilon": 0.0}])
+def test_rmsprop_refuses_options_out_of_range(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        RMSprop(**options)
+
+
+KERNELS = {
+    "gradient_descent": lambda: SGD(0.1, weight_decay=0.1),
+    "momentum": lambda: SGD(0.1, momentum=0.8),
+    "nesterov": lambda: SGD(0.1, momentum=0.8, nesterov=True),
+    "adam": lambda: Adam(0.1, 0.8, 0.95, 1e-3),
+    "rmsprop": lambda: RMSprop(0.1, 0.8, weight_decay=0.2),
+    "rmsprop_momentum": lambda: RMSprop(0.1, 0.8, 0.5, 1e-3),
+}
+
+
+def test_every_update_rule_has_its_optimizer():
+    assert tuple(KERNELS) == ops.updates()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_an_optimizer_names_the_kernel_that_takes_its_steps(name):
+    grads = [0.5, -1.0, 0.25, 3.0]
+    optimizer = KERNELS[name]()
+    kernel = ops.kernel_of(optimizer)
+    assert kernel.name == name
+    assert set(kernel.options) <= set(ops.update_options())
+    options = dict.fromkeys(ops.update_options(), 0.0) | dict(kernel.options)
+    w = torch.ones(1, dtype=torch.float64)
+    slots = [torch.zeros_like(w) for _ in optimizer.slots]
+    places = []
+    for step_number, grad in enumerate(grads, 1):
+        w *= 1 - options["weight_decay"] * 0.1
+        now = {"rate": 0.1, "step": step_number}
+        reference.UPDATES[name](w, slots, torch.full_like(w, grad), **now, **options)
+        places.append(w.item())
+    assert walk(optimizer, grads) == pytest.approx(places, rel=1e-12)
+    for ours, expected in zip(optimizer.slots.values(), slots, strict=True):
+        torch.testing.assert_close(ours[0], expected)
+
+
+def test_an_optimizer_that_does_something_else_names_no_kernel():
+    class Mine(SGD):
+        pass
+
+    assert ops.kernel_of(Mine()) is None
+    assert ops.kernel_of(RMSprop(centered=True)) is None
+    assert ops.kernel_of(TorchOptimizer(torch.optim.AdamW)) is None
 
 
 def adam_by_hand(grads, learning_rate, b1, b2, epsilon, w=1.0):

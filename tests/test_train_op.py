@@ -1,5 +1,7 @@
 """torchnn.ops.train_ and predict against their definition in plain PyTorch, in float64."""
 
+import inspect
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -8,8 +10,22 @@ import torch
 from torchnn import ops
 from torchnn.ops import reference
 
-OPTIONS = {"momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
-SLOTS = {"gradient_descent": 0, "momentum": 1, "nesterov": 1, "adam": 2}
+OPTIONS = {
+    "momentum": 0.9,
+    "beta_1": 0.9,
+    "beta_2": 0.999,
+    "epsilon": 1e-7,
+    "weight_decay": 0.0,
+    "rho": 0.9,
+}
+SLOTS = {
+    "gradient_descent": 0,
+    "momentum": 1,
+    "nesterov": 1,
+    "adam": 2,
+    "rmsprop": 1,
+    "rmsprop_momentum": 2,
+}
 NETWORKS = [  # widths, rows, batch size
     ((1, 1), 5, 2),
     ((3, 2), 7, 7),
@@ -103,6 +119,36 @@ def assert_same_training(arguments, rtol=1e-10, atol=1e-11):
 def test_the_lists_are_those_of_the_reference():
     assert ops.losses() == tuple(reference.LOSSES)
     assert ops.updates() == tuple(reference.UPDATES) == tuple(SLOTS)
+    assert ops.update_options() == tuple(OPTIONS)
+
+
+def test_the_arguments_are_spelled_once_and_known_to_help():
+    names = [field.name for field in fields(ops.Training)]
+    schema = [argument.name for argument in torch.ops.torchnn.train_.default._schema.arguments]
+    assert names == schema
+    for function in (ops.train_, reference.train_):
+        assert list(inspect.signature(function).parameters) == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "hinge"}, "^loss must be one of mean_squared_error, .*, got 'hinge'$"),
+        ({"update": "adagrad"}, "^update must be one of gradient_descent, .*, got 'adagrad'$"),
+        ({"activations": ["gelu"]}, "^activation must be one of identity, .*, got 'gelu'$"),
+        ({"options": {"beta": 1.0}}, "^each name in options must be one of .*, got 'beta'$"),
+    ],
+)
+def test_a_name_that_no_kernel_has_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        call(ops.train_, job((3, 1), 5, 2) | changes)
+
+
+def test_options_that_are_not_given_are_0():
+    arguments = job((6, 5, 1), 20, 8)
+    assert_same_training(arguments | {"options": OPTIONS | {"weight_decay": 0.0}})
+    few = run(ops.train_, arguments | {"options": {}})
+    assert all(map(torch.equal, few, run(ops.train_, arguments)))
 
 
 @pytest.mark.parametrize("update", SLOTS)
@@ -254,3 +300,100 @@ def test_what_does_not_fit_is_refused_before_anything_changes(bad):
     with pytest.raises(RuntimeError):
         call(ops.train_, arguments)
     assert all(torch.equal(a, b) for a, b in zip(before, arguments["weights"], strict=True))
+
+
+# ---- models side by side ----
+
+MODELS = 5
+SHARED = ("everything", "data", "nothing")
+
+
+def several(shared, update="adam", dtype=torch.float32, network=((9, 6, 2), 40, 16)):
+    """Arguments of train_ for several models, which share everything, all but rates and options, or nothing."""
+    jobs = [job(*network, dtype, update) for _ in range(MODELS)]
+    generator = torch.Generator().manual_seed(1)
+
+    def own(tensor, size=1.0):
+        return tensor + size * torch.randn(tensor.shape, generator=generator).to(tensor)
+
+    def stack(tensors):
+        return torch.stack([own(tensor) for tensor in tensors])
+
+    together = dict(jobs[0])
+    for name in ("weights", "biases"):
+        together[name] = [stack(each) for each in zip(*(j[name] for j in jobs), strict=True)]
+    together["slots"] = [
+        [torch.zeros(MODELS, *tensor.shape, dtype=dtype) for tensor in slot]
+        for slot in jobs[0]["slots"]
+    ]
+    if shared != "everything":
+        rates = torch.tensor(jobs[0]["learning_rates"], dtype=torch.float64)
+        together["learning_rates"] = rates * torch.linspace(0.5, 1, MODELS).double()[:, None]
+        decay = torch.linspace(0, 0.3, MODELS)
+        together["options"] = OPTIONS | {"weight_decay": decay, "momentum": [0.9] * MODELS}
+    if shared == "nothing":
+        rows, order = together["x"], together["order"]
+        together["x"] = stack([rows] * MODELS)
+        together["y"] = torch.stack([together["y"].roll(i, 0) for i in range(MODELS)])
+        together["order"] = torch.stack([order.roll(i) for i in range(MODELS)])
+        together["sample_weight"] = stack([rows[:, 0]] * MODELS).abs()
+    return together
+
+
+def alone(together, i):
+    """The arguments of one of them by itself, on copies."""
+    one = vars(ops.Training(**together).of_model(i))
+    return {name: clone(v) if isinstance(v, (list, torch.Tensor)) else v for name, v in one.items()}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize("shared", SHARED)
+def test_models_side_by_side_are_bit_for_bit_what_they_are_alone(shared, update, threads):
+    together = several(shared, update)
+    expected = [run(ops.train_, alone(together, i)) for i in range(MODELS)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = run(ops.train_, together)
+    finally:
+        torch.set_num_threads(before)
+    for ours, *each in zip(found[:-1], *(e[:-1] for e in expected), strict=True):
+        assert torch.equal(ours, torch.stack(each))
+    assert all(found[-1] == e[-1] for e in expected)
+
+
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize("shared", SHARED)
+def test_models_side_by_side_are_those_of_the_reference(shared, update):
+    assert_same_training(several(shared, update, torch.float64))
+
+
+def test_models_of_larger_networks_and_batches():
+    for network in [((400, 25, 25, 1), 70, 32), ((30, 20, 1), 300, 290), ((64, 130, 2), 9, 1)]:
+        together = several("nothing", "momentum", network=network)
+        expected = [run(ops.train_, alone(together, i)) for i in range(MODELS)]
+        for ours, *each in zip(
+            run(ops.train_, together)[:-1], *(e[:-1] for e in expected), strict=True
+        ):
+            assert torch.equal(ours, torch.stack(each))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("x", lambda t: t.expand(MODELS - 1, *t.shape), "x must have 2 dimensions, or one more"),
+        ("y", lambda t: t.expand(1, *t.shape), "y must have 2 dimensions, or one more"),
+        ("order", lambda t: t.repeat(2, 1), "rows in order must have 1 dimensions"),
+        ("weights", lambda ts: [ts[0], ts[1][:-1].clone()], "weight 1 must have the shape"),
+        ("weights", lambda ts: [t[:0].clone() for t in ts], "there must be at least one model"),
+        ("biases", lambda ts: [ts[0], ts[1][0].clone()], "bias 1 must have the shape"),
+        ("options", lambda o: o | {"momentum": [0.9, 0.8]}, "options must have 1 dimensions"),
+    ],
+)
+def test_parts_of_another_number_of_models_are_refused(name, wrong, message):
+    together = several("everything")
+    before = clone(together["weights"])
+    with pytest.raises(RuntimeError, match=message):
+        call(ops.train_, together | {name: wrong(together[name])})
+    assert all(map(torch.equal, together["weights"], before))
