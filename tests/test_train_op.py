@@ -309,7 +309,7 @@ SHARED = ("everything", "data", "nothing")
 
 
 def several(shared, update="adam", dtype=torch.float32, network=((9, 6, 2), 40, 16)):
-    """Arguments of train_ for several models, which share everything, all but rates and options, or nothing."""
+    """Arguments of train_ for models that share everything, just their data, or nothing."""
     jobs = [job(*network, dtype, update) for _ in range(MODELS)]
     generator = torch.Generator().manual_seed(1)
 
