@@ -139,11 +139,11 @@ def test_a_loss_names_the_kernel_that_computes_it(loss):
 
 
 def test_a_loss_that_computes_something_else_names_no_kernel():
-    class HalvedLoss(MeanSquaredError):
+    class HalvedError(MeanSquaredError):
         def per_sample(self, y_true, y_pred):
             return super().per_sample(y_true, y_pred) / 2
 
-    assert ops.kernel_of(HalvedLoss()) is None
+    assert ops.kernel_of(HalvedError()) is None
     assert ops.kernel_of(BinaryCrossentropy()) is None  # of probabilities
     assert ops.kernel_of(BinaryCrossentropy(from_logits=True, axis=0)) is None
 
