@@ -104,6 +104,21 @@ def test_a_loss_or_optimizer_without_a_kernel_goes_through_autograd(optimizer, l
     assert reason in describe(Sequential([layer(activation="tanh")]), recipe)
 
 
+def test_a_softmax_is_fused_where_it_goes_into_the_loss_and_nowhere_else():
+    def said(*layers, loss="categorical_crossentropy"):
+        return describe(Sequential(list(layers)), settle("sgd", loss, None))
+
+    classes = layer(3, "softmax")
+    assert said(layer(3), classes) == "fused (whole epochs in one native call)"
+    assert said(layer(3), layer(3, None), Activation("softmax")).startswith("fused")
+    assert "since layer 1 has the activation softmax" in said(layer(3, "softmax"), classes)
+    assert "CategoricalCrossentropy needs a softmax output" in said(layer(3), layer(3))
+    assert "with the activation softmax, which is not a fused one" in said(classes, loss="mse")
+    assert "softmax, which is not a fused one" in said(
+        classes, loss=losses.CategoricalCrossentropy(from_logits=True)
+    )
+
+
 def test_a_forward_of_its_own_is_not_fused():
     class Twice(Sequential):
         def forward(self, x):

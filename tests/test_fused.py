@@ -84,6 +84,9 @@ def test_fit_leaves_the_weights_that_autograd_leaves(optimizer, batch_size):
         (losses.MeanSquaredError(), None, 2),
         (losses.MeanSquaredError(), "sigmoid", 1),
         (losses.MeanAbsoluteError(), None, 2),
+        (losses.CategoricalCrossentropy(), "softmax", 3),
+        (losses.CategoricalCrossentropy(label_smoothing=0.2), "softmax", 3),
+        (losses.CategoricalCrossentropy(from_logits=True), None, 4),
     ],
 )
 def test_any_network_and_loss_train_the_same(widths, loss, last, outputs):
@@ -95,6 +98,23 @@ def test_any_network_and_loss_train_the_same(widths, loss, last, outputs):
         last=last,
         outputs=outputs,
     )
+
+
+def test_a_softmax_that_goes_into_the_loss_still_comes_out_of_the_model():
+    x, y = data(outputs=3)
+    trained = [
+        model(engine, loss="categorical_crossentropy", last="softmax", outputs=3)
+        for engine in ("fused", "autograd")
+    ]
+    for each in trained:
+        each.fit(x, y, epochs=2, verbose=0)
+    for function in (
+        lambda m: m.evaluate(x, y, batch_size=9, verbose=0),
+        lambda m: m.predict(x, verbose=0),
+        lambda m: m.predict_on_batch(x),
+    ):
+        np.testing.assert_allclose(*map(function, trained), rtol=1e-9)
+    np.testing.assert_allclose(trained[0].predict(x, verbose=0).sum(1), 1, rtol=1e-12)
 
 
 FIT_ARGUMENTS = {

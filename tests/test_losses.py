@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from torchnn import losses, ops
-from torchnn.losses import BinaryCrossentropy, MeanAbsoluteError, MeanSquaredError
+from torchnn.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
 from torchnn.ops import reference
 
 # The example of Keras's documentation.
@@ -122,9 +127,43 @@ def test_mae_is_the_mean_of_absolute_values(device):
     assert MeanAbsoluteError().per_sample(y_true, y_pred).tolist() == [1, 1.5]
 
 
+ONE_HOT = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+CLASSES = torch.tensor([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
+
+
+def test_categorical_crossentropy_has_keras_numbers(device):
+    # the example of Keras's documentation
+    y_true, y_pred = ONE_HOT.to(device), CLASSES.to(device)
+    loss = CategoricalCrossentropy()
+    assert loss(y_true, y_pred).item() == pytest.approx(1.177, abs=1e-3)
+    assert loss(y_true, y_pred, [0.3, 0.7]).item() == pytest.approx(0.814, abs=1e-3)
+    each = CategoricalCrossentropy(reduction="none")(y_true, y_pred)
+    close(each, [-math.log(0.95), -math.log(0.1)])
+    close(CategoricalCrossentropy()(y_true, 2 * y_pred), loss(y_true, y_pred).item())
+
+
+def test_categorical_crossentropy_smooths_and_takes_logits():
+    z = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.5, 300.0]], dtype=torch.float64)
+    y = ONE_HOT.double()
+    smoothed = y * 0.7 + 0.1
+    expected = -(smoothed * torch.log_softmax(z, 1)).sum(1)
+    loss = CategoricalCrossentropy(label_smoothing=0.3, reduction="none")
+    close(loss.on_logits()(y, z), expected)
+    close(loss(y[:1], torch.softmax(z[:1], 1)), expected[:1])
+    with pytest.raises(
+        ValueError, match=r"^categorical_crossentropy needs y of at least 0, got -1"
+    ):
+        loss.check_targets(-y)
+
+
 @pytest.mark.parametrize(
     "loss",
-    [MeanSquaredError(), MeanAbsoluteError(), BinaryCrossentropy(from_logits=True)],
+    [
+        MeanSquaredError(),
+        MeanAbsoluteError(),
+        BinaryCrossentropy(from_logits=True),
+        CategoricalCrossentropy(from_logits=True),
+    ],
     ids=lambda loss: loss.name,
 )
 def test_a_loss_names_the_kernel_that_computes_it(loss):
@@ -186,6 +225,7 @@ def test_weights_are_one_per_sample(weight):
         ("BinaryCrossentropy", BinaryCrossentropy),
         ("mse", MeanSquaredError),
         ("mae", MeanAbsoluteError),
+        ("categorical_crossentropy", CategoricalCrossentropy),
         ("mean_absolute_error", MeanAbsoluteError),
         ("MeanSquaredError", MeanSquaredError),
     ],

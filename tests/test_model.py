@@ -103,6 +103,12 @@ def test_a_compile_that_fails_leaves_the_one_before(model):
     assert isinstance(model.loss, BinaryCrossentropy)
 
 
+def test_a_softmax_before_from_logits_is_a_warning():
+    loss = losses.CategoricalCrossentropy(from_logits=True)
+    with pytest.warns(UserWarning, match="CategoricalCrossentropy.*ends in a softmax"):
+        Sequential([Dense(3, "softmax")]).compile(loss=loss)
+
+
 @pytest.mark.parametrize("end", [[Dense(1, "sigmoid")], [Dense(1), Activation("sigmoid")]])
 def test_a_sigmoid_before_from_logits_is_a_warning(end):
     with pytest.warns(UserWarning, match="from_logits=True.*ends in a sigmoid") as caught:

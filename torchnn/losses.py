@@ -24,6 +24,7 @@ __all__ = [
     "NAMES",
     "REDUCTIONS",
     "BinaryCrossentropy",
+    "CategoricalCrossentropy",
     "FunctionLoss",
     "Loss",
     "MeanAbsoluteError",
@@ -138,9 +139,7 @@ class BinaryCrossentropy(Loss):
     ):
         super().__init__(reduction, name)
         self.from_logits = bool(from_logits)
-        self.label_smoothing = _checks.number("label_smoothing", label_smoothing)
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing!r}")
+        self.label_smoothing = _smoothing(label_smoothing)
         self.axis = axis
 
     def kernel(self) -> Kernel | None:
@@ -169,6 +168,60 @@ class BinaryCrossentropy(Loss):
         if bool(((y_true < 0) | (y_true > 1)).any()):
             low, high = y_true.min().item(), y_true.max().item()
             raise ValueError(f"{self.name} needs y in [0, 1], got values from {low:g} to {high:g}")
+
+
+class CategoricalCrossentropy(Loss):
+    """-sum(y log(p)) over the classes, for targets y and predicted probabilities p.
+
+    p is divided by its sum and clipped to [1e-7, 1 - 1e-7]. Given logits z instead, with p =
+    softmax(z), the same is computed as sum(y (log(sum(e^z)) - z)), which needs no clipping.
+
+    Args:
+        from_logits: y_pred holds z rather than p.
+        label_smoothing: s in [0, 1]: targets become y (1 - s) + s / classes.
+        axis: The axis of the classes.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    activation = "softmax"
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_crossentropy",
+    ):
+        super().__init__(reduction, name)
+        self.from_logits = bool(from_logits)
+        self.label_smoothing = _smoothing(label_smoothing)
+        self.axis = axis
+
+    def kernel(self) -> Kernel | None:
+        if not self.from_logits or self.axis not in (-1, 1):
+            return None
+        return Kernel("categorical_crossentropy_from_logits")
+
+    def targets(self, y_true: Tensor) -> Tensor:
+        smoothing = self.label_smoothing
+        if not smoothing:
+            return y_true
+        return y_true * (1 - smoothing) + smoothing / y_true.shape[self.axis]
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, y_pred = _aligned(y_true, y_pred)
+        if self.from_logits:
+            log_p = y_pred.log_softmax(self.axis)
+        else:
+            p = y_pred / y_pred.sum(self.axis, keepdim=True)
+            log_p = p.clamp(EPSILON, 1 - EPSILON).log()
+        return -(self.targets(y_true) * log_p).sum(self.axis)
+
+    def check_targets(self, y_true: Tensor) -> None:
+        if bool((y_true < 0).any()):
+            raise ValueError(f"{self.name} needs y of at least 0, got {y_true.min().item():g}")
 
 
 class MeanSquaredError(Loss):
@@ -244,6 +297,7 @@ class TorchLoss(FunctionLoss):
 NAMES: dict[str, Callable[[], Loss]] = {
     "binary_crossentropy": BinaryCrossentropy,
     "bce": BinaryCrossentropy,
+    "categorical_crossentropy": CategoricalCrossentropy,
     "mean_squared_error": MeanSquaredError,
     "mse": MeanSquaredError,
     "mean_absolute_error": MeanAbsoluteError,
@@ -269,6 +323,13 @@ def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     if isinstance(loss, Loss):
         return loss
     return TorchLoss(loss) if isinstance(loss, nn.Module) else FunctionLoss(loss)
+
+
+def _smoothing(value: Any) -> float:
+    smoothing = _checks.number("label_smoothing", value)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {value!r}")
+    return smoothing
 
 
 def _aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,11 @@ class FusedEngine:
 
     def predict(self, run: Run) -> Tensor:
         """Returns the model's output for the run, row by row."""
-        outputs = self._outputs(run, self._network.activations)
+        network = self._network
+        if network.is_fused:
+            outputs = self._outputs(run, network.activations)
+        else:
+            outputs = network.predictions(self._outputs(run, network.in_training))
         self._counter += len(run)
         return outputs
 

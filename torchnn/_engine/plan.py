@@ -1,5 +1,6 @@
 """Reads a model onto the kernels of csrc/train.h, or says in one sentence why it cannot."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Plan:
     Attributes:
         front: Layers to apply to the data once.
         layers: Modules with a weight and a bias, in order.
-        activations: The fused activation of each.
+        activations: The activation of each, all of them fused ones but the last, if absorbed.
         loss: The loss of what comes out in training; None for a plan that only predicts.
         absorbed: The last activation, if it has gone into that loss, as autograd would have it too.
     """
@@ -60,6 +61,11 @@ class Plan:
     @property
     def biases(self) -> list[Tensor | None]:
         return [None if layer.bias is None else layer.bias.detach() for layer in self.layers]
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the kernels compute the last activation, too."""
+        return self.activations[-1] in ops.activations()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Makes predictions of what comes out in training."""
@@ -91,10 +97,9 @@ def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
     if has_hooks(model):
         raise NotFusedError("the model has hooks")
-    front, layers, activations = _read(model)
-    network = Plan(front, layers, activations)
+    network = _read(model, _absorbable(recipe))
     _check_parameters(model, network)
-    _check_samples(front, getattr(model, "sample_shape", None))
+    _check_samples(network.front, getattr(model, "sample_shape", None))
     if recipe is not None:
         _read_loss(network, recipe.loss)
         _check_optimizer(recipe.optimizer)
@@ -135,42 +140,53 @@ def describe_on_cuda(
     )
 
 
-def _read(model: nn.Sequential) -> tuple[list[nn.Module], list[Any], list[str]]:
+def _absorbable(recipe: Recipe | None) -> str | None:
+    """The last activation that the kernels need not know, since it would go into the loss."""
+    return recipe.loss.activation if recipe is not None and _absorbs(recipe.loss) else None
+
+
+def _absorbs(loss: Loss) -> bool:
+    """Whether a loss and its activation are one kernel."""
+    return not loss.from_logits and ops.kernel_of(loss.on_logits()) is not None
+
+
+def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
     """Sorts the layers into those in front, dense ones and their activations."""
-    front: list[nn.Module] = []
-    layers: list[Any] = []
-    activations: list[str] = []
+    network = Plan([], [], [])
+    known = {*ops.activations(), absorbable}
     for index, layer in enumerate(model):
         called = f"layer {index + 1} is a {type(layer).__name__}"
         if has_hooks(layer):
             raise NotFusedError(f"{called} with hooks")
         if has_own_forward(layer):
             raise NotFusedError(f"{called} with a forward of its own")
+        if network.activations and network.activations[-1] not in ops.activations():
+            raise NotFusedError(
+                f"layer {index} has the activation {network.activations[-1]}, which is fused into "
+                "a loss alone"
+            )
         if type(layer) in (Dense, nn.Linear):
-            layers.append(layer)
-            activations.append(_fused(getattr(layer, "activation", "identity"), called))
-        elif type(layer) in FRONT and not layers:
-            front.append(layer)
-        elif activations and activations[-1] == "identity" and _is_activation(layer):
-            activations[-1] = _activation(layer, called)
+            network.layers.append(layer)
+            activation = getattr(layer, "activation", "identity")
+            network.activations.append(_fused(activation, called, known))
+        elif type(layer) in FRONT and not network.layers:
+            network.front.append(layer)
+        elif network.activations[-1:] == ["identity"] and _is_activation(layer):
+            name = layer.activation if type(layer) is Activation else TORCH_MODULES[type(layer)]
+            network.activations[-1] = _fused(name, called, known)
         else:
             raise NotFusedError(f"{called}, which the fused kernels do not know at that place")
-    if not layers:
+    if not network.layers:
         raise NotFusedError("the model has no dense layer")
-    return front, layers, activations
+    return network
 
 
 def _is_activation(layer: nn.Module) -> bool:
     return type(layer) is Activation or type(layer) in TORCH_MODULES
 
 
-def _activation(layer: Any, called: str) -> str:
-    name = layer.activation if type(layer) is Activation else TORCH_MODULES[type(layer)]
-    return _fused(name, called)
-
-
-def _fused(activation: Any, called: str) -> str:
-    if not isinstance(activation, str) or activation not in ops.activations():
+def _fused(activation: Any, called: str, known: Container[str | None]) -> str:
+    if not isinstance(activation, str) or activation not in known:
         label = activation if isinstance(activation, str) else "a function"
         raise NotFusedError(f"{called} with the activation {label}, which is not a fused one")
     return activation
@@ -215,7 +231,7 @@ def _read_loss(network: Plan, loss: Loss) -> None:
         raise NotFusedError(f"the loss has the reduction {loss.reduction}")
     network.loss = loss
     if loss.activation and not loss.from_logits:
-        if ops.kernel_of(loss.on_logits()) and network.activations[-1] != loss.activation:
+        if _absorbs(loss) and network.activations[-1] != loss.activation:
             raise NotFusedError(
                 f"{type(loss).__name__} needs a {loss.activation} output or from_logits here"
             )
