@@ -22,9 +22,11 @@ NO_BATCH_AXIS = (
     "one sample is x.reshape(1, 3)"
 )
 NOT_AN_ARRAY = "x must be an array, a tensor, a data frame or lists of numbers, got "
-OPTIMIZERS = "sgd, adam"
-LOSSES = "binary_crossentropy, bce, categorical_crossentropy, mean_squared_error, mse, "
+OPTIMIZERS = "sgd, adam, rmsprop"
+LOSSES = (
+    "binary_crossentropy, bce, categorical_crossentropy, mean_squared_error, mse, "
     "mean_absolute_error, mae"
+)
 METRICS = (
     "accuracy, acc, binary_accuracy, categorical_accuracy, "
     "mean_squared_error, mse, mean_absolute_error, mae"
