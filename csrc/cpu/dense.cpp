@@ -3,10 +3,11 @@
 
 #include <algorithm>
 
-#include "simd/dot.h"
 #include "elementwise.h"
-#include "simd/isa.h"
 #include "matmul.h"
+#include "memory.h"
+#include "simd/dot.h"
+#include "simd/isa.h"
 
 namespace torchnn::cpu {
 namespace {

@@ -12,7 +12,7 @@ template <class Activation, class T>
 struct Forward {
   template <class Isa>
   static TORCHNN_FN void run(T* const& first, int64_t rows, int64_t columns, int64_t stride) {
-    using V = Vector<T, Isa::vector_bytes>;
+    using V = Register<Isa, T>;
     if (stride == columns) columns *= rows, rows = 1;
     for (int64_t row = 0; row < rows; ++row) {
       T* a = first + row * stride;
@@ -30,7 +30,7 @@ struct Backward {
   template <class Isa>
   static TORCHNN_FN void run(const T* grad_out, const T* out, T* grad_z, int64_t rows,
                              int64_t columns, int64_t stride) {
-    using V = Vector<T, Isa::vector_bytes>;
+    using V = Register<Isa, T>;
     if (stride == columns) columns *= rows, rows = 1;
     for (int64_t row = 0; row < rows; ++row, grad_out += stride, out += stride, grad_z += stride) {
       int64_t i = 0;

@@ -7,17 +7,19 @@
 
 #include <algorithm>
 
+#include "memory.h"
 #include "simd/isa.h"
 #include "simd/rows.h"
+#include "simd/tile.h"
 #include "simd/transpose.h"
 
 namespace torchnn::cpu {
 namespace {
 
-// The registers that accumulate hold a tile of c: `height` rows, `registers` registers wide.
+// How c is cut: into tiles of the registers that accumulate, and these into blocks for the caches.
 template <class Isa, class T, int height, int registers>
-struct Tile {
-  using V = Vector<T, Isa::vector_bytes>;
+struct Shape {
+  using V = Register<Isa, T>;
   static constexpr int64_t rows = height, columns = registers * lanes<V>;
   // A panel of b, block_depth x columns, fills half of a first-level cache of 32 KB; a block of a,
   // block_rows x block_depth, some 70 KB of the second; a block of b about 1 MB of the third.
@@ -29,35 +31,19 @@ struct Tile {
   static TORCHNN_FN void multiply(int64_t depth, const T* a, int64_t a_stride, int64_t a_step,
                                   const T* b, int64_t b_stride, const T* start,
                                   int64_t start_stride, T* c, int64_t c_stride) {
-    V sum[height][registers] = {};
+    Tile<V, height, registers> tile;
+    const StridedRows<T> b_rows{b, b_stride};
     if (a_stride == 1)
-      accumulate(sum, depth, DenseColumn<T>{a, a_step}, b, b_stride);
+      tile.accumulate(depth, DenseColumn<T>{a, a_step}, b_rows);
     else
-      accumulate(sum, depth, StridedColumn<T, height>(a, a_stride), b, b_stride);
+      tile.accumulate(depth, StridedColumn<T, height>(a, a_stride), b_rows);
     // start is added last, so that a rounding error grows with the block and not with the depth
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
 #pragma GCC unroll 32
       for (int j = 0; j < registers; ++j)
         store(c + i * c_stride + j * lanes<V>,
-              load<V>(start + i * start_stride + j * lanes<V>) + sum[i][j]);
-  }
-
- private:
-  template <class Column>
-  static TORCHNN_FN void accumulate(V (&sum)[height][registers], int64_t depth, Column a,
-                                    const T* b, int64_t b_stride) {
-    for (int64_t k = 0; k < depth; ++k, a.next(), b += b_stride) {
-      V b_row[registers];
-#pragma GCC unroll 32
-      for (int j = 0; j < registers; ++j) b_row[j] = load<V>(b + j * lanes<V>);
-#pragma GCC unroll 16
-      for (int i = 0; i < height; ++i) {
-        const T factor = a[i];
-#pragma GCC unroll 32
-        for (int j = 0; j < registers; ++j) sum[i][j] += factor * b_row[j];
-      }
-    }
+              load<V>(start + i * start_stride + j * lanes<V>) + tile.sum[i][j]);
   }
 };
 
@@ -91,20 +77,20 @@ TORCHNN_FN void pack(const T* from, int64_t vector_stride, int64_t depth_stride,
   }
 }
 
-template <class T, class Tile>
+template <class T, class Shape>
 struct Blocks {
   const Product<T>& p;
   T *a_block, *b_block;
 
   static TORCHNN_FN void run(const Product<T>& p) {
     static thread_local Scratch<T> a_memory, b_memory;
-    Blocks blocks{p, a_memory.get(Tile::block_rows * Tile::block_depth),
-                  b_memory.get((Tile::block_columns + Tile::columns) * Tile::block_depth)};
-    for (int64_t column = 0; column < p.columns; column += Tile::block_columns) {
-      const int64_t width = std::min(Tile::block_columns, p.columns - column);
+    Blocks blocks{p, a_memory.get(Shape::block_rows * Shape::block_depth),
+                  b_memory.get((Shape::block_columns + Shape::columns) * Shape::block_depth)};
+    for (int64_t column = 0; column < p.columns; column += Shape::block_columns) {
+      const int64_t width = std::min(Shape::block_columns, p.columns - column);
       int64_t k = 0;
       do {  // at least once: with no depth, c is the bias
-        const int64_t depth = std::min(Tile::block_depth, p.depth - k);
+        const int64_t depth = std::min(Shape::block_depth, p.depth - k);
         blocks.multiply(column, width, k, depth);
         k += depth;
       } while (k < p.depth);
@@ -113,31 +99,31 @@ struct Blocks {
 
   // c[:, column...] += a[:, k...] @ b[k..., column...]
   TORCHNN_FN void multiply(int64_t column, int64_t width, int64_t k, int64_t depth) const {
-    const bool b_in_place = p.b.column_stride == 1 && p.rows <= 4 * Tile::rows;
-    const bool a_in_place = p.a.column_stride == 1 && p.columns <= 32 * Tile::columns;
+    const bool b_in_place = p.b.column_stride == 1 && p.rows <= 4 * Shape::rows;
+    const bool a_in_place = p.a.column_stride == 1 && p.columns <= 32 * Shape::columns;
     // 1. pack b: all of it, or only what is narrower than a tile
-    const int64_t b_packed = b_in_place ? width / Tile::columns * Tile::columns : 0;
-    pack<Tile::columns>(p.b.at(k, column + b_packed), p.b.column_stride, p.b.row_stride,
-                        width - b_packed, depth, b_block);
-    for (int64_t row = 0; row < p.rows; row += Tile::block_rows) {
-      const int64_t height = std::min(Tile::block_rows, p.rows - row);
+    const int64_t b_packed = b_in_place ? width / Shape::columns * Shape::columns : 0;
+    pack<Shape::columns>(p.b.at(k, column + b_packed), p.b.column_stride, p.b.row_stride,
+                         width - b_packed, depth, b_block);
+    for (int64_t row = 0; row < p.rows; row += Shape::block_rows) {
+      const int64_t height = std::min(Shape::block_rows, p.rows - row);
       // 2. pack a likewise
-      const int64_t a_packed = a_in_place ? height / Tile::rows * Tile::rows : 0;
-      pack<Tile::rows>(p.a.at(row + a_packed, k), p.a.row_stride, p.a.column_stride,
-                       height - a_packed, depth, a_block);
+      const int64_t a_packed = a_in_place ? height / Shape::rows * Shape::rows : 0;
+      pack<Shape::rows>(p.a.at(row + a_packed, k), p.a.row_stride, p.a.column_stride,
+                        height - a_packed, depth, a_block);
       // 3. multiply, tile by tile
-      for (int64_t j = 0; j < width; j += Tile::columns) {
+      for (int64_t j = 0; j < width; j += Shape::columns) {
         const T* b = j < b_packed ? p.b.at(k, column + j) : b_block + (j - b_packed) * depth;
-        const int64_t b_stride = j < b_packed ? p.b.row_stride : Tile::columns;
-        const int64_t columns = std::min(Tile::columns, width - j);
-        T start[Tile::columns] = {};
+        const int64_t b_stride = j < b_packed ? p.b.row_stride : Shape::columns;
+        const int64_t columns = std::min(Shape::columns, width - j);
+        T start[Shape::columns] = {};
         if (p.bias) std::copy(p.bias + column + j, p.bias + column + j + columns, start);
-        for (int64_t i = 0; i < height; i += Tile::rows) {
+        for (int64_t i = 0; i < height; i += Shape::rows) {
           const T* a = i < a_packed ? p.a.at(row + i, k) : a_block + (i - a_packed) * depth;
           const int64_t a_stride = i < a_packed ? p.a.row_stride : 1;
-          const int64_t a_step = i < a_packed ? 1 : Tile::rows;
+          const int64_t a_step = i < a_packed ? 1 : Shape::rows;
           tile(depth, a, a_stride, a_step, b, b_stride, k == 0 ? start : nullptr,
-               p.c + (row + i) * p.c_stride + column + j, std::min(Tile::rows, height - i),
+               p.c + (row + i) * p.c_stride + column + j, std::min(Shape::rows, height - i),
                columns);
         }
       }
@@ -151,15 +137,15 @@ struct Blocks {
   TORCHNN_FN void tile(int64_t depth, const T* a, int64_t a_stride, int64_t a_step, const T* b,
                        int64_t b_stride, const T* start, T* c, int64_t rows,
                        int64_t columns) const {
-    T aside[Tile::rows * Tile::columns];
-    const bool whole = rows == Tile::rows && columns == Tile::columns;
+    T aside[Shape::rows * Shape::columns];
+    const bool whole = rows == Shape::rows && columns == Shape::columns;
     T* to = whole ? c : aside;
-    const int64_t stride = whole ? p.c_stride : Tile::columns;
+    const int64_t stride = whole ? p.c_stride : Shape::columns;
     if (!whole && !start)
       for (int64_t r = 0; r < rows; ++r)
         std::copy(c + r * p.c_stride, c + r * p.c_stride + columns, aside + r * stride);
-    Tile::multiply(depth, a, a_stride, a_step, b, b_stride, start ? start : to, start ? 0 : stride,
-                   to, stride);
+    Shape::multiply(depth, a, a_stride, a_step, b, b_stride, start ? start : to, start ? 0 : stride,
+                    to, stride);
     if (!whole)
       for (int64_t r = 0; r < rows; ++r)
         std::copy(aside + r * stride, aside + r * stride + columns, c + r * p.c_stride);
@@ -170,7 +156,7 @@ template <class T>
 struct Multiply {
   template <class Isa>
   static TORCHNN_FN void run(const Product<T>& p) {
-    Blocks<T, Tile<Isa, T, Isa::tile_rows, 2>>::run(p);
+    Blocks<T, Shape<Isa, T, Isa::tile_rows, 2>>::run(p);
   }
 };
 
@@ -179,7 +165,7 @@ template <class T>
 struct MultiplyRow {
   template <class Isa>
   static TORCHNN_FN void run(const Product<T>& p) {
-    Blocks<T, Tile<Isa, T, 1, 2 * Isa::tile_rows>>::run(p);
+    Blocks<T, Shape<Isa, T, 1, 2 * Isa::tile_rows>>::run(p);
   }
 };
 

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <new>
 
 namespace torchnn::cpu {
 
@@ -31,25 +29,5 @@ struct Product {
 
 template <class T>
 void multiply(const Product<T>& product);
-
-// 64-byte aligned memory of a thread, kept from call to call. It only grows.
-template <class T>
-class Scratch {
- public:
-  T* get(int64_t size) {
-    if (size > size_) {
-      data_.reset(static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))));
-      size_ = size;
-    }
-    return data_.get();
-  }
-
- private:
-  struct Delete {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<T, Delete> data_;
-  int64_t size_ = 0;
-};
 
 }  // namespace torchnn::cpu

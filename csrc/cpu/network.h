@@ -1,264 +1,133 @@
-// A network of dense layers as the training engine keeps it: weights padded to whole registers, and
-// what the rows of a chunk leave behind on their way through.
+// A network of dense layers as one thread sees it, and the steps of back-propagation through it:
+// for rows begin ... end - 1 of a chunk, whole registers of them, or for a chunk so short that it
+// goes row by row.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "../train.h"
-#include "elementwise.h"
-#include "simd/isa.h"
-#include "matmul.h"
-#include "train_kernels.h"
+#include "../math/loss.h"
+#include "layer.h"
+#include "measure.h"
 
 namespace torchnn::cpu {
 
-// Some rows of a batch: samples first ... first + rows - 1 in order.
 template <class T>
-struct Chunk {
-  int64_t step = 0;
-  int64_t first = 0, rows = 0;
-  T share = 0;                           // of a sample in the loss of its batch
-  T* loss = nullptr;                     // where its own is added
-  int64_t gradient = 0;                  // of those that are put aside, the one it belongs to
-  bool is_first = true, is_last = true;  // of those whose loss and gradient are added up
-};
+struct Network {
+  std::vector<Layer<T>> layers;
+  int64_t stride;  // between the features of a chunk: its rows, in whole registers
+  Padding<T> padded;
+  T* outputs;                    // (lanes, units) of the last layer, for a chunk that goes by rows
+  T *targets, *scales, *losses;  // (units of the last layer, stride), (stride), (stride)
 
-// Rounds counts up to whole registers.
-template <class T>
-struct Padding {
-  int64_t lanes = vector_bytes() / int64_t(sizeof(T));
-  int64_t operator()(int64_t n) const { return (n + lanes - 1) / lanes * lanes; }
-  // Long rows lie an odd number of cache lines apart, or they would fall into the same few sets of
-  // the cache.
-  int64_t odd_lines(int64_t n) const {
-    const int64_t line = 64 / sizeof(T), lines = ((*this)(n) + line - 1) / line;
-    return lines < 4 ? (*this)(n) : (lines | 1) * line;
-  }
-};
-
-// Memory in pieces, each beginning a cache line of its own. `request` is called twice with the same
-// requests: first they are measured, then they are met, with zeros. The memory is the thread's, and
-// the last one to allocate has it.
-template <class T>
-class Pieces {
- public:
-  template <class F>
-  void allocate(const F& request) {
-    thread_local Scratch<T> memory;
-    request(*this);
-    place_ = memory.get(size_);
-    std::fill(place_, place_ + size_, T(0));
-    request(*this);
+  Network(const Train<T>& job, int64_t stride) : stride(stride) {
+    int64_t slot_count = 0;
+    Updates::with(job.update, [&](auto rule) { slot_count = decltype(rule)::slots; });
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      layers.emplace_back(job.layers[l], slot_count, stride);
   }
 
-  T* take(int64_t count) {
-    const int64_t line = 64 / sizeof(T), size = (count + line - 1) / line * line + line;
-    if (!place_) return size_ += size, nullptr;
-    place_ += size;
-    return place_ - size;
-  }
-
- private:
-  T* place_ = nullptr;
-  int64_t size_ = 0;
-};
-
-template <class T>
-struct Layer : TrainLayer<T> {
-  ActivationCalls<T> calls;
-  int64_t slot_count;
-  Parameter<T> w, b;
-  T *weight_gradient, *bias_gradient;  // (gradients) like w and b
-  T* x_t;          // (in_features, rows): the input, transposed: the output of the layer before
-  T* x;            // (rows, w.stride): the input
-  T* out;          // (units, rows)
-  T* grad_t;       // (units, rows): grad_z
-  T* grad;         // (rows, b.stride): the same, transposed
-  int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
-
-  Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
-      : TrainLayer<T>(layer),
-        calls(activation_calls<T>(layer.activation)),
-        slot_count(slot_count),
-        stride(stride) {}
-
-  // gradients: how many may be put aside.
-  void take_parameters(Pieces<T>& memory, int64_t gradients) {
-    const Padding<T> padded;
-    const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
-    const int64_t size = this->units * in_stride;
-    w = {memory.take(size), {}, in_stride};
-    b = {memory.take(out_stride), {}, out_stride};
-    for (int64_t s = 0; s < slot_count; ++s) {
-      w.slots[s] = memory.take(size);
-      b.slots[s] = memory.take(out_stride);
+  // shared: a first layer whose parameters and input are this network's, too. gradients: how many
+  // may be put aside.
+  void take_memory(Pieces<T>& memory, const Layer<T>& shared, int64_t gradients) {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      if (l == 0) {
+        layers[l] = shared;
+      } else {
+        layers[l].take_parameters(memory, gradients);
+        layers[l].take_inputs(memory, layers[l - 1].out);
+      }
+      layers[l].take_outputs(memory);
     }
-    weight_gradient = gradients ? memory.take(gradients * size) : nullptr;
-    bias_gradient = memory.take(std::max<int64_t>(gradients, 1) * out_stride);
+    outputs = memory.take(padded.lanes * layers.back().b.stride);
+    targets = memory.take(layers.back().units * stride);
+    scales = memory.take(stride);
+    losses = memory.take(stride);
   }
 
-  void take_inputs(Pieces<T>& memory, T* outputs_before) {
-    x = memory.take(stride * w.stride);
-    x_t = outputs_before ? outputs_before : memory.take(w.stride * stride);
-  }
-
-  void take_outputs(Pieces<T>& memory) {
-    out = memory.take(b.stride * stride);
-    grad_t = memory.take(b.stride * stride);
-    grad = memory.take(stride * b.stride);
-  }
-
-  // Calls copy(user's array, rows, columns, ours, our stride) for all there is to remember.
-  template <class Copy>
-  void each_parameter(const Copy& copy) {
-    const int64_t units = this->units, in_features = this->in_features;
-    copy(this->weight, units, in_features, w.values, w.stride);
-    if (this->bias) copy(this->bias, 1, units, b.values, b.stride);
-    for (int64_t s = 0; s < slot_count; ++s) {
-      copy(this->weight_slots[s], units, in_features, w.slots[s], w.stride);
-      if (this->bias) copy(this->bias_slots[s], 1, units, b.slots[s], b.stride);
+  // Layer by layer; z of the first is in its out.
+  void forward(int64_t begin, int64_t end) {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      if (l > 0) layers[l].multiply_forward(begin, end);
+      layers[l].activate(begin, end);
     }
   }
 
-  void read() {
-    each_parameter([](const T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
-      for (int64_t i = 0; i < rows; ++i)
-        std::copy(user + i * columns, user + (i + 1) * columns, own + i * stride);
-    });
+  // x: the input, or null where the first layer has it.
+  void forward_by_rows(int64_t rows, const T* const* x) {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const bool is_last = l + 1 == layers.size();
+      T* to = is_last ? outputs : layers[l + 1].x;
+      const int64_t to_stride = is_last ? layers[l].b.stride : layers[l + 1].w.stride;
+      if (l == 0 && x)
+        layers[l].forward_by_rows(rows, ListedRows<T>{x}, to, to_stride);
+      else
+        layers[l].forward_by_rows(rows, StridedRows<T>{layers[l].x, layers[l].w.stride}, to,
+                                  to_stride);
+    }
+    const Layer<T>& last = layers.back();
+    transpose(padded.lanes, last.b.stride, StridedRows<T>{outputs, last.b.stride}, last.out,
+              stride);
   }
 
-  void write_back() {
-    each_parameter([](T* user, int64_t rows, int64_t columns, const T* own, int64_t stride) {
-      for (int64_t i = 0; i < rows; ++i)
-        std::copy(own + i * stride, own + i * stride + columns, user + i * columns);
-    });
+  void store_predictions(const Train<T>& job, const Chunk& chunk, int64_t begin,
+                         int64_t end) const {
+    const Layer<T>& last = layers.back();
+    for (int64_t i = begin; i < std::min(end, chunk.rows); ++i)
+      for (int64_t n = 0; n < last.units; ++n)
+        job.predictions[(chunk.first + i) * last.units + n] = last.out[n * stride + i];
   }
 
-  // Parameters, and what has been put aside of their gradients.
-  void copy_parameters(const Layer& from) {
-    auto copy = [this](const Parameter<T>& from, Parameter<T>& to, int64_t rows) {
-      std::copy(from.values, from.values + rows * from.stride, to.values);
-      for (int64_t s = 0; s < slot_count; ++s)
-        std::copy(from.slots[s], from.slots[s] + rows * from.stride, to.slots[s]);
-    };
-    copy(from.w, w, this->units);
-    copy(from.b, b, 1);
-    if (weight_gradient)
-      std::copy(from.weight_gradient, from.weight_gradient + this->units * w.stride,
-                weight_gradient);
-    std::copy(from.bias_gradient, from.bias_gradient + b.stride, bias_gradient);
+  // The loss of each row, in losses, and grad_out of the last layer.
+  void measure(const Train<T>& job, const Chunk& chunk, int64_t begin, int64_t end) {
+    const Layer<T>& last = layers.back();
+    const T share = share_of_output<T>(job.loss, chunk.batch_rows(), last.units);
+    std::fill(scales + begin, scales + end, T(0));  // of rows that are none
+    for (int64_t i = begin; i < std::min(end, chunk.rows); ++i) {
+      const int64_t row = row_of(job, chunk.first + i);
+      scales[i] = job.sample_weight ? share * job.sample_weight[row] : share;
+      for (int64_t n = 0; n < last.units; ++n)
+        targets[n * stride + i] = job.y[row * last.units + n];
+    }
+    measure_loss(LossOfOutputs<T>{.units = last.units,
+                                  .columns = end - begin,
+                                  .stride = stride,
+                                  .out = last.out + begin,
+                                  .targets = targets + begin,
+                                  .scales = scales + begin,
+                                  .grad = last.grad_t + begin,
+                                  .values = losses + begin,
+                                  .loss = job.loss});
   }
 
-  // Takes parameters and gradients of another for its own.
-  void borrow(const Layer& from) {
-    w = from.w, b = from.b;
-    weight_gradient = from.weight_gradient, bias_gradient = from.bias_gradient;
+  // From grad_out of the last layer to grad_z of all, and their inputs by rows.
+  void backward(int64_t begin, int64_t end) {
+    for (size_t l = layers.size() - 1; l > 0; --l) {
+      layers[l].backward_z(begin, end);
+      layers[l].turn_inputs(begin, end);
+      layers[l].backward_x(layers[l - 1].grad_t, begin, end);
+    }
+    layers[0].backward_z(begin, end);
   }
 
-  // Adds so many gradients up, in their order, in the first: of features begin ... end - 1, and of
-  // the bias where they are the first ones.
-  void add_gradients(int64_t count, int64_t begin, int64_t end) const {
-    if (begin == end) return;
-    add_up(count, this->units * w.stride, this->units, end - begin, w.stride,
-           weight_gradient + begin, weight_gradient + begin);
-    if (begin == 0) add_up(count, b.stride, 1, b.stride, b.stride, bias_gradient, bias_gradient);
+  void backward_by_rows(int64_t rows) {
+    layers.back().backward_z(0, padded.lanes);
+    for (size_t l = layers.size() - 1; l > 0; --l) layers[l].backward_by_rows(rows, layers[l - 1]);
   }
 
-  // out = bias + x @ weight.T
-  void multiply_forward(int64_t begin, int64_t end) {
-    multiply(SmallProduct<T>{.rows = this->units,
-                             .columns = end - begin,
-                             .depth = this->in_features,
-                             .a = w.values,
-                             .a_stride = w.stride,
-                             .a_step = 1,
-                             .b = x_t + begin,
-                             .b_stride = stride,
-                             .bias = this->bias ? b.values : nullptr,
-                             .c = out + begin,
-                             .c_stride = stride});
-  }
-
-  // The same for a few rows, by rows: to (rows, to_stride) = activation(bias + x @ weight.T).
-  template <class Rows>
-  void forward_by_rows(int64_t rows, const Rows& from, T* to, int64_t to_stride) {
-    multiply_rows(rows, this->units, Padding<T>()(this->in_features), from, w.values, w.stride,
-                  this->bias ? b.values : nullptr, to, to_stride);
-    if (calls.forward) calls.forward(to, rows, this->units, to_stride);
-  }
-
-  // grad_z of the layer before, by rows: (grad_z @ weight) * da/dz
-  void backward_by_rows(int64_t rows, Layer& before) {
-    const int64_t features = this->in_features, stride = before.b.stride;
-    multiply(SmallProduct<T>{.rows = rows,
-                             .columns = Padding<T>()(features),
-                             .depth = this->units,
-                             .a = grad,
-                             .a_stride = b.stride,
-                             .a_step = 1,
-                             .b = w.values,
-                             .b_stride = w.stride,
-                             .bias = nullptr,
-                             .c = before.grad,
-                             .c_stride = stride});
-    for (int64_t i = 0; i < rows; ++i) {
-      T* grad_out = before.grad + i * stride;
-      before.calls.backward(grad_out, x + i * w.stride, grad_out, 1, features, features);
+  // A part of the weights of each layer but the first.
+  void update(const Train<T>& job, const Work<T>& work, const UpdateStep<T>* step, int64_t part,
+              int64_t parts) const {
+    for (size_t l = 1; l < layers.size(); ++l) {
+      const Layer<T>& layer = layers[l];
+      const int64_t tiles = update_tile_count<T>(layer.units, padded(layer.in_features));
+      update_tiles(layer.update(work, step, job.update), StridedRows<T>{layer.x, layer.w.stride},
+                   tiles * part / parts, tiles * (part + 1) / parts);
     }
   }
 
-  void activate(int64_t begin, int64_t end) {
-    if (calls.forward) calls.forward(out + begin, this->units, end - begin, stride);
-  }
-
-  // From grad_out, in grad_t, to grad_z
-  void backward_z(int64_t begin, int64_t end) {
-    T* grad_out = grad_t + begin;
-    calls.backward(grad_out, out + begin, grad_out, this->units, end - begin, stride);
-    transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
-              b.stride);
-  }
-
-  // grad_x = grad_z @ weight, which is grad_out of the layer before
-  void backward_x(T* grad_x_t, int64_t begin, int64_t end) {
-    multiply(SmallProduct<T>{.rows = this->in_features,
-                             .columns = end - begin,
-                             .depth = this->units,
-                             .a = w.values,
-                             .a_stride = 1,
-                             .a_step = w.stride,
-                             .b = grad_t + begin,
-                             .b_stride = stride,
-                             .bias = nullptr,
-                             .c = grad_x_t + begin,
-                             .c_stride = stride});
-  }
-
-  // The input in rows, which the update reads.
-  void turn_inputs(int64_t begin, int64_t end) {
-    transpose(Padding<T>()(this->in_features), end - begin, StridedRows<T>{x_t + begin, stride},
-              x + begin * w.stride, w.stride);
-  }
-
-  // For update_tiles: the step of a chunk.
-  LayerUpdate<T> update(const Chunk<T>& chunk, const UpdateStep<T>& step, int64_t place) const {
-    return {.units = this->units,
-            .in_features = Padding<T>()(this->in_features),
-            .rows = chunk.rows,
-            .grad = grad,
-            .grad_stride = b.stride,
-            .weight = w,
-            .bias = b,
-            .has_bias = this->bias != nullptr,
-            .weight_gradient = weight_gradient + chunk.gradient * this->units * w.stride,
-            .bias_gradient = bias_gradient + chunk.gradient * b.stride,
-            .is_first = chunk.is_first,
-            .is_last = chunk.is_last,
-            .step = step,
-            .update = place,
-            .next_x = nullptr,
-            .next_rows = 0};
+  void copy_parameters(const Network& from) {
+    for (size_t l = 1; l < layers.size(); ++l) layers[l].copy_parameters(from.layers[l]);
   }
 };
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -87,59 +86,6 @@ class Team {
   uint32_t round_ = none;
   void (*call_)(const void* context, int64_t part) = nullptr;
   const void* context_ = nullptr;
-};
-
-// Decides by the clock whether the whole team is faster than the leader alone. It is not where
-// other programs keep the cores busy, and they come and go.
-class Pace {
- public:
-  // How many threads of a team should take the next rows.
-  int64_t threads(int64_t size, int64_t rows) {
-    if (size == 1) return 1;
-    const Clock::time_point now = Clock::now();
-    if (rows_ > 0 && now - begin_ >= window) {
-      const std::chrono::duration<double> seconds = now - begin_;
-      seconds_a_row_[way_] = seconds.count() / double(rows_);
-      rows_ = 0;
-      way_ = choose();
-    }
-    if (rows_ == 0) begin_ = now;
-    rows_ += rows;
-    return way_ == together ? size : 1;
-  }
-
-  // Between two calls nothing is measured.
-  void interrupt() { rows_ = 0; }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::microseconds window{500};
-  static constexpr int most_windows = 128;
-  enum Way { together, alone };
-
-  // After a window: how to go on. The slower way is tried less and less often while it stays the
-  // slower one; at once when the faster one has become slow.
-  Way choose() {
-    const Way other = way_ == together ? alone : together;
-    if (!is_trial_) {
-      if (--windows_left_ > 0 && seconds_a_row_[way_] < 1.25 * usual_) return way_;
-      is_trial_ = true;
-      return other;
-    }
-    is_trial_ = false;
-    const Way faster = seconds_a_row_[together] < seconds_a_row_[alone] ? together : alone;
-    windows_ = faster == other ? std::min(2 * windows_, most_windows) : 1;
-    windows_left_ = windows_;
-    usual_ = seconds_a_row_[faster];
-    return faster;
-  }
-
-  Way way_ = together;
-  bool is_trial_ = false;
-  int windows_ = 1, windows_left_ = 1;
-  double seconds_a_row_[2] = {}, usual_ = 0;
-  int64_t rows_ = 0;
-  Clock::time_point begin_;
 };
 
 }  // namespace torchnn::cpu

@@ -22,6 +22,9 @@ struct Avx512 {
   static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12, small_tile_rows = 13;
 };
 
+template <class Isa, class T>
+using Register = Vector<T, Isa::vector_bytes>;
+
 enum class Capability { baseline, avx2, avx512 };
 
 const char* name(Capability);

@@ -1,0 +1,212 @@
+// A dense layer as the training engine keeps it: weights padded to whole registers, and what the
+// rows of a chunk leave behind on their way through.
+#pragma once
+
+#include <algorithm>
+
+#include "elementwise.h"
+#include "layer_update.h"
+#include "memory.h"
+#include "small_products.h"
+#include "work.h"
+
+namespace torchnn::cpu {
+
+template <class T>
+struct Layer : TrainLayer<T> {
+  ActivationCalls<T> calls;
+  int64_t slot_count;
+  Parameter<T> w, b;
+  T *weight_gradient, *bias_gradient;  // (gradients) like w and b
+  T* x_t;          // (in_features, rows): the input, transposed: the output of the layer before
+  T* x;            // (rows, w.stride): the input
+  T* out;          // (units, rows)
+  T* grad_t;       // (units, rows): grad_z
+  T* grad;         // (rows, b.stride): the same, transposed
+  int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
+
+  Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
+      : TrainLayer<T>(layer),
+        calls(activation_calls<T>(layer.activation)),
+        slot_count(slot_count),
+        stride(stride) {}
+
+  // gradients: how many may be put aside.
+  void take_parameters(Pieces<T>& memory, int64_t gradients) {
+    const Padding<T> padded;
+    const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
+    const int64_t size = this->units * in_stride;
+    w = {memory.take(size), {}, in_stride};
+    b = {memory.take(out_stride), {}, out_stride};
+    for (int64_t s = 0; s < slot_count; ++s) {
+      w.slots[s] = memory.take(size);
+      b.slots[s] = memory.take(out_stride);
+    }
+    weight_gradient = gradients ? memory.take(gradients * size) : nullptr;
+    bias_gradient = memory.take(std::max<int64_t>(gradients, 1) * out_stride);
+  }
+
+  void take_inputs(Pieces<T>& memory, T* outputs_before) {
+    x = memory.take(stride * w.stride);
+    x_t = outputs_before ? outputs_before : memory.take(w.stride * stride);
+  }
+
+  void take_outputs(Pieces<T>& memory) {
+    out = memory.take(b.stride * stride);
+    grad_t = memory.take(b.stride * stride);
+    grad = memory.take(stride * b.stride);
+  }
+
+  // Calls copy(user's array, rows, columns, ours, our stride) for all there is to remember.
+  template <class Copy>
+  void each_parameter(const Copy& copy) {
+    const int64_t units = this->units, in_features = this->in_features;
+    copy(this->weight, units, in_features, w.values, w.stride);
+    if (this->bias) copy(this->bias, 1, units, b.values, b.stride);
+    for (int64_t s = 0; s < slot_count; ++s) {
+      copy(this->weight_slots[s], units, in_features, w.slots[s], w.stride);
+      if (this->bias) copy(this->bias_slots[s], 1, units, b.slots[s], b.stride);
+    }
+  }
+
+  void read() {
+    each_parameter([](const T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(user + i * columns, user + (i + 1) * columns, own + i * stride);
+    });
+  }
+
+  void write_back() {
+    each_parameter([](T* user, int64_t rows, int64_t columns, const T* own, int64_t stride) {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(own + i * stride, own + i * stride + columns, user + i * columns);
+    });
+  }
+
+  // Parameters, and what has been put aside of their gradients.
+  void copy_parameters(const Layer& from) {
+    auto copy = [this](const Parameter<T>& from, Parameter<T>& to, int64_t rows) {
+      std::copy(from.values, from.values + rows * from.stride, to.values);
+      for (int64_t s = 0; s < slot_count; ++s)
+        std::copy(from.slots[s], from.slots[s] + rows * from.stride, to.slots[s]);
+    };
+    copy(from.w, w, this->units);
+    copy(from.b, b, 1);
+    if (weight_gradient)
+      std::copy(from.weight_gradient, from.weight_gradient + this->units * w.stride,
+                weight_gradient);
+    std::copy(from.bias_gradient, from.bias_gradient + b.stride, bias_gradient);
+  }
+
+  // Takes parameters and gradients of another for its own.
+  void borrow(const Layer& from) {
+    w = from.w, b = from.b;
+    weight_gradient = from.weight_gradient, bias_gradient = from.bias_gradient;
+  }
+
+  // Adds so many gradients up, in their order, in the first: of features begin ... end - 1, and of
+  // the bias where they are the first ones.
+  void add_gradients(int64_t count, int64_t begin, int64_t end) const {
+    if (begin == end) return;
+    add_up(count, this->units * w.stride, this->units, end - begin, w.stride,
+           weight_gradient + begin, weight_gradient + begin);
+    if (begin == 0) add_up(count, b.stride, 1, b.stride, b.stride, bias_gradient, bias_gradient);
+  }
+
+  // out = bias + x @ weight.T
+  void multiply_forward(int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = this->units,
+                             .columns = end - begin,
+                             .depth = this->in_features,
+                             .a = w.values,
+                             .a_stride = w.stride,
+                             .a_step = 1,
+                             .b = x_t + begin,
+                             .b_stride = stride,
+                             .bias = this->bias ? b.values : nullptr,
+                             .c = out + begin,
+                             .c_stride = stride});
+  }
+
+  // The same for a few rows, by rows: to (rows, to_stride) = activation(bias + x @ weight.T).
+  template <class Rows>
+  void forward_by_rows(int64_t rows, const Rows& from, T* to, int64_t to_stride) {
+    multiply_rows(rows, this->units, Padding<T>()(this->in_features), from, w.values, w.stride,
+                  this->bias ? b.values : nullptr, to, to_stride);
+    if (calls.forward) calls.forward(to, rows, this->units, to_stride);
+  }
+
+  // grad_z of the layer before, by rows: (grad_z @ weight) * da/dz
+  void backward_by_rows(int64_t rows, Layer& before) {
+    const int64_t features = this->in_features, stride = before.b.stride;
+    multiply(SmallProduct<T>{.rows = rows,
+                             .columns = Padding<T>()(features),
+                             .depth = this->units,
+                             .a = grad,
+                             .a_stride = b.stride,
+                             .a_step = 1,
+                             .b = w.values,
+                             .b_stride = w.stride,
+                             .bias = nullptr,
+                             .c = before.grad,
+                             .c_stride = stride});
+    for (int64_t i = 0; i < rows; ++i) {
+      T* grad_out = before.grad + i * stride;
+      before.calls.backward(grad_out, x + i * w.stride, grad_out, 1, features, features);
+    }
+  }
+
+  void activate(int64_t begin, int64_t end) {
+    if (calls.forward) calls.forward(out + begin, this->units, end - begin, stride);
+  }
+
+  // From grad_out, in grad_t, to grad_z
+  void backward_z(int64_t begin, int64_t end) {
+    T* grad_out = grad_t + begin;
+    calls.backward(grad_out, out + begin, grad_out, this->units, end - begin, stride);
+    transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
+              b.stride);
+  }
+
+  // grad_x = grad_z @ weight, which is grad_out of the layer before
+  void backward_x(T* grad_x_t, int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = this->in_features,
+                             .columns = end - begin,
+                             .depth = this->units,
+                             .a = w.values,
+                             .a_stride = 1,
+                             .a_step = w.stride,
+                             .b = grad_t + begin,
+                             .b_stride = stride,
+                             .bias = nullptr,
+                             .c = grad_x_t + begin,
+                             .c_stride = stride});
+  }
+
+  // The input in rows, which the update reads.
+  void turn_inputs(int64_t begin, int64_t end) {
+    transpose(Padding<T>()(this->in_features), end - begin, StridedRows<T>{x_t + begin, stride},
+              x + begin * w.stride, w.stride);
+  }
+
+  // For update_tiles: the gradient of a chunk, and the step that it completes, or null.
+  LayerUpdate<T> update(const Work<T>& work, const UpdateStep<T>* step, int64_t place) const {
+    return {.units = this->units,
+            .in_features = Padding<T>()(this->in_features),
+            .rows = work.rows,
+            .grad = grad,
+            .grad_stride = b.stride,
+            .weight = w,
+            .bias = b,
+            .has_bias = this->bias != nullptr,
+            .weight_gradient = weight_gradient + work.gradient * this->units * w.stride,
+            .bias_gradient = bias_gradient + work.gradient * b.stride,
+            .is_first = !work.adds,
+            .step = step,
+            .update = place,
+            .next_x = nullptr,
+            .next_rows = 0};
+  }
+};
+
+}  // namespace torchnn::cpu

@@ -1,0 +1,156 @@
+#include "layer_update.h"
+
+#include "simd/isa.h"
+#include "simd/tile.h"
+
+namespace torchnn::cpu {
+namespace {
+
+// Registers of a parameter take the step that their gradient calls for.
+template <class Rule, class V, class T>
+TORCHNN_FN void take_step(const Parameter<T>& parameter, int64_t at, V gradient,
+                          const UpdateStep<T>& step) {
+  V w = load<V>(parameter.values + at) * step.decay, slots[most_slots];
+#pragma GCC unroll 2
+  for (int s = 0; s < Rule::slots; ++s) slots[s] = load<V>(parameter.slots[s] + at);
+  Rule::apply(w, slots, gradient, step);
+  store(parameter.values + at, w);
+#pragma GCC unroll 2
+  for (int s = 0; s < Rule::slots; ++s) store(parameter.slots[s] + at, slots[s]);
+}
+
+// The same for a rectangle whose gradient has been put aside.
+template <class Rule, class T>
+struct TakeSteps {
+  template <class Isa>
+  static TORCHNN_FN void run(const Parameter<T>& parameter, const T* const& gradient, int64_t at,
+                             int64_t rows, int64_t columns, const UpdateStep<T>& step) {
+    using V = Register<Isa, T>;
+    for (int64_t i = 0; i < rows; ++i, at += parameter.stride)
+      for (int64_t k = 0; k < columns; k += lanes<V>)
+        take_step<Rule>(parameter, at + k, load<V>(gradient + at + k), step);
+  }
+};
+
+template <class T>
+void take_steps(int64_t update, const Parameter<T>& parameter, const T* gradient, int64_t at,
+                int64_t rows, int64_t columns, const UpdateStep<T>& step) {
+  Updates::with(update, [&](auto rule) {
+    run<TakeSteps<decltype(rule), T>>(parameter, gradient, at, rows, columns, step);
+  });
+}
+
+template <class Isa, class T, class Rows, int registers>
+struct UpdateTile {
+  const LayerUpdate<T>& layer;
+  const Rows& x;
+  int64_t unit, feature;
+
+  template <int height>
+  TORCHNN_FN void run() const {
+    using V = Register<Isa, T>;
+    Tile<V, height, registers> tile;
+    tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
+    // Gradient descent remembers nothing and is done at once; a rule with slots goes over what has
+    // been put aside, which is in the cache.
+    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
+    const int64_t first = unit * layer.weight.stride + feature;
+#pragma GCC unroll 16
+    for (int i = 0; i < height; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < registers; ++j) {
+        const int64_t at = first + i * layer.weight.stride + j * lanes<V>;
+        V gradient = tile.sum[i][j];
+        if (!layer.is_first) gradient += load<V>(layer.weight_gradient + at);
+        if (at_once)
+          take_step<GradientDescent>(layer.weight, at, gradient, *layer.step);
+        else
+          store(layer.weight_gradient + at, gradient);
+      }
+    if (layer.step && !at_once)
+      take_steps<T>(layer.update, layer.weight, layer.weight_gradient, first, height,
+                    registers * lanes<V>, *layer.step);
+  }
+};
+
+template <class T, class Rows>
+struct UpdateTiles {
+  template <class Isa>
+  static TORCHNN_FN void run(const LayerUpdate<T>& layer, const Rows& x, int64_t begin,
+                             int64_t end) {
+    constexpr int64_t width = lanes<Register<Isa, T>>;
+    const EvenTiles tiles(layer.units, Isa::small_tile_rows);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t feature = tile / tiles.count * 2 * width, t = tile % tiles.count;
+      const int64_t unit = tiles.begin(t), height = tiles.begin(t + 1) - unit;
+      for (int64_t i = t; i < layer.next_rows; i += tiles.count) {
+        __builtin_prefetch(layer.next_x[i] + feature, 0, 2);
+        __builtin_prefetch(layer.next_x[i] + feature + width, 0, 2);
+      }
+      if (feature + width < layer.in_features)
+        with_height<Isa::small_tile_rows>(height,
+                                          UpdateTile<Isa, T, Rows, 2>{layer, x, unit, feature});
+      else
+        with_height<Isa::small_tile_rows>(height,
+                                          UpdateTile<Isa, T, Rows, 1>{layer, x, unit, feature});
+      if (tile == 0 && layer.has_bias) update_bias<Isa>(layer);
+    }
+  }
+
+  template <class Isa>
+  static TORCHNN_FN void update_bias(const LayerUpdate<T>& layer) {
+    using V = Register<Isa, T>;
+    for (int64_t unit = 0; unit < layer.units; unit += lanes<V>) {
+      V sum = layer.is_first ? V{} : load<V>(layer.bias_gradient + unit);
+      const T* grad = layer.grad + unit;
+      for (int64_t row = 0; row < layer.rows; ++row, grad += layer.grad_stride)
+        sum += load<V>(grad);
+      store(layer.bias_gradient + unit, sum);
+    }
+    if (layer.step)
+      take_steps<T>(layer.update, layer.bias, layer.bias_gradient, 0, 1, layer.bias.stride,
+                    *layer.step);
+  }
+};
+
+template <class T>
+struct TileShape {
+  int64_t units, features;
+  template <class Isa>
+  static TORCHNN_FN void run(TileShape* const& shape) {
+    *shape = {Isa::small_tile_rows, 2 * lanes<Register<Isa, T>>};
+  }
+  static TileShape get() {
+    TileShape shape;
+    torchnn::cpu::run<TileShape>(&shape);
+    return shape;
+  }
+};
+
+}  // namespace
+
+template <class T>
+int64_t block_features() {
+  return TileShape<T>::get().features;
+}
+
+template <class T>
+int64_t update_tile_count(int64_t units, int64_t in_features) {
+  const auto shape = TileShape<T>::get();
+  return EvenTiles(units, shape.units).count * EvenTiles(in_features, shape.features).count;
+}
+
+template <class T, class Rows>
+void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int64_t end) {
+  if (begin < end) run<UpdateTiles<T, Rows>>(layer, x, begin, end);
+}
+
+#define TORCHNN_INSTANTIATE(T)                                                               \
+  template int64_t block_features<T>();                                                      \
+  template int64_t update_tile_count<T>(int64_t, int64_t);                                   \
+  template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t); \
+  template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);
+TORCHNN_INSTANTIATE(float)
+TORCHNN_INSTANTIATE(double)
+
+}  // namespace torchnn::cpu

@@ -1,0 +1,53 @@
+// The step of one layer: gradients of weight and bias, summed over the rows of a chunk in
+// registers, and the update rule right after.
+#pragma once
+
+#include <cstdint>
+
+#include "../math/update.h"
+#include "simd/rows.h"
+
+namespace torchnn::cpu {
+
+// A weight or a bias, and what the update rule remembers of it.
+template <class T>
+struct Parameter {
+  T* values;  // (units, stride)
+  T* slots[most_slots];
+  int64_t stride;  // whole registers
+};
+
+// weight and bias take the step that a batch calls for, whose gradients are grad_z.T @ x and the
+// sum of grad_z over the rows. A batch may come in several parts: then the gradient is put aside,
+// and the step is taken with the last one.
+template <class T>
+struct LayerUpdate {
+  int64_t units, in_features;  // in_features: whole registers
+  int64_t rows;
+  const T* grad;  // grad_z (rows, grad_stride)
+  int64_t grad_stride;
+  Parameter<T> weight, bias;
+  bool has_bias;
+  T* weight_gradient;         // like weight: where the gradient is put aside, if it ever is
+  T* bias_gradient;           // like bias
+  bool is_first;              // of the parts
+  const UpdateStep<T>* step;  // of the last part; null for those before
+  int64_t update;             // place in Updates
+  // Rows of the next input, if they lie in memory far away: each block of features fetches its own.
+  const T* const* next_x;
+  int64_t next_rows;
+};
+
+// The features that a tile of the weight is wide.
+template <class T>
+int64_t block_features();
+
+// How many tiles a weight of this size has: those of the first block of features come first.
+template <class T>
+int64_t update_tile_count(int64_t units, int64_t in_features);
+
+// Updates the tiles begin ... end - 1, and with the first one the bias; x(i) is row i of the input.
+template <class T, class Rows>
+void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int64_t end);
+
+}  // namespace torchnn::cpu
