@@ -17,8 +17,10 @@ struct Network {
   std::vector<Layer<T>> layers;
   int64_t stride;  // between the features of a chunk: its rows, in whole registers
   Padding<T> padded;
-  T* outputs;                    // (lanes, units) of the last layer, for a chunk that goes by rows
-  T *targets, *scales, *losses;  // (units of the last layer, stride), (stride), (stride)
+  T* outputs = nullptr;  // (lanes, units) of the last layer, for a chunk that goes by rows
+  T* targets = nullptr;  // (units of the last layer, stride)
+  T* scales = nullptr;   // (stride): what the loss of each row counts for
+  T* losses = nullptr;   // (stride)
 
   Network(const Train<T>& job, int64_t stride) : stride(stride) {
     int64_t slot_count = 0;
