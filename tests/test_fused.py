@@ -102,12 +102,11 @@ def test_any_network_and_loss_train_the_same(widths, loss, last, outputs):
 
 def test_a_softmax_that_goes_into_the_loss_still_comes_out_of_the_model():
     x, y = data(outputs=3)
-    trained = [
-        model(engine, loss="categorical_crossentropy", last="softmax", outputs=3)
-        for engine in ("fused", "autograd")
-    ]
-    for each in trained:
-        each.fit(x, y, epochs=2, verbose=0)
+    trained = []
+    for engine in ("fused", "autograd"):
+        options = {"loss": "categorical_crossentropy", "last": "softmax", "outputs": 3}
+        trained.append(model(engine, **options))
+        trained[-1].fit(x, y, epochs=2, verbose=0)
     for function in (
         lambda m: m.evaluate(x, y, batch_size=9, verbose=0),
         lambda m: m.predict(x, verbose=0),

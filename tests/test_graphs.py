@@ -180,7 +180,7 @@ def test_no_samples_are_no_steps():
 
 def test_on_the_cpu_nothing_is_recorded():
     arguments = own(whole(30, 3, 200, 10**6))
-    assert not graphs.Trainer()._is_recorded(arguments)
+    assert not graphs.Trainer()._is_recorded(ops.Training(**arguments))
 
 
 def compiled(rate, device="cpu", widths=(8, 4)):

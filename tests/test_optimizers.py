@@ -339,7 +339,9 @@ def test_an_unknown_name_is_an_error_with_the_list():
 
 @pytest.mark.parametrize("value", [None, 0.01])
 def test_what_is_no_optimizer_is_a_type_error(value):
-    with pytest.raises(TypeError, match=r"^optimizer must be an object or one of sgd, adam; got"):
+    with pytest.raises(
+        TypeError, match=r"^optimizer must be an object or one of sgd, adam, rmsprop; got"
+    ):
         optimizers.get(value)
 
 

@@ -80,7 +80,9 @@ def cast(value, dtype):
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value.clone()
     if isinstance(value, dict):
-        return {k: v if k in ("options",) else cast(v, dtype) for k, v in value.items()}
+        return {
+            k: v if k in ("options", "learning_rates") else cast(v, dtype) for k, v in value.items()
+        }
     if isinstance(value, list):
         return [cast(v, dtype) for v in value]
     return value
@@ -343,7 +345,7 @@ def several(shared, update="adam", dtype=torch.float32, network=((9, 6, 2), 40, 
 def alone(together, i):
     """The arguments of one of them by itself, on copies."""
     one = vars(ops.Training(**together).of_model(i))
-    return {name: clone(v) if isinstance(v, (list, torch.Tensor)) else v for name, v in one.items()}
+    return one | {name: clone(one[name]) for name in ("weights", "biases", "slots", "steps_done")}
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+__all__ = ["ACTIVATIONS", "LOSSES", "UPDATES", "Training", "dense", "predict", "train_"]
+
 # Of the outputs of each sample and its targets, (N, units) both: one number a sample, (N,).
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_squared_error": lambda a, y: (a - y).square().mean(1),
