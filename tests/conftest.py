@@ -1,6 +1,11 @@
 """What every test shares: a seed, and the devices to run on."""
 
+import os
 import signal
+
+# PyTorch's threads spin for a while after their work: two files at a time would be in each other's
+# way. It is read when PyTorch is loaded, here and in the programs that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch

@@ -25,8 +25,22 @@ NETWORKS = networks.NETWORKS | {
     "8-25-25-1": Network((8, 25, 25, 1), batch_size=32),
 }
 LOSS = "binary_crossentropy_from_logits"
-SLOTS = {"gradient_descent": 0, "momentum": 1, "nesterov": 1, "adam": 2}
-OPTIONS = {"momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
+SLOTS = {
+    "gradient_descent": 0,
+    "momentum": 1,
+    "nesterov": 1,
+    "adam": 2,
+    "rmsprop": 1,
+    "rmsprop_momentum": 2,
+}
+OPTIONS = {
+    "momentum": 0.9,
+    "beta_1": 0.9,
+    "beta_2": 0.999,
+    "epsilon": 1e-7,
+    "weight_decay": 0.0,
+    "rho": 0.9,
+}
 PLAN = [  # network, models, update rule; the most telling first
     ("notes", 1, "gradient_descent"),
     ("notes", 132, "gradient_descent"),
