@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import counters, kit
+from torchnn import ops
 
 ROOT = Path(__file__).parent.parent
 KIT = ROOT / "benchmarks" / "gpu"
@@ -58,7 +59,7 @@ def test_eight_files_at_most_come_back(dry):
 def test_the_summary_has_the_errors_of_every_loss_rule_and_dtype(dry):
     found = rows_of(dry[0], "summary")
     cases = {(row["loss"], row["update"], row["dtype"]) for row in found["smoke"]}
-    assert len(cases) == len(found["smoke"]) == 2 * 4 * 2
+    assert len(cases) == len(found["smoke"]) == len(ops.losses()) * len(ops.updates()) * 2
     assert all(row["fine"] and row["same_bits"] for row in found["smoke"])
     assert found["facts"][1]["registered"]
 
