@@ -38,13 +38,18 @@ class Trainer {
                    features() % pack<T> == 0 && features() > 0;
   }
 
-  // While chunk n is in work, the rows of chunk n + 1 come into the other of two buffers, and so do
-  // the numbers of the rows of chunk n + 2; which samples chunk n + 3 has is computed. Whoever
-  // fetches waits for its own copies in take_over; the barrier there is for all others. It also
-  // says that the weights are those of the step before, and that no one reads that step's rows any
-  // more. The one before the update says that grad_z of all rows is there, and that no one needs
-  // the weights as they were. The barriers within forward and backward stand between the parts of a
-  // product and whoever adds them up.
+  // While chunk n is in work, the rows of chunk n + 1 are fetched into the other of two buffers,
+  // with their targets and the numbers of their step; and into this one, where in x those of chunk
+  // n + 2 are.
+  //
+  // Of the barriers of a step,
+  //   that of wait_for_chunk   says that the chunk has come, not only for who fetched it; that the
+  //                            weights are those of the step before; and that no one reads the
+  //                            other buffer any more
+  //   those within 2. and 4.   stand between a product's parts and whoever adds them up, both ways
+  //   that before 5.           says that grad_z of all rows is there, and that no one needs the
+  //                            weights as they were
+  // Rows go through the small layers and the loss without any: each stays in one warp.
   //
   // Always inline, since a call would put this object into the device's memory.
   __device__ __forceinline__ void train() {
@@ -52,8 +57,8 @@ class Trainer {
     fetch_first();
     int n = 0;
     for (; chunk(n).rows; ++n) {
-      take_over(n);
-      if (!clustered) fetch_ahead(n);
+      wait_for_chunk(n);
+      if (!clustered) fetch_ahead(n);  // by the last warp, while the others multiply
       forward(chunk(n), n % 2);
       go_through_rows(chunk(n), n % 2);
       if (clustered) fetch_ahead(n);  // by a warp that has no row: rows are few
@@ -66,7 +71,7 @@ class Trainer {
       }
       update(chunk(n), n % 2);
     }
-    __syncthreads();
+    __syncthreads();  // the last step is done
     if (n > 0) report(n - 1);
     if (threadIdx.x == 0) end_arrivals(arrivals());
     write_back();
@@ -182,7 +187,7 @@ class Trainer {
     list_rows(chunk(1), 1);
   }
 
-  __device__ void take_over(int n) const {
+  __device__ void wait_for_chunk(int n) const {
     wait_for_copies();
     if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
     __syncthreads();
@@ -191,7 +196,7 @@ class Trainer {
   __device__ void fetch_ahead(int n) {
     if (server() < 0) return;
     if (n > 0) report(n - 1);
-    __syncwarp();
+    __syncwarp();  // that has read a chunk whose place another takes
     if (server() == 0 && lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     fetch(chunk(n + 1), 1 - n % 2);
     list_rows(chunk(n + 2), n % 2);
@@ -784,7 +789,7 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
 #define TORCHNN_INSTANTIATE(T)                                              \
   template int64_t workspace_size(const Train<T>&, const Models&, int64_t); \
   template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);
-TORCHNN_INSTANTIATE(float)
-TORCHNN_INSTANTIATE(double)
+TORCHNN_EACH_TRAIN_TYPE(TORCHNN_INSTANTIATE)
+#undef TORCHNN_INSTANTIATE
 
 }  // namespace torchnn::cuda

@@ -453,7 +453,9 @@ void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& p
                warp_size, stream);
 }
 
-template void train_by_warps(const Train<float>&, const Models&, const WarpPlan&, float*, Stream);
-template void train_by_warps(const Train<double>&, const Models&, const WarpPlan&, double*, Stream);
+#define TORCHNN_INSTANTIATE(T) \
+  template void train_by_warps(const Train<T>&, const Models&, const WarpPlan&, T*, Stream);
+TORCHNN_EACH_TRAIN_TYPE(TORCHNN_INSTANTIATE)
+#undef TORCHNN_INSTANTIATE
 
 }  // namespace torchnn::cuda

@@ -3,8 +3,9 @@
 // engine for the CPU if that is linked (TORCHNN_CPU_ENGINE). Each array ends where its allocation
 // ends, so that a step too far is seen. tests/test_simt.py runs it on the CPU, under
 // AddressSanitizer and ThreadSanitizer; benchmarks/gpu/run.sh on a GPU, under compute-sanitizer.
-// With the argument "few" it runs the few cases that meet every barrier, with the name of a kernel
-// file, such as "train_warp", those of them that meet the barriers of that file.
+// With the argument "few" it runs the few cases that meet every barrier; with the name of a kernel
+// file, such as "train_warp", those that meet the barriers of that file. TORCHNN_ONLY_FEW leaves
+// all others out, to compile sooner.
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -15,6 +16,9 @@
 #define TORCHNN_LAUNCH_MICROSECONDS 12  // a few steps
 #if !defined(TORCHNN_TRAIN_THREADS)
 #define TORCHNN_TRAIN_THREADS 64
+#endif
+#if defined(TORCHNN_ONLY_FEW)
+#define TORCHNN_EACH_TRAIN_TYPE(instantiate) instantiate(float)
 #endif
 #include "../../csrc/cuda/layers.cu"
 #include "../../csrc/cuda/train.cu"
@@ -596,6 +600,62 @@ void check_a_row_that_is_not_there() {
   }
 }
 
+// A batch whose loss is summed in parts, and one of a single part without weights.
+template <class T>
+void check_measure(int64_t loss) {
+  constexpr int64_t units = 3;
+  expect(cuda::loss_parts(1301 * units) > 2 && cuda::loss_parts(1) == 1,
+         "a large batch's loss is summed in parts");
+  for (int64_t rows : {1301, 7}) {
+    auto out = Array<T>(rows * units).fill(1), y = Array<T>(rows * units).fill(1);
+    auto weight = Array<T>(rows).fill(1);
+    Array<T> grad(rows * units), sums(cuda::loss_parts(rows * units)), of_batch(1);
+    Array<T> kept(rows * units);
+    const bool is_large = rows > units * 10;
+    cuda::measure(cuda::BatchLoss<T>{.out = out.data(),
+                                     .y = y.data(),
+                                     .sample_weight = is_large ? weight.data() : nullptr,
+                                     .grad_out = grad.data(),
+                                     .sums = sums.data(),
+                                     .loss = of_batch.data(),
+                                     .predictions = is_large ? kept.data() : nullptr,
+                                     .rows = rows,
+                                     .units = units,
+                                     .place = loss},
+                  nullptr);
+    for (auto* array : {&grad, &of_batch, &kept}) array->fetch();
+    double sum = 0;
+    std::vector<double> exact(rows * units);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto a = out.exact(row * units, units), targets = y.exact(row * units, units);
+      const Sample sample{a.data(), targets.data(), units};
+      sum += measure(loss, sample, is_large ? weight[row] : 1, rows, &exact[row * units]);
+    }
+    Case about{};
+    about.loss = loss;
+    expect_close<T>(about, "measure: loss", {sum}, {of_batch[0]});
+    expect_close<T>(about, "measure: grad_out", exact, grad.exact(0, rows * units));
+    if (is_large)
+      expect_close<T>(about, "measure: predictions", out.exact(0, rows * units),
+                      kept.exact(0, rows * units));
+  }
+}
+
+// What meets every barrier of a kernel file.
+void check_few(const std::string& kernels) {
+  if (kernels == "layers") {
+    check_measure<float>(0);
+    return;
+  }
+  way = kernels;
+  check<float>(wide());
+  check<float>(everything(0.7));
+  if (kernels == "train") check<float>(wide(2)), check<float>(clustered(2));
+  check_a_row_that_is_not_there();
+}
+
+#if !defined(TORCHNN_ONLY_FEW)
+
 // Of each model and of all, with learning rates and options of their own or the same.
 void check_the_numbers_of_a_step() {
   constexpr int64_t models = 3, steps = 2, before = 5;
@@ -632,45 +692,6 @@ void check_the_numbers_of_a_step() {
       }
       expect_close<double>({}, "make_steps", exact, numbers.exact(0, numbers.size()));
     }
-}
-
-// A batch whose loss is summed in parts, and one of a single part without weights.
-void check_measure(int64_t loss) {
-  constexpr int64_t units = 3;
-  expect(cuda::loss_parts(1301 * units) > 2 && cuda::loss_parts(1) == 1,
-         "a large batch's loss is summed in parts");
-  for (int64_t rows : {1301, 7}) {
-    auto out = Array<double>(rows * units).fill(1), y = Array<double>(rows * units).fill(1);
-    auto weight = Array<double>(rows).fill(1);
-    Array<double> grad(rows * units), sums(cuda::loss_parts(rows * units)), of_batch(1);
-    Array<double> kept(rows * units);
-    const bool is_large = rows > units * 10;
-    cuda::measure(cuda::BatchLoss<double>{.out = out.data(),
-                                          .y = y.data(),
-                                          .sample_weight = is_large ? weight.data() : nullptr,
-                                          .grad_out = grad.data(),
-                                          .sums = sums.data(),
-                                          .loss = of_batch.data(),
-                                          .predictions = is_large ? kept.data() : nullptr,
-                                          .rows = rows,
-                                          .units = units,
-                                          .place = loss},
-                  nullptr);
-    for (auto* array : {&grad, &of_batch, &kept}) array->fetch();
-    double sum = 0;
-    std::vector<double> exact(rows * units);
-    for (int64_t row = 0; row < rows; ++row) {
-      const Sample sample{out.copied() + row * units, y.copied() + row * units, units};
-      sum += measure(loss, sample, is_large ? weight[row] : 1, rows, &exact[row * units]);
-    }
-    Case about{};
-    about.loss = loss;
-    expect_close<double>(about, "measure: loss", {sum}, {of_batch[0]});
-    expect_close<double>(about, "measure: grad_out", exact, grad.exact(0, rows * units));
-    if (is_large)
-      expect_close<double>(about, "measure: predictions", out.exact(0, rows * units),
-                           kept.exact(0, rows * units));
-  }
 }
 
 void check_update(int64_t rule) {
@@ -710,7 +731,7 @@ void check_update(int64_t rule) {
 
 void check_the_parts_of_a_step() {
   check_the_numbers_of_a_step();
-  for (int64_t loss = 0; loss < Losses::size; ++loss) check_measure(loss);
+  for (int64_t loss = 0; loss < Losses::size; ++loss) check_measure<double>(loss);
   for (int64_t rule = 0; rule < Updates::size; ++rule) check_update(rule);
 }
 
@@ -756,19 +777,6 @@ void check_plans() {
   expect(warps(std::vector<int64_t>(66, 1), hopper) == 0, "65 layers are too many for a warp");
 }
 
-// What meets every barrier of a kernel file.
-void check_few(const std::string& kernels) {
-  if (kernels == "layers") {
-    check_measure(0);
-    return;
-  }
-  way = kernels;
-  check<float>(wide());
-  check<float>(everything(0.7));
-  if (kernels == "train") check<float>(wide(2)), check<float>(clustered(2));
-  check_a_row_that_is_not_there();
-}
-
 void check_everything() {
   check_all<float>();
   check_all<double>();
@@ -777,18 +785,19 @@ void check_everything() {
   check_plans();
 }
 
+#endif
+
 }  // namespace
 }  // namespace torchnn
 
 int main(int count, char** arguments) {
   using namespace torchnn;
   const std::string what = count > 1 ? arguments[1] : "";
-  if (what.empty())
-    check_everything();
-  else if (what == "few")
-    for (const char* kernels : {"layers", "train", "train_warp"}) check_few(kernels);
-  else
-    check_few(what);
+#if !defined(TORCHNN_ONLY_FEW)
+  if (what.empty()) check_everything();
+#endif
+  for (const char* kernels : {"layers", "train", "train_warp"})
+    if (what == "few" || what == kernels) check_few(kernels);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }
