@@ -11,11 +11,6 @@
 #include "plan.h"
 #include "products.cuh"
 
-// What networks train in; tests make do with one.
-#if !defined(TORCHNN_EACH_TRAIN_TYPE)
-#define TORCHNN_EACH_TRAIN_TYPE(instantiate) instantiate(float) instantiate(double)
-#endif
-
 namespace torchnn::cuda {
 
 // All that a kernel is told.

@@ -4,7 +4,7 @@
 // ends, so that a step too far is seen. tests/test_simt.py runs it on the CPU, under
 // AddressSanitizer and ThreadSanitizer; benchmarks/gpu/run.sh on a GPU, under compute-sanitizer.
 // With the argument "few" it runs the few cases that meet every barrier; with the name of a kernel
-// file, such as "train_warp", those that meet the barriers of that file. TORCHNN_ONLY_FEW leaves
+// file, such as "train_warp", those that meet the barriers of that file. TORCHNN_ONLY_FLOAT leaves
 // all others out, to compile sooner.
 #include <cmath>
 #include <cstdio>
@@ -16,9 +16,6 @@
 #define TORCHNN_LAUNCH_MICROSECONDS 12  // a few steps
 #if !defined(TORCHNN_TRAIN_THREADS)
 #define TORCHNN_TRAIN_THREADS 64
-#endif
-#if defined(TORCHNN_ONLY_FEW)
-#define TORCHNN_EACH_TRAIN_TYPE(instantiate) instantiate(float)
 #endif
 #include "../../csrc/cuda/layers.cu"
 #include "../../csrc/cuda/train.cu"
@@ -654,7 +651,7 @@ void check_few(const std::string& kernels) {
   check_a_row_that_is_not_there();
 }
 
-#if !defined(TORCHNN_ONLY_FEW)
+#if !defined(TORCHNN_ONLY_FLOAT)
 
 // Of each model and of all, with learning rates and options of their own or the same.
 void check_the_numbers_of_a_step() {
@@ -793,7 +790,7 @@ void check_everything() {
 int main(int count, char** arguments) {
   using namespace torchnn;
   const std::string what = count > 1 ? arguments[1] : "";
-#if !defined(TORCHNN_ONLY_FEW)
+#if !defined(TORCHNN_ONLY_FLOAT)
   if (what.empty()) check_everything();
 #endif
   for (const char* kernels : {"layers", "train", "train_warp"})
