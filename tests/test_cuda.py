@@ -23,7 +23,7 @@ from torchnn.ops import reference
 ROOT = Path(__file__).parent.parent
 LOGS = [
     ROOT / "build" / "native" / "csrc" / "cuda" / f"{name}.cu.o.log"
-    for name in ("dense", "train", "train_warp")
+    for name in ("dense", "layers", "train", "train_warp")
 ]
 NVCC = shutil.which("nvcc")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

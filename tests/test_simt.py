@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
 # csrc/cuda/NAME.cu, and the program that runs it
-KERNELS = {"dense": "dense", "train": "train", "train_warp": "train"}
+KERNELS = {"dense": "dense", "layers": "train", "train": "train", "train_warp": "train"}
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
@@ -84,7 +84,7 @@ def run(program, *arguments, **environment):
 @pytest.fixture(scope="module")
 def under_thread_sanitizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("thread")
-    return cache(lambda name: build(name, folder, "thread"))
+    return cache(lambda name: build(name, folder, "thread", "-DTORCHNN_ONLY_FLOAT"))
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,9 @@ def test_cuda_kernels_have_no_races(name, under_thread_sanitizer):
 
 @pytest.mark.parametrize(("name", "line"), BARRIERS)
 def test_without_any_one_barrier_there_is_a_race(name, line, under_thread_sanitizer):
+    """In the cases that meet the barriers of its file."""
     options = {"SIMT_SKIP": f"{name}.cu:{line}", "TSAN_OPTIONS": "halt_on_error=1"}
-    code, output = run(under_thread_sanitizer(KERNELS[name]), "few", **options)
+    code, output = run(under_thread_sanitizer(KERNELS[name]), name, **options)
     assert code != 0
     assert "WARNING: ThreadSanitizer: data race" in output
 

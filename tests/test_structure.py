@@ -157,12 +157,13 @@ def test_cuda_defines_the_contract_of_training_in_its_order():
     header = (CSRC / "train.h").read_text()
     function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
     declared = function.findall(header[header.index("namespace cuda {") :])
-    by_warps = ["train_by_warps"]
-    for name in ("train", "train_warp"):
+    defined = []
+    for name in ("train", "train_warp", "layers"):
         kernels = (CSRC / "cuda" / f"{name}.cu").read_text()
-        defined = function.findall(kernels[kernels.index("}  // namespace\n") :])
-        assert defined == [f for f in declared if (f in by_warps) == (name == "train_warp")]
-        assert defined
+        found = function.findall(kernels[kernels.index("}  // namespace\n") :])
+        assert found
+        defined += found
+    assert defined == declared
 
 
 def imported(path):

@@ -524,8 +524,10 @@ void dense_backward(const DenseBackward<T>& layer, Stream stream) {
   template void dense_backward_bias(const DenseBackward<T>&, const Lane<T>*, Stream); \
   template void dense_backward(const DenseBackward<T>&, Stream);
 TORCHNN_INSTANTIATE(float)
+#if !defined(TORCHNN_ONLY_FLOAT)  // tests compile sooner
 TORCHNN_INSTANTIATE(double)
 TORCHNN_INSTANTIATE(__half)
 TORCHNN_INSTANTIATE(__nv_bfloat16)
+#endif
 
 }  // namespace torchnn::cuda

@@ -33,29 +33,6 @@ inline constexpr int most_layers = 64;  // they travel as arguments of the kerne
 // Layers of so few weights go through row by row, in one warp, with all that come after them.
 inline constexpr int64_t few_weights = 1024;
 
-// Some rows of a batch: samples first ... first + rows - 1 in order. Its batch is samples begin ...
-// end - 1.
-struct Chunk {
-  int64_t step = -1, begin = 0, end = 0, end_of_epoch = 0;
-  int64_t first = 0, rows = 0;
-  constexpr bool is_first() const { return first == begin; }  // of its batch
-  constexpr bool is_last() const { return first + rows == end; }
-};
-
-// The chunk after that one, of at most so many rows; behind the last there are none.
-template <class T>
-constexpr Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
-  chunk.first += chunk.rows;
-  if (chunk.first == chunk.end) {
-    ++chunk.step;
-    chunk.begin = chunk.end;
-    if (chunk.begin == chunk.end_of_epoch) chunk.end_of_epoch += job.epoch_size;
-    chunk.end = std::min(chunk.begin + job.batch_size, std::min(chunk.end_of_epoch, job.samples));
-  }
-  chunk.rows = std::min(most, chunk.end - chunk.first);
-  return chunk;
-}
-
 // An UpdateStep<T> is so many T.
 inline constexpr int numbers_a_step = sizeof(UpdateStep<float>) / sizeof(float);
 static_assert(sizeof(UpdateStep<double>) == numbers_a_step * sizeof(double));
@@ -158,9 +135,9 @@ struct alignas(16) LayerPlace {
   int tile;                     // place in Gradient
   int tile_units, units_apart;  // of such a tile, and from one to the next in a row of grad_z
   Divider tiles_across;         // over in_features
-  int tiles, tile_lanes;        // lanes of one tile
-  int items;                    // lanes of all tiles; whole warps where several lanes share a tile
-  Product forward, backward;    // z, and grad_x
+  int tiles;
+  int items;                  // lanes of all tiles; whole warps where several lanes share a tile
+  Product forward, backward;  // z, and grad_x
 
   // Where a unit is in a row of grad_z.
   constexpr int grad_place(int unit) const {
@@ -250,7 +227,6 @@ void choose_gradient_tile(LayerPlace& layer, int64_t rows, int64_t pack, bool is
       layer.tile = place, layer.tile_units = tile.units;
       layer.units_apart = tile.units == odd_tile ? int(over(odd_tile, pack) * pack) : tile.units;
       layer.tiles_across = Divider(across), layer.tiles = int(tiles);
-      layer.tile_lanes = tile.lanes;
       layer.items = int(whole_warps ? over(tiles * tile.lanes, 32) * 32 : tiles);
     }
     ++place;

@@ -11,8 +11,8 @@
 
 #include <limits>
 
-#include "../math/activation.h"
 #include "../dense.h"
+#include "../math/activation.h"
 #include "../math/loss.h"
 #include "cluster.cuh"
 #include "copy.cuh"
@@ -38,36 +38,41 @@ class Trainer {
                    features() % pack<T> == 0 && features() > 0;
   }
 
+  // While chunk n is in work, the rows of chunk n + 1 are fetched into the other of two buffers,
+  // with their targets and the numbers of their step; and into this one, where in x those of chunk
+  // n + 2 are.
+  //
+  // Of the barriers of a step,
+  //   that of wait_for_chunk   says that the chunk has come, not only for who fetched it; that the
+  //                            weights are those of the step before; and that no one reads the
+  //                            other buffer any more
+  //   those within 2. and 4.   stand between a product's parts and whoever adds them up, both ways
+  //   that before 5.           says that grad_z of all rows is there, and that no one needs the
+  //                            weights as they were
+  // Rows go through the small layers and the loss without any: each stays in one warp.
+  //
   // Always inline, since a call would put this object into the device's memory.
   __device__ __forceinline__ void train() {
     read();
-    if (server() >= 0) {
-      list_rows(chunk(0), 0);
-      wait_for_copies();
-      fetch(chunk(0), 0);
-      list_rows(chunk(1), 1);
-    }
+    fetch_first();
     int n = 0;
     for (; chunk(n).rows; ++n) {
-      wait_for_copies();
-      if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
-      __syncthreads();  // the chunk has come, and the weights are those of the step before
-      if (!clustered) serve(n);
+      wait_for_chunk(n);
+      if (!clustered) fetch_ahead(n);  // by the last warp, while the others multiply
       forward(chunk(n), n % 2);
       go_through_rows(chunk(n), n % 2);
-      if (clustered) serve(n);  // by a warp that has no row: rows are few, and the product is short
-      if (!clustered || plan_.wide_layers > 1) {
-        __syncthreads();
-        backward(chunk(n));
-      }
+      if (clustered) fetch_ahead(n);  // by a warp that has no row: rows are few
+      backward(chunk(n));
       if constexpr (clustered) {
         send_rows(chunk(n));
         sync_cluster();
+      } else {
+        __syncthreads();
       }
       update(chunk(n), n % 2);
     }
-    __syncthreads();
-    if (server() == 0 && n > 0 && block() == 0) report(chunk(n - 1), 1 - n % 2);
+    __syncthreads();  // the last step is done
+    if (n > 0) report(n - 1);
     if (threadIdx.x == 0) end_arrivals(arrivals());
     write_back();
   }
@@ -89,22 +94,6 @@ class Trainer {
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x % warp_size; }
   __device__ static int warp() { return threadIdx.x / warp_size; }
-
-  // Who fetches the next chunk and adds up the loss of the one before: the last warp, while the
-  // others multiply; or each warp some rows, if there is nothing to multiply.
-  __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
-  __device__ int server() const { return plan_.wide_layers ? warp() - (train_warps - 1) : warp(); }
-
-  __device__ void serve(int n) {
-    if (server() < 0) return;
-    if (server() == 0) {
-      if (n > 0 && block() == 0) report(chunk(n - 1), 1 - n % 2);
-      __syncwarp();
-      if (lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
-    }
-    fetch(chunk(n + 1), 1 - n % 2);
-    list_rows(chunk(n + 2), n % 2);
-  }
 
   // Which of those that train the model this block is, and what it has: some features of the first
   // layer, and some rows of a chunk.
@@ -189,9 +178,36 @@ class Trainer {
       });
   }
 
+  // 1. fetch the rows of a chunk; where they are has been listed one chunk earlier
+  __device__ void fetch_first() const {
+    if (server() < 0) return;
+    list_rows(chunk(0), 0);
+    wait_for_copies();
+    fetch(chunk(0), 0);
+    list_rows(chunk(1), 1);
+  }
+
+  __device__ void wait_for_chunk(int n) const {
+    wait_for_copies();
+    if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
+    __syncthreads();
+  }
+
+  __device__ void fetch_ahead(int n) {
+    if (server() < 0) return;
+    if (n > 0) report(n - 1);
+    __syncwarp();  // that has read a chunk whose place another takes
+    if (server() == 0 && lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
+    fetch(chunk(n + 1), 1 - n % 2);
+    list_rows(chunk(n + 2), n % 2);
+  }
+
+  // Who does so, and adds up the loss of the chunk before: the last warp, while the others
+  // multiply; or each warp some rows, if there is nothing to multiply.
+  __device__ int servers() const { return plan_.wide_layers ? 1 : train_warps; }
+  __device__ int server() const { return plan_.wide_layers ? warp() - (train_warps - 1) : warp(); }
   __device__ int first_row() const { return server() + servers() * lane(); }  // of a thread
 
-  // 1. fetch the rows of a chunk; where they are has been listed one chunk earlier
   __device__ void list_rows(const Chunk& chunk, int buffer) const {
     const int64_t* order = net_.job.order;
     if (order) order += model_ * net_.models.order + chunk.first;
@@ -223,10 +239,8 @@ class Trainer {
         copy_numbers(at(plan_.x[buffer]) + row * stride, x_ + listed(buffer)[row] * job.x_stride,
                      features);
     }
-    const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
     if (rows && server() == 0 && lane() < numbers_a_step)
-      copy_async<sizeof(T)>(at(plan_.step[buffer]) + lane(),
-                            reinterpret_cast<const T*>(step) + lane());
+      copy_async<sizeof(T)>(at(plan_.step[buffer]) + lane(), net_.step_of(model_, chunk) + lane());
   }
 
   // Fetches y and the weight of a row, and returns where in x it is. One that does not exist is
@@ -337,26 +351,31 @@ class Trainer {
     };
   }
 
-  // 2. forward: a = activation(x @ weight.T + bias), layer by layer
+  // 2. forward: a = activation(x @ weight.T + bias), layer by layer; the parts of the last product
+  // are added up by who goes on with a row
   __device__ void forward(const Chunk& chunk, int buffer) const {
     for (int l = 0; l < plan_.wide_layers; ++l) {
-      const LayerPlace& place = place_of(l);
-      const Range rows = l ? own_rows(chunk) : Range{0, chunk.rows};
-      const int stride = place.input_stride;
-      const Rows<T> x{input(l, buffer) + rows.begin * stride, stride, int(rows.end - rows.begin)};
-      if (has_any(rows))
-        multiply<typename OwnTiles::Forward>(
-            place.forward, x, Along<T>{at(place.weight), place.in_stride}, place.units,
-            l || clustered ? train_warps : first_warps, at(plan_.parts));
+      if (l > 0) {
+        put_out_wide(l - 1, chunk);
+        __syncthreads();
+      }
+      multiply_forward(l, l || !clustered ? own_rows(chunk) : Range{0, chunk.rows}, buffer);
       __syncthreads();
       if (clustered && l == 0) {
         share_sums(chunk);
         sync_cluster();
       }
-      if (l == plan_.wide_layers - 1) return;  // who goes on with a row adds its parts up
-      put_out_wide(l, chunk);
-      __syncthreads();
     }
+  }
+
+  __device__ void multiply_forward(int l, const Range& rows, int buffer) const {
+    if (!has_any(rows)) return;
+    const LayerPlace& place = place_of(l);
+    const int stride = place.input_stride;
+    const Rows<T> x{input(l, buffer) + rows.begin * stride, stride, int(rows.end - rows.begin)};
+    multiply<typename OwnTiles::Forward>(
+        place.forward, x, Along<T>{at(place.weight), place.in_stride}, place.units,
+        l || clustered ? train_warps : first_warps, at(plan_.parts));
   }
 
   // Of the first layer, each block has a share of all sums: it gives each to the block of its row.
@@ -486,27 +505,45 @@ class Trainer {
     const Train<T>& job = net_.job;
     const LayerPlace& place = place_of(last());
     const int units = place.units;
-    const T share = T(1) / (T(chunk.end - chunk.begin) * T(units));
+    const T share = share_of_output<T>(job.loss, chunk.batch_rows(), units);
     T* kept = job.predictions;
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
     const int first = few.row[0], second = few.row[rows_at_once - 1];
     const int count = first == second ? units : 2 * units;
     for (int i = lane(); i < count; i += warp_size) {
       const int unit = i < units ? i : i - units, row = i < units ? first : second;
-      const T a = at(place.out)[row * place.out_stride + unit];
-      const T y = at(plan_.y[buffer])[row * units + unit];
+      const Outputs<T> of_row{at(place.out) + row * place.out_stride,
+                              at(plan_.y[buffer]) + row * units, units};
+      const T a = of_row.a(unit), y = of_row.y(unit);
       const T scale = share * at(plan_.sample_weight[buffer])[row];
       if (kept) kept[row * units + unit] = a;
       Losses::with(job.loss, [&](auto loss) {
+        const RowOf<decltype(loss), T> seen(of_row);
         T* value = at(plan_.values[buffer]) + row * units + unit;
-        *(clustered ? of_block(value, 0) : value) = scale * loss.value(a, y);
+        *(clustered ? of_block(value, 0) : value) = scale * loss.value(a, y, seen);
+        const T grad_out = scale * loss.gradient(a, y, seen);
         Activations::with(place.activation, [&](auto activation) {
           at(place.grad)[row * place.grad_stride + place.grad_place(unit)] =
-              activation.backward(scale * loss.gradient(a, y), a);
+              activation.backward(grad_out, a);
         });
       });
     }
     __syncwarp();
+  }
+
+  // Adds a chunk's part to the loss of its batch: one warp does.
+  __device__ void report(int n) {
+    if (server() != 0 || block() != 0) return;
+    const Chunk& chunk = this->chunk(n);
+    const T* values = at(plan_.values[n % 2]);
+    const int count = int(chunk.rows) * place_of(last()).units;
+    T sum{};
+    for (int i = lane(); i < count; i += warp_size) sum += values[i];
+#pragma unroll
+    for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
+    loss_ = chunk.is_first() ? sum : loss_ + sum;
+    if (chunk.is_last() && lane() == 0)
+      net_.job.losses[model_ * net_.step_count + chunk.step] = loss_;
   }
 
   // 4. backward: grad_z of each layer, from the last to the first
@@ -514,6 +551,7 @@ class Trainer {
     const Range rows = own_rows(chunk);
     for (int l = plan_.wide_layers - 1; l > 0; --l) {
       const LayerPlace& place = place_of(l);
+      __syncthreads();
       if (has_any(rows))
         multiply<typename OwnTiles::Backward>(
             place.backward,
@@ -525,7 +563,6 @@ class Trainer {
       each_few(rows, [&](const Few& few) {
         put_grad(l - 1, few, parts_of(place.backward, few, int(rows.begin)));
       });
-      __syncthreads();
     }
   }
 
@@ -550,19 +587,6 @@ class Trainer {
         }
       });
     });
-  }
-
-  // Adds a chunk's part to the loss of its batch.
-  __device__ void report(const Chunk& chunk, int buffer) {
-    const T* values = at(plan_.values[buffer]);
-    const int count = int(chunk.rows) * place_of(last()).units;
-    T sum{};
-    for (int i = lane(); i < count; i += warp_size) sum += values[i];
-#pragma unroll
-    for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
-    loss_ = chunk.is_first() ? sum : loss_ + sum;
-    if (chunk.is_last() && lane() == 0)
-      net_.job.losses[model_ * net_.step_count + chunk.step] = loss_;
   }
 
   // 5. update weight and bias: of all layers at once, since they wait for nothing
@@ -696,18 +720,9 @@ class Trainer {
     T sum{};
 #pragma unroll 8
     for (int row = 0; row < rows; ++row) sum += grad[row * place.grad_stride];
-    if (!chunk.is_first()) sum += aside[unit];
-    if (!chunk.is_last()) {
-      aside[unit] = sum;
-      return;
-    }
-    Updates::with(net_.job.update, [&](auto rule) {
-      T* slots[most_slots] = {};
-#pragma unroll
-      for (int s = 0; s < rule.slots; ++s)
-        slots[s] = keeps_slots() ? at(place.bias_slots[s])
-                                 : net_.layers[l].bias_slots[s] + model_ * place.units;
-      take_step<decltype(rule)>(at(place.bias)[unit], slots, unit, sum, step);
+    take_step_of_bias(net_.job.update, at(place.bias), unit, sum, aside, chunk, step, [&](int s) {
+      return keeps_slots() ? at(place.bias_slots[s])
+                           : net_.layers[l].bias_slots[s] + model_ * place.units;
     });
   }
 
@@ -741,92 +756,6 @@ __global__ void __launch_bounds__(train_threads, 1)
   if constexpr (has_clusters) train_models<T, true>(net);
 }
 
-// ---- the numbers of a step, and a launch for each of its parts ----
-
-constexpr int part_threads = 256, part_warps = part_threads / warp_size;
-
-template <class T>
-__global__ void __launch_bounds__(part_threads)
-    make_steps_kernel(const double* rates, const int64_t* steps_before, UpdateOptions options,
-                      int64_t step_count, UpdateStep<T>* steps, int64_t count) {
-  const int64_t before = steps_before ? *steps_before : 0;
-  for (int64_t i = blockIdx.x * int64_t(part_threads) + threadIdx.x; i < count;
-       i += gridDim.x * int64_t(part_threads))
-    steps[i] = UpdateStep<T>(options, rates[i], before + i % step_count + 1);
-}
-
-// The sum over the block, for its first thread.
-template <class T>
-__device__ T sum_of_block(T sum) {
-  T* sums = shared_memory<T>();  // (warps)
-#pragma unroll
-  for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
-  if (threadIdx.x % warp_size == 0) sums[threadIdx.x / warp_size] = sum;
-  __syncthreads();
-  for (int i = 1; threadIdx.x == 0 && i < part_warps; ++i) sum += sums[i];
-  __syncthreads();  // the next sum takes the same memory
-  return sum;
-}
-
-template <class T>
-__global__ void __launch_bounds__(part_threads) measure_kernel(BatchLoss<T> batch, int64_t parts) {
-  const int64_t count = batch.rows * batch.units;
-  const T share = T(1) / T(batch.rows) / T(batch.units);
-  Losses::with(batch.place, [&](auto loss) {
-    for (int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
-      T sum{};
-      for (int64_t i = part * part_threads + threadIdx.x; i < count; i += parts * part_threads) {
-        const T weight = batch.sample_weight ? batch.sample_weight[i / batch.units] : T(1);
-        const T scale = share * weight, a = batch.out[i], y = batch.y[i];
-        sum += scale * loss.value(a, y);
-        if (batch.predictions) batch.predictions[i] = a;
-        batch.grad_out[i] = scale * loss.gradient(a, y);
-      }
-      sum = sum_of_block(sum);
-      if (threadIdx.x == 0) batch.sums[part] = sum;
-    }
-  });
-}
-
-template <class T>
-__global__ void __launch_bounds__(part_threads)
-    add_losses_kernel(const T* sums, int64_t count, T* loss) {
-  T sum{};
-  for (int64_t i = threadIdx.x; i < count; i += part_threads) sum += sums[i];
-  sum = sum_of_block(sum);
-  if (threadIdx.x == 0) *loss = sum;
-}
-
-// The parameters of one launch.
-template <class T>
-struct Parameters {
-  static constexpr int most = 16;
-  Parameter<T> each[most];  // what is not used has no tiles
-  int64_t tiles;
-};
-
-template <class T>
-TORCHNN_FN int64_t tiles_of(const Parameter<T>& parameter) {
-  return (parameter.size + part_threads - 1) / part_threads;
-}
-
-template <class T>
-__global__ void __launch_bounds__(part_threads)
-    update_kernel(const __grid_constant__ Parameters<T> all, int64_t place,
-                  const UpdateStep<T>* step) {
-  Updates::with(place, [&](auto rule) {
-    for (int64_t tile = blockIdx.x; tile < all.tiles; tile += gridDim.x) {
-      int64_t n = 0, own_tile = tile;
-      for (; own_tile >= tiles_of(all.each[n]); ++n) own_tile -= tiles_of(all.each[n]);
-      const Parameter<T>& p = all.each[n];
-      const int64_t i = own_tile * part_threads + threadIdx.x;
-      if (i < p.size) take_step<decltype(rule)>(p.values[i], p.slots, i, p.grad[i], *step);
-    }
-  });
-}
-
-// ---- launches ----
-
 }  // namespace
 
 int64_t shared_limit() {
@@ -845,16 +774,8 @@ int64_t most_blocks() {
 }
 
 template <class T>
-void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps, Stream stream) {
-  const int64_t count = rate_count(job, models);
-  launch("make_steps", make_steps_kernel<T>, (count + part_threads - 1) / part_threads,
-         part_threads, 0, stream, job.learning_rates, job.steps_before, job.options,
-         step_count(job.samples, job.epoch_size, job.batch_size), steps, count);
-}
-
-template <class T>
 int64_t workspace_size(const Train<T>& job, const Models& models, int64_t blocks) {
-  return models.count * blocks * gradient_size(job) + rate_count(job, models) * numbers_a_step;
+  return models.count * blocks * gradient_size(job) + step_numbers(job, models);
 }
 
 template <class T>
@@ -865,43 +786,13 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
                stream);
 }
 
-int64_t loss_parts(int64_t outputs) {
-  constexpr int64_t outputs_a_thread = 4, most = 1024;
-  constexpr int64_t outputs_a_part = outputs_a_thread * part_threads;
-  return std::clamp<int64_t>((outputs + outputs_a_part - 1) / outputs_a_part, 1, most);
-}
-
-template <class T>
-void measure(const BatchLoss<T>& batch, Stream stream) {
-  BatchLoss<T> own = batch;
-  const int64_t parts = loss_parts(batch.rows * batch.units);
-  if (parts == 1) own.sums = batch.loss;
-  launch("measure", measure_kernel<T>, parts, part_threads, part_warps * sizeof(T), stream, own,
-         parts);
-  if (parts > 1)
-    launch("add_losses", add_losses_kernel<T>, 1, part_threads, part_warps * sizeof(T), stream,
-           static_cast<const T*>(batch.sums), parts, batch.loss);
-}
-
-template <class T>
-void update(const Parameter<T>* parameters, int64_t count, int64_t place, const UpdateStep<T>* step,
-            Stream stream) {
-  for (int64_t first = 0; first < count; first += Parameters<T>::most) {
-    Parameters<T> all{};
-    std::copy_n(parameters + first, std::min<int64_t>(Parameters<T>::most, count - first),
-                all.each);
-    for (const Parameter<T>& parameter : all.each) all.tiles += tiles_of(parameter);
-    launch("update", update_kernel<T>, all.tiles, part_threads, 0, stream, all, place, step);
-  }
-}
-
-#define TORCHNN_INSTANTIATE(T)                                                      \
-  template void make_steps(const Train<T>&, const Models&, UpdateStep<T>*, Stream); \
-  template int64_t workspace_size(const Train<T>&, const Models&, int64_t);         \
-  template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);     \
-  template void measure(const BatchLoss<T>&, Stream);                               \
-  template void update(const Parameter<T>*, int64_t, int64_t, const UpdateStep<T>*, Stream);
+#define TORCHNN_INSTANTIATE(T)                                              \
+  template int64_t workspace_size(const Train<T>&, const Models&, int64_t); \
+  template void train(const Train<T>&, const Models&, const Plan&, T*, Stream);
 TORCHNN_INSTANTIATE(float)
+#if !defined(TORCHNN_ONLY_FLOAT)  // tests compile sooner
 TORCHNN_INSTANTIATE(double)
+#endif
+#undef TORCHNN_INSTANTIATE  // tests include all such files
 
 }  // namespace torchnn::cuda

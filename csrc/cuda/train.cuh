@@ -1,5 +1,5 @@
-// What the kernels that train whole networks have in common: what they are told, a step of the
-// update rule, and how their launches follow each other.
+// What the kernels that train whole networks have in common: what they are told, how a loss sees
+// its row, a step of the update rule, and how their launches follow each other.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +21,7 @@ struct Network {
   Plan plan;
   TrainLayer<T> layers[most_layers];
   const UpdateStep<T>* steps;  // (steps), of each model or of all
+  int64_t steps_apart;         // from those of one model to those of the next
   T* gradients;                // where they are put aside
   int64_t gradient_size;       // of each block
   Chunk before;                // the launch begins with the chunk after this one
@@ -29,11 +30,31 @@ struct Network {
 
   // The chunk of the launch after that one; behind the last there are no rows.
   __device__ Chunk chunk_after(const Chunk& chunk) const {
-    Chunk next = cuda::chunk_after(job, chunk, plan.rows);
+    Chunk next = torchnn::chunk_after(job, chunk, plan.rows);
     if (next.step >= end) next.rows = 0;
     return next;
   }
+
+  // The numbers of a step, numbers_a_step of them.
+  __device__ const T* step_of(int64_t model, const Chunk& chunk) const {
+    return reinterpret_cast<const T*>(steps + model * steps_apart + chunk.step);
+  }
 };
+
+// ---- the loss ----
+
+// The outputs of a row and their targets, of which a loss makes its Row.
+template <class T>
+struct Outputs {
+  const T *outputs, *targets;
+  int units;
+
+  TORCHNN_FN T a(int n) const { return outputs[n]; }
+  TORCHNN_FN T y(int n) const { return targets[n]; }
+};
+
+template <class Loss, class T>
+using RowOf = typename Loss::template Row<T>;
 
 // ---- a step of the update rule ----
 
@@ -75,6 +96,25 @@ TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T
   for (int s = 0; s < Rule::slots; ++s) slots[s][at] = own[s];
 }
 
+// For one number of a bias, given a chunk's part of its gradient, which is put aside until the
+// batch is whole; slots_of(s) is where the rule's s-th slots are.
+template <class T, class SlotsOf>
+TORCHNN_FN void take_step_of_bias(int64_t update, T* bias, int unit, T grad, T* aside,
+                                  const Chunk& chunk, const UpdateStep<T>& step,
+                                  const SlotsOf& slots_of) {
+  if (!chunk.is_first()) grad += aside[unit];
+  if (!chunk.is_last()) {
+    aside[unit] = grad;
+    return;
+  }
+  Updates::with(update, [&](auto rule) {
+    T* slots[most_slots] = {};
+#pragma unroll
+    for (int s = 0; s < rule.slots; ++s) slots[s] = slots_of(s);
+    take_step<decltype(rule)>(bias[unit], slots, unit, grad, step);
+  });
+}
+
 // ---- launches ----
 
 // Ctrl-C waits for a launch to end, and so does a screen that the same GPU draws.
@@ -101,11 +141,11 @@ int64_t gradient_size(const Train<T>& job) {
   return size;
 }
 
-// The learning rates there are: a step's, for all models or for each.
+// From the steps of a model to those of the next, which has others if it has other learning rates
+// or options; 0 if all models take the same.
 template <class T>
-int64_t rate_count(const Train<T>& job, const Models& models) {
-  return (models.learning_rates ? models.count : 1) *
-         step_count(job.samples, job.epoch_size, job.batch_size);
+int64_t steps_apart(const Train<T>& job, const Models& models) {
+  return models.learning_rates || models.options ? step_count(job) : 0;
 }
 
 // What a kernel is told of a job. The workspace has the gradients, and behind them the steps.
@@ -124,8 +164,8 @@ Network<T, Plan> network_of(const Train<T>& job, const Models& models, const Pla
   auto* const steps =
       reinterpret_cast<UpdateStep<T>*>(workspace + models.count * plan.blocks * net.gradient_size);
   make_steps(job, models, steps, stream);
-  net.steps = steps;
-  net.step_count = step_count(job.samples, job.epoch_size, job.batch_size);
+  net.steps = steps, net.steps_apart = steps_apart(job, models);
+  net.step_count = step_count(job);
   return net;
 }
 

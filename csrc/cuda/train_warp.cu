@@ -157,9 +157,8 @@ class WarpTrainer {
   __device__ void fetch(const Chunk& chunk) const {
     const int rows = int(chunk.rows), stride = plan_.layers[0].in_stride;
     if (lane() < rows) fetch_targets();
-    const UpdateStep<T>* step = net_.steps + model_ * net_.models.learning_rates + chunk.step;
     if (lane() < numbers_a_step)
-      copy_async<sizeof(T)>(at(plan_.step) + lane(), reinterpret_cast<const T*>(step) + lane());
+      copy_async<sizeof(T)>(at(plan_.step) + lane(), net_.step_of(model_, chunk) + lane());
     __syncwarp();
     auto copy = [&](const Divider& columns, auto width) {
       for (int i = lane(); i < rows * columns.divisor; i += warp_size) {
@@ -263,20 +262,23 @@ class WarpTrainer {
     const Train<T>& job = net_.job;
     const WarpLayer& place = place_of(last());
     const int units = place.units;
-    const T share = T(1) / (T(chunk.end - chunk.begin) * T(units));
+    const T share = share_of_output<T>(job.loss, chunk.batch_rows(), units);
     T* kept = job.predictions;
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
     if (chunk.is_first()) loss_ = T(0);
+    const int own_row = lane() & (plan_.rows - 1);  // where it is none, neither is it looked at
+    const Outputs<T> of_row{at(place.out) + own_row * place.out_stride,
+                            at(plan_.y) + own_row * units, units};
+    const T scale = share * at(plan_.sample_weight)[own_row];
     Losses::with(job.loss, [&](auto loss) {
-      Activations::with(place.activation, [&](auto activation) {
-        each_place(chunk, units, 1, [&](int row, int unit) {
-          const int i = row * units + unit;
-          const T a = at(place.out)[row * place.out_stride + unit], y = at(plan_.y)[i];
-          const T scale = share * at(plan_.sample_weight)[row];
-          if (kept) kept[i] = a;
-          loss_ += scale * loss.value(a, y);
-          at(place.grad)[row * place.out_stride + unit] =
-              activation.backward(scale * loss.gradient(a, y), a);
+      const RowOf<decltype(loss), T> seen(of_row);
+      each_place(chunk, units, 1, [&](int row, int unit) {
+        const T a = of_row.a(unit), y = of_row.y(unit);
+        if (kept) kept[row * units + unit] = a;
+        loss_ += scale * loss.value(a, y, seen);
+        const T grad_out = scale * loss.gradient(a, y, seen);
+        Activations::with(place.activation, [&](auto activation) {
+          at(place.grad)[row * place.out_stride + unit] = activation.backward(grad_out, a);
         });
       });
     });
@@ -419,17 +421,8 @@ class WarpTrainer {
       for (int half = place.units_shared.span(); half < warp_size; half *= 2)
         sum += __shfl_xor_sync(~0u, sum, half);
       if (row > 0 || unit < own) return;
-      if (!chunk.is_first()) sum += aside[unit];
-      if (!chunk.is_last()) {
-        aside[unit] = sum;
-        return;
-      }
-      Updates::with(net_.job.update, [&](auto rule) {
-        T* slots[most_slots] = {};
-#pragma unroll
-        for (int s = 0; s < rule.slots; ++s) slots[s] = at(place.bias_slots[s]);
-        take_step<decltype(rule)>(at(place.bias)[unit], slots, unit, sum, step);
-      });
+      take_step_of_bias(net_.job.update, at(place.bias), unit, sum, aside, chunk, step,
+                        [&](int s) { return at(place.bias_slots[s]); });
     });
   }
 
@@ -460,7 +453,12 @@ void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& p
                warp_size, stream);
 }
 
-template void train_by_warps(const Train<float>&, const Models&, const WarpPlan&, float*, Stream);
-template void train_by_warps(const Train<double>&, const Models&, const WarpPlan&, double*, Stream);
+#define TORCHNN_INSTANTIATE(T) \
+  template void train_by_warps(const Train<T>&, const Models&, const WarpPlan&, T*, Stream);
+TORCHNN_INSTANTIATE(float)
+#if !defined(TORCHNN_ONLY_FLOAT)  // tests compile sooner
+TORCHNN_INSTANTIATE(double)
+#endif
+#undef TORCHNN_INSTANTIATE  // tests include all such files
 
 }  // namespace torchnn::cuda

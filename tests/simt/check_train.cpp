@@ -1,10 +1,11 @@
-// Trains small networks in the kernels of csrc/cuda/train.cu and train_warp.cu, and compares all
-// that is left with a plain loop in double, and with the engine for the CPU if that is linked
-// (TORCHNN_CPU_ENGINE).
-// Each array ends where its allocation ends, so that a step too far is seen.
-// tests/test_simt.py runs it on the CPU, under AddressSanitizer and ThreadSanitizer;
-// benchmarks/gpu/run.sh on a GPU, under compute-sanitizer. With the argument "few" it runs the few
-// cases that meet every barrier.
+// Trains small networks in the kernels of csrc/cuda/train.cu and train_warp.cu, and takes the parts
+// of a step of layers.cu; compares all that is left with a plain loop in double, and with the
+// engine for the CPU if that is linked (TORCHNN_CPU_ENGINE). Each array ends where its allocation
+// ends, so that a step too far is seen. tests/test_simt.py runs it on the CPU, under
+// AddressSanitizer and ThreadSanitizer; benchmarks/gpu/run.sh on a GPU, under compute-sanitizer.
+// With the argument "few" it runs the few cases that meet every barrier; with the name of a kernel
+// file, such as "train_warp", those that meet the barriers of that file. TORCHNN_ONLY_FLOAT leaves
+// all others out, to compile sooner.
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -16,6 +17,7 @@
 #if !defined(TORCHNN_TRAIN_THREADS)
 #define TORCHNN_TRAIN_THREADS 64
 #endif
+#include "../../csrc/cuda/layers.cu"
 #include "../../csrc/cuda/train.cu"
 #include "../../csrc/cuda/train_warp.cu"
 
@@ -24,6 +26,9 @@ namespace {
 
 std::mt19937 generator(0);
 int failures = 0;
+std::string way;  // the kernel file whose kernels networks train in; all if empty
+
+bool goes(const char* by) { return way.empty() || way == by; }
 
 void expect(bool holds, const char* what) {
   if (holds) return;
@@ -93,12 +98,37 @@ struct Case {
   int64_t loss = 0;
   int64_t epochs = 1, extra = 0;  // and a part of one more
   int64_t models = 1;
-  bool own_data = false;  // each model its own x, y, order and so on
+  bool own_data = false;     // each model its own x, y, order and so on
+  bool own_options = false;  // each model the numbers of its own optimizer
   bool order = true, sample_weight = true, predictions = true, bias = true;
   int64_t gap = 0, offset = 0;  // of the rows of x, and of its first
   double memory = 1;            // of what one chunk for the whole batch takes
   int64_t blocks = 1;           // that train a model together
 };
+
+// The outputs of a sample and their targets, of which a loss makes its Row.
+struct Sample {
+  const double *outputs, *targets;
+  int64_t units;
+  double a(int64_t n) const { return outputs[n]; }
+  double y(int64_t n) const { return targets[n]; }
+};
+
+// Returns the loss of a sample in a batch of so many, and fills in the derivative with respect to
+// its outputs.
+double measure(int64_t place, const Sample& sample, double weight, int64_t batch_rows,
+               double* grad_out) {
+  double sum = 0;
+  Losses::with(place, [&](auto loss) {
+    const typename decltype(loss)::template Row<double> row(sample);
+    const double scale = weight / double(batch_rows * (loss.is_mean ? sample.units : 1));
+    for (int64_t n = 0; n < sample.units; ++n) {
+      sum += scale * loss.value(sample.a(n), sample.y(n), row);
+      grad_out[n] = scale * loss.gradient(sample.a(n), sample.y(n), row);
+    }
+  });
+  return sum;
+}
 
 // A network of one model, in double.
 struct Exact {
@@ -194,13 +224,10 @@ void train_on_cpu(const Case& c, Train<T> job, Exact& network) {
                       c.bias ? biases[l].data() : nullptr,
                       {weight_slots[0][l].data(), weight_slots[1][l].data()},
                       {bias_slots[0][l].data(), bias_slots[1][l].data()}});
-  std::vector<T> losses(step_count(job.samples, job.epoch_size, job.batch_size));
+  std::vector<T> losses(step_count(job));
   std::vector<T> predictions(job.samples * c.widths.back());
-  int64_t steps_done = 0;
   job.layers = layers.data(), job.losses = losses.data(), job.predictions = predictions.data();
-  job.steps_done = &steps_done;
   cpu::train(job);
-  expect(steps_done == int64_t(losses.size()), "the engine for the CPU takes every step");
   auto widen = [](const auto& values) { return std::vector<double>(values.begin(), values.end()); };
   network.losses = widen(losses), network.predictions = widen(predictions);
   for (size_t l = 0; l < count; ++l) {
@@ -220,12 +247,22 @@ void expect_close(const Case& c, const char* what, const std::vector<double>& ex
     if (std::abs(ours[i] - exact[i]) <=
         1000 * std::numeric_limits<T>::epsilon() * (1 + std::abs(exact[i])))
       continue;
-    std::printf("%s[%d] is %g, not %g (%d layers, batch %d, rule %d, float%d)\n", what, int(i),
-                ours[i], exact[i], int(c.widths.size()) - 1, int(c.batch_size), int(c.update),
-                int(8 * sizeof(T)));
+    std::printf("%s[%d] is %g, not %g (%d layers, batch %d, rule %d, loss %d, float%d)\n", what,
+                int(i), ours[i], exact[i], int(c.widths.size()) - 1, int(c.batch_size),
+                int(c.update), int(c.loss), int(8 * sizeof(T)));
     ++failures;
     return;
   }
+}
+
+UpdateOptions options_of(int64_t model) {
+  const double other = 1 / double(1 + model);
+  return {.momentum = 0.9 * other,
+          .beta_1 = 0.9 * other,
+          .beta_2 = 0.999,
+          .epsilon = 1e-3,
+          .weight_decay = 0.1 * other,
+          .rho = 0.9 * other};
 }
 
 template <class T>
@@ -274,8 +311,13 @@ void check(const Case& c) {
   if (c.order) job.order = order.data();
   if (c.predictions) job.predictions = kept.data();
   job.loss = c.loss, job.update = c.update, job.learning_rates = rates.data();
-  job.options = {0.9, 0.9, 0.999, 1e-3, 0.1}, job.steps_before = steps_before.data();
-  cuda::Models models{.count = m, .rows = c.rows};
+  job.options = options_of(0), job.steps_before = steps_before.data();
+  std::vector<UpdateOptions> option_values;
+  for (int64_t model = 0; model < m; ++model)
+    option_values.push_back(options_of(c.own_options ? model : 0));
+  const Array<UpdateOptions> options(option_values);
+  Models models{.count = m, .rows = c.rows};
+  if (c.own_options) models.options = options.data();
   if (c.own_data) {
     models.x = c.rows * stride, models.y = c.rows * outputs, models.sample_weight = c.rows;
     models.order = samples, models.learning_rates = steps;
@@ -309,21 +351,16 @@ void check(const Case& c) {
         const int64_t row = set * c.rows + (c.order ? numbers[set * samples + i] : i);
         std::vector<double> grad(outputs);
         const auto a = exact.outputs(c, x.exact(row * stride, c.widths[0]));
-        const double scale =
-            (c.sample_weight ? sample_weight[row] : 1) / double(end - first) / double(outputs);
-        Losses::with(c.loss, [&](auto loss) {
-          for (int64_t n = 0; n < outputs; ++n) {
-            const double target = y[row * outputs + n];
-            loss_of_batch += scale * loss.value(a.back()[n], target);
-            grad[n] = scale * loss.gradient(a.back()[n], target);
-          }
-        });
+        const auto targets = y.exact(row * outputs, outputs);
+        loss_of_batch +=
+            measure(c.loss, {a.back().data(), targets.data(), outputs},
+                    c.sample_weight ? sample_weight[row] : 1, end - first, grad.data());
         exact.predictions.insert(exact.predictions.end(), a.back().begin(), a.back().end());
         exact.add_gradients(c, a, grad, weight, bias);
       }
       exact.losses.push_back(loss_of_batch);
       const double rate = rates[(c.own_data ? model * steps : 0) + step];
-      exact.step(c, UpdateStep<double>(job.options, rate, 3 + step + 1), weight, bias);
+      exact.step(c, UpdateStep<double>(option_values[model], rate, 3 + step + 1), weight, bias);
     }
   }
 
@@ -336,6 +373,7 @@ void check(const Case& c) {
     if (c.sample_weight) own.sample_weight = sample_weight.copied() + set * c.rows;
     if (c.order) own.order = order.copied() + set * samples;
     own.learning_rates = rates.copied() + set * steps, own.steps_before = steps_before.copied();
+    own.options = option_values[model];
     train_on_cpu(c, own, on_cpu.emplace_back(exact_of(model)));
   }
 #endif
@@ -386,8 +424,11 @@ void check(const Case& c) {
   const int64_t limit = std::min<int64_t>(int64_t(c.memory * double(whole)), cuda::shared_limit());
   const cuda::Plan plan = cuda::make_plan(shape, c.batch_size, limit);
   expect(plan.rows > 0, "the network fits");
-  train([&] { cuda::train(job, models, plan, workspace.data(), nullptr); });
-  expect_all_same();
+  if (goes("train")) {
+    train([&] { cuda::train(job, models, plan, workspace.data(), nullptr); });
+    expect_all_same();
+  }
+  if (!goes("train_warp")) return;
 
   const cuda::WarpPlan by_warps = cuda::make_warp_plan(
       shape, c.batch_size, cuda::fewest_warps * (cuda::shared_limit() + cuda::bytes_of_a_block));
@@ -416,7 +457,9 @@ void check(const Case& c) {
       if (own.order) own.order += set * models.order;
       own.learning_rates += set * models.learning_rates, own.losses += model * steps;
       if (own.predictions) own.predictions += model * samples * outputs;
-      cuda::train_by_warps(own, {.count = 1, .rows = c.rows}, by_warps, workspace.data(), nullptr);
+      own.options = option_values[model];
+      cuda::train_by_warps(own, Models{.count = 1, .rows = c.rows}, by_warps, workspace.data(),
+                           nullptr);
     }
   });
   bool same = losses_together == losses.host && kept_together == kept.host;
@@ -438,6 +481,7 @@ Case everything(double memory) {
           .extra = 3,
           .models = 3,
           .own_data = true,
+          .own_options = true,
           .memory = memory};
 }
 
@@ -468,6 +512,15 @@ void check_clusters() {
             .update = 2,
             .memory = 0.8,
             .blocks = 2});
+  for (int64_t i = 0; i < std::max(Updates::size, Losses::size); ++i)
+    check<T>({.widths = {40, 26, 3},
+              .rows = 7,
+              .batch_size = 4,
+              .update = i % Updates::size,
+              .loss = i % Losses::size,
+              .models = 2,
+              .own_options = true,
+              .blocks = 2});
 }
 
 template <class T>
@@ -479,6 +532,7 @@ void check_all() {
       {.widths = {64, 25, 25, 1}, .rows = 19, .batch_size = 17, .models = 2, .own_data = true});
   for (int64_t update = 0; update < Updates::size; ++update)
     check<T>({.widths = {16, 25, 13, 1}, .rows = 33, .batch_size = 16, .update = update});
+  check<T>({.widths = {5, 6, 40}, .rows = 7, .batch_size = 4, .loss = Losses::size - 1});
   for (int64_t activation = 0; activation < Activations::size; ++activation)
     for (int64_t loss = 0; loss < Losses::size; ++loss)
       check<T>({.widths = {7, 5, 3},
@@ -524,15 +578,18 @@ void check_a_row_that_is_not_there() {
                      .batch_size = 2};
     job.y = y.data(), job.order = order.data(), job.losses = losses.data();
     job.epoch_size = 4, job.learning_rates = rates.data();
-    const cuda::Models models{.count = 1, .rows = 3};
+    const Models models{.count = 1, .rows = 3};
     const cuda::Shape shape{{4, 1}, 0, sizeof(float)};
     Array<float> workspace(cuda::workspace_size(job, models));
     auto expect_nan = [&] {
       losses.fetch();
       expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
     };
-    cuda::train(job, models, cuda::make_plan(shape, 2, 1 << 16), workspace.data(), nullptr);
-    expect_nan();
+    if (goes("train")) {
+      cuda::train(job, models, cuda::make_plan(shape, 2, 1 << 16), workspace.data(), nullptr);
+      expect_nan();
+    }
+    if (!goes("train_warp")) continue;
     weight.fill(1), bias.fill(1);
     cuda::train_by_warps(job, models, cuda::make_warp_plan(shape, 2, 1 << 16), workspace.data(),
                          nullptr);
@@ -540,66 +597,139 @@ void check_a_row_that_is_not_there() {
   }
 }
 
-void check_the_parts_of_a_step() {
-  const int64_t rows = 1301, units = 3, parts = cuda::loss_parts(rows * units);
-  expect(parts > 2 && cuda::loss_parts(1) == 1, "a large batch's loss is summed in parts");
-  auto out = Array<double>(rows * units).fill(1), y = Array<double>(rows * units).fill(1);
-  auto weight = Array<double>(rows).fill(1);
-  Array<double> grad(rows * units), sums(parts), loss(1), kept(rows * units);
-  const cuda::BatchLoss<double> batch{.out = out.data(),
-                                      .y = y.data(),
-                                      .sample_weight = weight.data(),
-                                      .grad_out = grad.data(),
-                                      .sums = sums.data(),
-                                      .loss = loss.data(),
-                                      .predictions = kept.data(),
-                                      .rows = rows,
-                                      .units = units,
-                                      .place = 1};
-  cuda::measure(batch, nullptr);
-  for (auto* array : {&grad, &loss, &kept}) array->fetch();
-  double sum = 0;
-  std::vector<double> exact;
-  for (int64_t i = 0; i < rows * units; ++i) {
-    const double scale = weight[i / units] / double(rows * units);
-    sum += scale * SigmoidCrossEntropy::value(out[i], y[i]);
-    exact.push_back(scale * SigmoidCrossEntropy::gradient(out[i], y[i]));
+// A batch whose loss is summed in parts, and one of a single part without weights.
+template <class T>
+void check_measure(int64_t loss) {
+  constexpr int64_t units = 3;
+  expect(cuda::loss_parts(1301 * units) > 2 && cuda::loss_parts(1) == 1,
+         "a large batch's loss is summed in parts");
+  for (int64_t rows : {1301, 7}) {
+    auto out = Array<T>(rows * units).fill(1), y = Array<T>(rows * units).fill(1);
+    auto weight = Array<T>(rows).fill(1);
+    Array<T> grad(rows * units), sums(cuda::loss_parts(rows * units)), of_batch(1);
+    Array<T> kept(rows * units);
+    const bool is_large = rows > units * 10;
+    cuda::measure(cuda::BatchLoss<T>{.out = out.data(),
+                                     .y = y.data(),
+                                     .sample_weight = is_large ? weight.data() : nullptr,
+                                     .grad_out = grad.data(),
+                                     .sums = sums.data(),
+                                     .loss = of_batch.data(),
+                                     .predictions = is_large ? kept.data() : nullptr,
+                                     .rows = rows,
+                                     .units = units,
+                                     .place = loss},
+                  nullptr);
+    for (auto* array : {&grad, &of_batch, &kept}) array->fetch();
+    double sum = 0;
+    std::vector<double> exact(rows * units);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto a = out.exact(row * units, units), targets = y.exact(row * units, units);
+      const Sample sample{a.data(), targets.data(), units};
+      sum += measure(loss, sample, is_large ? weight[row] : 1, rows, &exact[row * units]);
+    }
+    Case about{};
+    about.loss = loss;
+    expect_close<T>(about, "measure: loss", {sum}, {of_batch[0]});
+    expect_close<T>(about, "measure: grad_out", exact, grad.exact(0, rows * units));
+    if (is_large)
+      expect_close<T>(about, "measure: predictions", out.exact(0, rows * units),
+                      kept.exact(0, rows * units));
   }
-  expect_close<double>({}, "measure: loss", {sum}, {loss[0]});
-  expect_close<double>({}, "measure: predictions", out.exact(0, rows * units),
-                       kept.exact(0, rows * units));
-  expect_close<double>({}, "measure: grad_out", exact, grad.exact(0, rows * units));
+}
 
-  const Array<double> rates(std::vector<double>{0.3, 0.1});
-  const TrainLayer<double> layer{units, units, 0, nullptr, nullptr, {}, {}};
-  Train<double> job{.layers = &layer,
-                    .layer_count = 1,
-                    .x = nullptr,
-                    .x_stride = units,
-                    .samples = 2,
-                    .batch_size = 1};
-  job.epoch_size = 2, job.learning_rates = rates.data();
-  job.options = {0.9, 0.9, 0.999, 1e-3, 0.1};
-  Array<double> numbers(2 * cuda::numbers_a_step);
-  auto* const steps = reinterpret_cast<UpdateStep<double>*>(numbers.data());
-  cuda::make_steps(job, {}, steps, nullptr);
-  const UpdateStep<double> step(job.options, rates[1], 2);
-  auto m = Array<double>(rows * units).fill(1), v = Array<double>(rows * units).zero();
-  std::vector<double> values;
-  for (int64_t i = 0; i < rows * units; ++i) {
-    double w = out[i] * step.decay, slots[most_slots] = {m[i], v[i]};
-    Adam::apply(w, slots, grad[i], step);
-    values.push_back(w);
+// What meets every barrier of a kernel file.
+void check_few(const std::string& kernels) {
+  if (kernels == "layers") {
+    check_measure<float>(0);
+    return;
+  }
+  way = kernels;
+  check<float>(wide());
+  check<float>(everything(0.7));
+  if (kernels == "train") check<float>(wide(2)), check<float>(clustered(2));
+  check_a_row_that_is_not_there();
+}
+
+#if !defined(TORCHNN_ONLY_FLOAT)
+
+// Of each model and of all, with learning rates and options of their own or the same.
+void check_the_numbers_of_a_step() {
+  constexpr int64_t models = 3, steps = 2, before = 5;
+  const Array<int64_t> steps_before(std::vector<int64_t>{before});
+  const Array<double> rates(std::vector<double>{0.3, 0.1, 0.2, 0.4, 0.5, 0.6});
+  std::vector<UpdateOptions> own{options_of(0), options_of(1), options_of(2)};
+  const Array<UpdateOptions> options(own);
+  for (bool own_rates : {false, true})
+    for (bool own_options : {false, true}) {
+      Train<double> job{.layers = nullptr,
+                        .layer_count = 0,
+                        .x = nullptr,
+                        .x_stride = 0,
+                        .samples = 4,
+                        .epoch_size = 4,
+                        .batch_size = 2,
+                        .options = own[0]};
+      job.learning_rates = rates.data(), job.steps_before = steps_before.data();
+      const Models grid{.count = models,
+                        .learning_rates = own_rates ? steps : 0,
+                        .options = own_options ? options.data() : nullptr};
+      const int64_t sets = own_rates || own_options ? models : 1;
+      Array<double> numbers(cuda::step_numbers(job, grid));
+      expect(numbers.size() == sets * steps * cuda::numbers_a_step, "each set of steps has room");
+      cuda::make_steps(job, grid, reinterpret_cast<UpdateStep<double>*>(numbers.data()), nullptr);
+      numbers.fetch();
+      std::vector<double> exact;
+      for (int64_t i = 0; i < sets * steps; ++i) {
+        const int64_t model = i / steps, n = i % steps;
+        const UpdateStep<double> step(own[own_options ? model : 0],
+                                      rates[(own_rates ? model * steps : 0) + n], before + n + 1);
+        const double* const first = &step.learning_rate;
+        exact.insert(exact.end(), first, first + cuda::numbers_a_step);
+      }
+      expect_close<double>({}, "make_steps", exact, numbers.exact(0, numbers.size()));
+    }
+}
+
+void check_update(int64_t rule) {
+  constexpr int64_t size = 3903;
+  const UpdateStep<double> step(options_of(0), 0.1, 2);
+  const double* const first = &step.learning_rate;
+  const Array<double> numbers(std::vector<double>(first, first + cuda::numbers_a_step));
+  auto w = Array<double>(size).fill(1), grad = Array<double>(size).fill(1);
+  std::vector<double> squares;  // what a rule remembers may be a mean of squares
+  for (int64_t i = 0; i < size; ++i) squares.push_back(grad[i] * grad[i] / 2);
+  Array<double> first_slots(squares), second_slots(squares);
+  std::vector<double> exact[1 + most_slots];
+  for (int64_t i = 0; i < size; ++i) {
+    double value = w[i] * step.decay, slots[most_slots] = {squares[i], squares[i]};
+    Updates::with(rule, [&](auto each) { each.apply(value, slots, grad[i], step); });
+    exact[0].push_back(value);
+    for (int s = 0; s < most_slots; ++s) exact[1 + s].push_back(slots[s]);
   }
   std::vector<cuda::Parameter<double>> parameters;  // of 1, 32, 63 ... numbers: several launches
-  for (int64_t at = 0, size = 1; at < rows * units; at += size, size += 31) {
-    size = std::min(size, rows * units - at);
-    parameters.push_back({out.data() + at, {m.data() + at, v.data() + at}, grad.data() + at, size});
+  for (int64_t at = 0, count = 1; at < size; at += count, count += 31) {
+    count = std::min(count, size - at);
+    parameters.push_back({w.data() + at,
+                          {first_slots.data() + at, second_slots.data() + at},
+                          grad.data() + at,
+                          count});
   }
   expect(parameters.size() > 16, "more parameters than a launch takes");
-  cuda::update(parameters.data(), int64_t(parameters.size()), 3, steps + 1, nullptr);
-  out.fetch();
-  expect_close<double>({}, "update", values, out.exact(0, rows * units));
+  cuda::update(parameters.data(), int64_t(parameters.size()), rule,
+               reinterpret_cast<const UpdateStep<double>*>(numbers.data()), nullptr);
+  for (auto* array : {&w, &first_slots, &second_slots}) array->fetch();
+  Case about{};
+  about.update = rule;
+  expect_close<double>(about, "update", exact[0], w.exact(0, size));
+  expect_close<double>(about, "update: first slot", exact[1], first_slots.exact(0, size));
+  expect_close<double>(about, "update: second slot", exact[2], second_slots.exact(0, size));
+}
+
+void check_the_parts_of_a_step() {
+  check_the_numbers_of_a_step();
+  for (int64_t loss = 0; loss < Losses::size; ++loss) check_measure<double>(loss);
+  for (int64_t rule = 0; rule < Updates::size; ++rule) check_update(rule);
 }
 
 void check_plans() {
@@ -644,29 +774,27 @@ void check_plans() {
   expect(warps(std::vector<int64_t>(66, 1), hopper) == 0, "65 layers are too many for a warp");
 }
 
-}  // namespace
-
-int check_everything(bool few) {
-  if (few) {
-    check<float>(everything(0.7));
-    check<float>(wide());
-    check<float>(clustered(2));
-    check<float>(wide(2));
-    check_a_row_that_is_not_there();
-    check_the_parts_of_a_step();
-  } else {
-    check_all<float>();
-    check_all<double>();
-    check_a_row_that_is_not_there();
-    check_the_parts_of_a_step();
-    check_plans();
-  }
-  std::printf("%d failures\n", failures);
-  return failures != 0;
+void check_everything() {
+  check_all<float>();
+  check_all<double>();
+  check_a_row_that_is_not_there();
+  check_the_parts_of_a_step();
+  check_plans();
 }
 
+#endif
+
+}  // namespace
 }  // namespace torchnn
 
 int main(int count, char** arguments) {
-  return torchnn::check_everything(count > 1 && std::string(arguments[1]) == "few");
+  using namespace torchnn;
+  const std::string what = count > 1 ? arguments[1] : "";
+#if !defined(TORCHNN_ONLY_FLOAT)
+  if (what.empty()) check_everything();
+#endif
+  for (const char* kernels : {"layers", "train", "train_warp"})
+    if (what == "few" || what == kernels) check_few(kernels);
+  std::printf("%d failures\n", failures);
+  return failures != 0;
 }
