@@ -1,5 +1,7 @@
-// Trains networks with one thread and with several: every bit must be the same, whoever comes to
-// help and when. Run under ThreadSanitizer, and built by tests/test_kernels.py.
+// Trains networks with one thread and with several, and models one by one and side by side: every
+// bit must be the same, whoever comes to help and when. Run under ThreadSanitizer, and built by
+// tests/test_kernels.py, with the baseline's registers alone: four rows of floats.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -46,7 +48,9 @@ void one_after_the_other(int64_t parts, void (*f)(void*, int64_t), void* context
   for (int64_t i = 0; i < parts; ++i) f(context, i);
 }
 
-// ---- a network ----
+// ---- networks ----
+
+using Values = std::vector<float>;
 
 struct Problem {
   const char* name;
@@ -54,89 +58,151 @@ struct Problem {
   int64_t samples, batch_size, update;
 };
 
-std::vector<float> train(const Problem& problem, int64_t threads, Parallel parallel) {
-  std::mt19937 generator(0);
-  std::normal_distribution<float> normal;
-  auto random = [&](int64_t count, double scale) {
-    std::vector<float> values(count);
+// Models to train: what they share, and what each has of its own, one behind the other.
+struct Sweep {
+  Problem problem;
+  int64_t models;
+  std::mt19937 generator{0};
+  Values x, y;
+  std::vector<Values> state;  // weight, bias and slots of each layer in turn
+  std::vector<double> rates;
+  std::vector<UpdateOptions> options;
+
+  Sweep(const Problem& problem, int64_t models) : problem(problem), models(models) {
+    const std::vector<int64_t>& widths = problem.widths;
+    x = random(models * problem.samples * widths.front(), 1);
+    y = random(problem.samples * widths.back(), 1);
+    for (size_t l = 1; l < widths.size(); ++l) {
+      const int64_t size = models * widths[l] * widths[l - 1];
+      state.push_back(random(size, 1 / std::sqrt(double(widths[l - 1]))));
+      state.push_back(random(models * widths[l], 0.1));
+      for (int s = 0; s < most_slots; ++s) {
+        state.emplace_back(size, 0.0f);
+        state.emplace_back(models * widths[l], 0.0f);
+      }
+    }
+    // large enough for a wrong gradient to show
+    for (int64_t i = 0; i < models * steps(); ++i) rates.push_back(0.05 + 0.001 * (i % 7));
+    for (int64_t m = 0; m < models; ++m)
+      options.push_back({0.9 - 0.1 * m, 0.9, 0.999, 1e-7, 0.01 * m, 0.9});
+  }
+
+  Values random(int64_t count, double scale) {
+    std::normal_distribution<float> normal;
+    Values values(count);
     for (float& value : values) value = float(scale) * normal(generator);
     return values;
-  };
-  const std::vector<int64_t>& widths = problem.widths;
-  const auto x = random(problem.samples * widths.front(), 1);
-  const auto y = random(problem.samples * widths.back(), 1);
-  std::vector<std::vector<float>> state;
-  state.reserve(6 * widths.size());
-  std::vector<TrainLayer<float>> layers;
-  for (size_t l = 1; l < widths.size(); ++l) {
-    const int64_t size = widths[l] * widths[l - 1];
-    TrainLayer<float> layer{
-        widths[l - 1], widths[l], l + 1 < widths.size(), nullptr, nullptr, {}, {}};
-    state.push_back(random(size, 1 / std::sqrt(double(widths[l - 1]))));
-    layer.weight = state.back().data();
-    state.push_back(random(widths[l], 0.1));
-    layer.bias = state.back().data();
-    for (int s = 0; s < most_slots; ++s) {
-      state.emplace_back(size, 0.0f);
-      layer.weight_slots[s] = state.back().data();
-      state.emplace_back(widths[l], 0.0f);
-      layer.bias_slots[s] = state.back().data();
-    }
-    layers.push_back(layer);
   }
-  const int64_t steps = step_count(problem.samples, problem.samples, problem.batch_size);
-  const std::vector<double> rates(steps, 0.05);  // large enough for a wrong gradient to show
-  std::vector<float> losses(steps), predictions(problem.samples * widths.back());
-  int64_t steps_done = 0;
-  cpu::train(Train<float>{.layers = layers.data(),
-                          .layer_count = int64_t(layers.size()),
-                          .x = x.data(),
-                          .y = y.data(),
-                          .x_stride = widths.front(),
-                          .samples = problem.samples,
-                          .epoch_size = problem.samples,
-                          .batch_size = problem.batch_size,
-                          .loss = 0,
-                          .update = problem.update,
-                          .options = {0.9, 0.9, 0.999, 1e-7, 0.01},
-                          .learning_rates = rates.data(),
-                          .losses = losses.data(),
-                          .predictions = predictions.data(),
-                          .steps_done = &steps_done,
-                          .parallel = parallel,
-                          .threads = threads});
-  std::vector<float> all = losses;
-  all.insert(all.end(), predictions.begin(), predictions.end());
-  for (const auto& values : state) all.insert(all.end(), values.begin(), values.end());
-  all.push_back(float(steps_done));
-  return all;
+
+  int64_t steps() const { return step_count(problem.samples, problem.samples, problem.batch_size); }
+
+  // All numbers that training comes to: of the models first ... first + count - 1.
+  Values train(int64_t threads, Parallel parallel, int64_t first, int64_t count) const {
+    const std::vector<int64_t>& widths = problem.widths;
+    const int64_t inputs = problem.samples * widths.front();
+    std::vector<Values> own;
+    for (const Values& values : state) {
+      const int64_t size = values.size() / models;
+      own.emplace_back(values.begin() + first * size, values.begin() + (first + count) * size);
+    }
+    std::vector<TrainLayer<float>> layers;
+    for (size_t l = 1; l < widths.size(); ++l) {
+      Values* of_layer = &own[(l - 1) * (2 + 2 * most_slots)];
+      TrainLayer<float> layer{
+          widths[l - 1], widths[l], l + 1 < widths.size(), nullptr, nullptr, {}, {}};
+      layer.weight = of_layer[0].data(), layer.bias = of_layer[1].data();
+      for (int s = 0; s < most_slots; ++s) {
+        layer.weight_slots[s] = of_layer[2 + 2 * s].data();
+        layer.bias_slots[s] = of_layer[3 + 2 * s].data();
+      }
+      layers.push_back(layer);
+    }
+    Values losses(count * steps()), predictions(count * problem.samples * widths.back());
+    cpu::train(Train<float>{.layers = layers.data(),
+                            .layer_count = int64_t(layers.size()),
+                            .x = x.data() + first * inputs,
+                            .y = y.data(),
+                            .x_stride = widths.front(),
+                            .samples = problem.samples,
+                            .epoch_size = problem.samples,
+                            .batch_size = problem.batch_size,
+                            .loss = 0,
+                            .update = problem.update,
+                            .options = {},
+                            .learning_rates = rates.data() + first * steps(),
+                            .losses = losses.data(),
+                            .predictions = predictions.data(),
+                            .parallel = parallel,
+                            .threads = threads},
+               Models{.count = count,
+                      .x = inputs,
+                      .learning_rates = steps(),
+                      .options = options.data() + first});
+    own.push_back(losses), own.push_back(predictions);
+    // model by model
+    Values all;
+    for (int64_t m = 0; m < count; ++m)
+      for (const Values& values : own) {
+        const int64_t size = values.size() / count;
+        all.insert(all.end(), values.begin() + m * size, values.begin() + (m + 1) * size);
+      }
+    return all;
+  }
+};
+
+int failures = 0;
+
+void expect(bool is_right, const char* name, const char* what, int64_t threads) {
+  if (is_right) return;
+  std::printf("%s: %s, with %d threads\n", name, what, int(threads));
+  ++failures;
+}
+
+// Helpers that come one after the other find a team of each size.
+void check_threads(const Problem& problem) {
+  const Sweep sweep(problem, 1);
+  const Values expected = sweep.train(1, nullptr, 0, 1);
+  for (const float value : expected) failures += !std::isfinite(value);
+  const struct {
+    Parallel parallel;
+    int64_t threads;
+  } ways[] = {{at_once, 2}, {at_once, 3}, {at_once, 5}, {helpers_first, 3},      {late<1>, 5},
+              {late<2>, 5}, {late<4>, 5}, {late<8>, 2}, {one_after_the_other, 3}};
+  for (const auto& way : ways)
+    expect(sweep.train(way.threads, way.parallel, 0, 1) == expected, problem.name, "other bits",
+           way.threads);
+}
+
+void check_models(const Problem& problem) {
+  constexpr int64_t models = 5;
+  const Sweep sweep(problem, models);
+  Values expected;
+  for (int64_t m = 0; m < models; ++m) {
+    const Values alone = sweep.train(1, nullptr, m, 1);
+    for (const float value : alone) failures += !std::isfinite(value);
+    expected.insert(expected.end(), alone.begin(), alone.end());
+  }
+  for (const int64_t threads : {1, 2, 3})
+    for (const Parallel parallel : {at_once, late<2>, one_after_the_other})
+      if (threads > 1 || parallel == at_once)
+        expect(sweep.train(threads, parallel, 0, models) == expected, problem.name,
+               "models change one another", threads);
 }
 
 }  // namespace
 
 int main() {
-  const Problem problems[] = {
-      {"the rest of the network in every thread", {200, 25, 25, 1}, 1500, 32, 0},
-      {"the rest of the network with momentum", {70, 64, 20, 2}, 1500, 50, 1},
-      {"rows and tiles shared", {100, 128, 130, 1}, 700, 128, 3},
-      {"short batches that go by rows", {200, 25, 25, 1}, 1506, 19, 0},
-      {"only batches that go by rows", {70, 64, 20, 2}, 800, 3, 2},
-      {"shares of a large batch", {200, 25, 25, 1}, 24000, 1500, 0},
-      {"few shares, and an odd number of chunks", {90, 200, 9, 1}, 4000, 900, 2},
-      {"chunks of a large batch, one after the other", {300, 230, 1}, 3000, 300, 3},
-  };
-  int failures = 0;
-  for (const Problem& problem : problems) {
-    const auto expected = train(problem, 1, nullptr);
-    for (const float value : expected) failures += !std::isfinite(value);
-    for (const Parallel parallel :
-         {at_once, helpers_first, late<1>, late<2>, late<4>, late<8>, one_after_the_other})
-      for (const int64_t threads : {2, 3, 5})
-        if (train(problem, threads, parallel) != expected) {
-          std::printf("%s: %d threads give other bits\n", problem.name, int(threads));
-          ++failures;
-        }
-  }
+  // As few samples as make a call long enough for several threads.
+  check_threads({"the rest of the network in every thread", {200, 25, 25, 1}, 612, 32, 0});
+  check_threads({"the rest of the network with momentum", {70, 64, 20, 2}, 620, 50, 1});
+  check_threads({"rows and tiles shared", {100, 128, 130, 1}, 300, 128, 3});
+  check_threads({"short batches, the last one by rows", {200, 25, 25, 1}, 610, 19, 0});
+  check_threads({"only batches that go by rows", {70, 64, 20, 2}, 600, 2, 2});
+  check_threads({"shares of a large batch", {200, 25, 25, 1}, 4060, 1500, 0});
+  check_threads({"few shares, and an odd number of chunks", {90, 200, 9, 1}, 1830, 900, 2});
+  check_threads({"chunks of a large batch, one after the other", {300, 230, 1}, 640, 300, 3});
+  check_models({"small models", {20, 16, 16, 1}, 1200, 32, 1});
+  check_models({"models with shares of a large batch", {20, 16, 1}, 2100, 900, 4});
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

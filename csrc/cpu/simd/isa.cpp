@@ -8,7 +8,7 @@ namespace torchnn::cpu {
 namespace {
 
 Capability best() {
-#if defined(__x86_64__)
+#if defined(TORCHNN_WIDE_REGISTERS)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))

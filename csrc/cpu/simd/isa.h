@@ -33,7 +33,8 @@ const char* name(Capability);
 Capability capability_in_use();
 int64_t vector_bytes();  // of the capability in use
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(TORCHNN_BASELINE_ALONE)  // which is enough for some tests
+#define TORCHNN_WIDE_REGISTERS
 #if !defined(TORCHNN_TARGET)  // tests compile the wide tiles for narrower registers
 #define TORCHNN_TARGET(features) __attribute__((target(features)))
 #endif
@@ -52,7 +53,7 @@ void run_avx2(const Args&... args) {
 // Kernel is a struct with `template <class Isa> static TORCHNN_FN void run(args...)`.
 template <class Kernel, class... Args>
 void run(const Args&... args) {
-#if defined(__x86_64__)
+#if defined(TORCHNN_WIDE_REGISTERS)
   switch (capability_in_use()) {
     case Capability::avx512: return run_avx512<Kernel>(args...);
     case Capability::avx2: return run_avx2<Kernel>(args...);
