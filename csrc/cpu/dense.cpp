@@ -141,5 +141,6 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
   template void dense_backward_weight(const DenseBackward<T>&, Range, Range);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)
+#undef TORCHNN_INSTANTIATE
 
 }  // namespace torchnn::cpu

@@ -152,5 +152,6 @@ void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int
   template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)
+#undef TORCHNN_INSTANTIATE
 
 }  // namespace torchnn::cpu

@@ -137,5 +137,6 @@ void add_up(int64_t count, int64_t term, int64_t rows, int64_t columns, int64_t 
   template void add_up(int64_t, int64_t, int64_t, int64_t, int64_t, const T*, T*);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)
+#undef TORCHNN_INSTANTIATE
 
 }  // namespace torchnn::cpu

@@ -8,8 +8,7 @@
 
 #include "large_batches.h"
 #include "network.h"
-#include "pace.h"
-#include "team.h"
+#include "threads.h"
 
 namespace torchnn::cpu {
 namespace {
@@ -226,8 +225,8 @@ class Trainer {
     if (begin == end) return;
     // 2. forward: a = activation(x @ weight.T + bias), layer by layer
     forward(network, begin, end);
-    if (job_.predictions && (!is_replicated_ || &network == &networks_[0]))
-      network.store_predictions(job_, now_.work, begin, end);
+    const bool is_leading = !is_replicated_ || &network == &networks_[0];
+    if (job_.predictions && is_leading) network.store_predictions(job_, now_.work, begin, end);
     // 3. loss, and its derivative with respect to the outputs
     network.measure(job_, now_.work, begin, end);
     // 4. backward: grad_z of each layer, from the last to the first
@@ -285,80 +284,12 @@ class Trainer {
   std::optional<UpdateStep<T>> step_;  // that this chunk completes
 };
 
-// ---- who does it ----
-
-// What the clock has said of such a network is kept for this thread's next call.
-template <class T>
-Pace& pace_of(const Train<T>& job) {
-  thread_local Pace pace;
-  thread_local std::vector<int64_t> measured;
-  std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
-  for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
-  if (sizes != measured) pace = Pace(), measured = sizes;
-  pace.interrupt();
-  return pace;
-}
-
-// A call that is over before a helper has woken up.
-template <class T>
-bool is_short(const Train<T>& job, int64_t models) {
-  constexpr double products_of_short_calls = 1e7;  // some 200 us
-  double products = 0;
-  for (int64_t l = 0; l < job.layer_count; ++l)
-    products += 3 * double(job.layers[l].in_features * job.layers[l].units);
-  return products * double(job.samples) * double(models) < products_of_short_calls;
-}
-
-template <class T, class F>
-void run_parallel(const Train<T>& job, int64_t parts, F f) {
-  job.parallel(parts, [](void* f, int64_t part) { (*static_cast<F*>(f))(part); }, &f);
-}
-
-template <class Engine, class T>
-void train_with(const Train<T>& job) {
-  Engine engine(job);
-  const int64_t threads = is_short(job, 1) ? 1 : engine.most_threads(job.threads);
-  Team team(threads);
-  Pace& pace = pace_of(job);
-  if (threads == 1) return engine.train(team, pace);
-  run_parallel(job, threads, [&](int64_t part) {
-    if (part > 0) return team.help(part);
-    engine.train(team, pace);
-    team.close();
-  });
-}
-
 template <class T>
 void train_one(const Train<T>& job) {
   if (LargeBatches<T, Trainer<T>>::suits(job))
     train_with<LargeBatches<T, Trainer<T>>>(job);
   else
     train_with<Trainer<T>>(job);
-}
-
-// Model m by itself, with layers in place of the job's.
-template <class T>
-Train<T> model_of(const Train<T>& job, const Models& models, int64_t m,
-                  std::vector<TrainLayer<T>>& layers) {
-  layers.assign(job.layers, job.layers + job.layer_count);
-  for (TrainLayer<T>& layer : layers) {
-    auto move = [m](T*& values, int64_t size) {
-      if (values) values += m * size;
-    };
-    move(layer.weight, layer.units * layer.in_features), move(layer.bias, layer.units);
-    for (T*& slot : layer.weight_slots) move(slot, layer.units * layer.in_features);
-    for (T*& slot : layer.bias_slots) move(slot, layer.units);
-  }
-  Train<T> model = job;
-  model.layers = layers.data();
-  model.x += m * models.x, model.y += m * models.y;
-  if (job.sample_weight) model.sample_weight += m * models.sample_weight;
-  if (job.order) model.order += m * models.order;
-  if (models.options) model.options = models.options[m];
-  model.learning_rates += m * models.learning_rates;
-  model.losses += m * step_count(job);
-  if (job.predictions) model.predictions += m * job.samples * layers.back().units;
-  return model;
 }
 
 }  // namespace

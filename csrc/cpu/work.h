@@ -1,7 +1,8 @@
-// What there is to do: the rows of a chunk, and what they add up to.
+// What there is to do: one model of several, one step of it, and the chunks of its batch.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "../train.h"
 
@@ -26,6 +27,31 @@ int64_t row_of(const Train<T>& job, int64_t sample) {
 template <class T>
 UpdateStep<T> step_of(const Train<T>& job, int64_t i) {
   return {job.options, job.learning_rates[i], (job.steps_before ? *job.steps_before : 0) + i + 1};
+}
+
+// Model m by itself, with layers in place of the job's.
+template <class T>
+Train<T> model_of(const Train<T>& job, const Models& models, int64_t m,
+                  std::vector<TrainLayer<T>>& layers) {
+  layers.assign(job.layers, job.layers + job.layer_count);
+  for (TrainLayer<T>& layer : layers) {
+    auto move = [m](T*& values, int64_t size) {
+      if (values) values += m * size;
+    };
+    move(layer.weight, layer.units * layer.in_features), move(layer.bias, layer.units);
+    for (T*& slot : layer.weight_slots) move(slot, layer.units * layer.in_features);
+    for (T*& slot : layer.bias_slots) move(slot, layer.units);
+  }
+  Train<T> model = job;
+  model.layers = layers.data();
+  model.x += m * models.x, model.y += m * models.y;
+  if (job.sample_weight) model.sample_weight += m * models.sample_weight;
+  if (job.order) model.order += m * models.order;
+  if (models.options) model.options = models.options[m];
+  model.learning_rates += m * models.learning_rates;
+  model.losses += m * step_count(job);
+  if (job.predictions) model.predictions += m * job.samples * layers.back().units;
+  return model;
 }
 
 }  // namespace torchnn::cpu

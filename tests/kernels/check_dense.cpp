@@ -6,10 +6,10 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/math/activation.h"
 #include "../../csrc/cpu/dense.cpp"
 #include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/matmul.cpp"
+#include "../../csrc/math/activation.h"
 
 using namespace torchnn;
 using namespace torchnn::cpu;

@@ -9,9 +9,10 @@
 #include <vector>
 
 #include "../../csrc/cpu/elementwise.cpp"
-#include "../../csrc/cpu/matmul.cpp"
+#include "../../csrc/cpu/layer_update.cpp"
+#include "../../csrc/cpu/measure.cpp"
+#include "../../csrc/cpu/small_products.cpp"
 #include "../../csrc/cpu/train.cpp"
-#include "../../csrc/cpu/train_kernels.cpp"
 
 namespace torchnn::cpu {
 
@@ -41,52 +42,77 @@ Values<T> random_values(int64_t count, double scale) {
 template <class T>
 struct Problem {
   std::vector<int64_t> widths;
-  int64_t rows, batch_size, update;
+  int64_t rows, batch_size, loss, update, models;
+  // Of all models, one behind the other.
   Values<T> x, y, weight_of_rows;
   std::vector<int64_t> order;
-  std::vector<Values<T>> weights, biases;
+  std::vector<double> rates;
+  std::vector<UpdateOptions> options;
+  std::vector<Values<T>> state;  // weight, bias and slots of each layer in turn
 
-  Problem(std::vector<int64_t> widths, int64_t rows, int64_t batch_size, int64_t update)
-      : widths(widths), rows(rows), batch_size(batch_size), update(update) {
-    x = random_values<T>(rows * widths.front(), 1);
-    y = random_values<T>(rows * widths.back(), 1);
-    weight_of_rows = Values<T>(rows, T(0.5));
-    for (int64_t i = 0; i < rows; ++i) order.push_back((i * 7) % rows);
+  Problem(std::vector<int64_t> widths, int64_t rows, int64_t batch_size, int64_t loss,
+          int64_t update, int64_t models = 1)
+      : widths(widths),
+        rows(rows),
+        batch_size(batch_size),
+        loss(loss),
+        update(update),
+        models(models) {
+    x = random_values<T>(models * rows * widths.front(), 1);
+    y = random_values<T>(models * rows * widths.back(), 1);
+    weight_of_rows = random_values<T>(models * rows, 0.5);
+    for (int64_t i = 0; i < models * rows; ++i) order.push_back((i * 7) % rows);
+    for (int64_t i = 0; i < models * steps(); ++i) rates.push_back(0.01 + 0.001 * (i % 3));
+    for (int64_t m = 0; m < models; ++m)
+      options.push_back({0.9 - 0.1 * m, 0.9, 0.999, 1e-7, 0.01, 0.9});
     for (size_t l = 1; l < widths.size(); ++l) {
-      weights.push_back(random_values<T>(widths[l] * widths[l - 1], 1 / std::sqrt(widths[l - 1])));
-      biases.push_back(random_values<T>(widths[l], 0.1));
+      const int64_t size = models * widths[l] * widths[l - 1];
+      state.push_back(random_values<T>(size, 1 / std::sqrt(widths[l - 1])));
+      state.push_back(random_values<T>(models * widths[l], 0.1));
+      for (int s = 0; s < most_slots; ++s) {
+        state.emplace_back(size, T(0));
+        state.emplace_back(models * widths[l], T(0));
+      }
     }
   }
 
-  // All weights after one epoch.
-  Values<T> train() const {
-    auto w = weights, b = biases;
-    std::vector<Values<T>> slots;
+  int64_t steps() const { return step_count(rows, rows, batch_size); }
+
+  // The part of an array that is of these models, in an allocation of its own.
+  template <class Number>
+  std::vector<Number> part(const std::vector<Number>& all, int64_t first, int64_t count) const {
+    const int64_t size = int64_t(all.size()) / models;
+    return {all.begin() + first * size, all.begin() + (first + count) * size};
+  }
+
+  // All numbers after one epoch, model by model.
+  Values<T> train(int64_t first, int64_t count) const {
+    std::vector<Values<T>> own;
+    for (const Values<T>& values : state) own.push_back(part(values, first, count));
     std::vector<TrainLayer<T>> layers;
-    const size_t count = w.size();
-    slots.reserve(4 * count);
-    for (size_t l = 0; l < count; ++l) {
+    for (size_t l = 0; l + 1 < widths.size(); ++l) {
+      Values<T>* of_layer = &own[l * (2 + 2 * most_slots)];
       TrainLayer<T> layer{.in_features = widths[l],
                           .units = widths[l + 1],
-                          .activation = l + 1 < count ? 1 : 0,
-                          .weight = w[l].data(),
-                          .bias = b[l].data(),
+                          .activation = l + 2 < widths.size() ? 1 : 0,
+                          .weight = of_layer[0].data(),
+                          .bias = of_layer[1].data(),
                           .weight_slots = {},
                           .bias_slots = {}};
       for (int s = 0; s < most_slots; ++s) {
-        slots.emplace_back(w[l].size(), T(0));
-        layer.weight_slots[s] = slots.back().data();
-        slots.emplace_back(b[l].size(), T(0));
-        layer.bias_slots[s] = slots.back().data();
+        layer.weight_slots[s] = of_layer[2 + 2 * s].data();
+        layer.bias_slots[s] = of_layer[3 + 2 * s].data();
       }
       layers.push_back(layer);
     }
-    const int64_t steps = (rows + batch_size - 1) / batch_size;
-    const std::vector<double> rates(steps, 0.01);
-    Values<T> losses(steps), predictions(rows * widths.back());
-    int64_t steps_done = 0;
+    const auto x = part(this->x, first, count), y = part(this->y, first, count);
+    const auto weight_of_rows = part(this->weight_of_rows, first, count);
+    const auto order = part(this->order, first, count);
+    const auto rates = part(this->rates, first, count);
+    const auto options = part(this->options, first, count);
+    Values<T> losses(count * steps()), predictions(count * rows * widths.back());
     cpu::train(Train<T>{.layers = layers.data(),
-                        .layer_count = int64_t(count),
+                        .layer_count = int64_t(layers.size()),
                         .x = x.data(),
                         .y = y.data(),
                         .sample_weight = weight_of_rows.data(),
@@ -95,60 +121,81 @@ struct Problem {
                         .samples = rows,
                         .epoch_size = rows,
                         .batch_size = batch_size,
-                        .loss = 0,
+                        .loss = loss,
                         .update = update,
-                        .options = {0.9, 0.9, 0.999, 1e-7, 0.01},
                         .learning_rates = rates.data(),
                         .losses = losses.data(),
-                        .predictions = predictions.data(),
-                        .steps_done = &steps_done});
-    Values<T> all = predictions;
-    for (const auto& values : {w, b, slots})
-      for (const auto& v : values) all.insert(all.end(), v.begin(), v.end());
-    all.insert(all.end(), losses.begin(), losses.end());
-    all.push_back(T(steps_done));
+                        .predictions = predictions.data()},
+               Models{.count = count,
+                      .x = rows * widths.front(),
+                      .y = rows * widths.back(),
+                      .sample_weight = rows,
+                      .order = rows,
+                      .learning_rates = steps(),
+                      .options = options.data()});
+    own.push_back(predictions), own.push_back(losses);
+    Values<T> all;
+    for (int64_t m = 0; m < count; ++m)
+      for (const Values<T>& values : own) {
+        const int64_t size = int64_t(values.size()) / count;
+        all.insert(all.end(), values.begin() + m * size, values.begin() + (m + 1) * size);
+      }
     return all;
   }
 };
 
+int failures = 0;
+
 template <class T>
-int check(const char* what, const Problem<T>& problem) {
+void check(const char* what, const Problem<T>& problem) {
   forced = Capability::baseline;
-  const Values<T> expected = problem.train();
-  int failures = 0;
+  const Values<T> expected = problem.train(0, problem.models);
   for (Capability capability : {Capability::avx2, Capability::avx512}) {
     forced = capability;
-    const Values<T> found = problem.train();
+    const Values<T> found = problem.train(0, problem.models);
     double worst = 0;
     for (size_t i = 0; i < found.size(); ++i)
       worst = std::max(
           worst, std::abs(double(found[i] - expected[i])) / (1 + std::abs(double(expected[i]))));
     if (!(worst <= 2000 * std::numeric_limits<T>::epsilon())) {
-      std::printf("%s, capability %d: off by %g\n", what, int(capability), worst);
+      std::printf("%s, capability %d, loss %d, update %d: off by %g\n", what, int(capability),
+                  int(problem.loss), int(problem.update), worst);
+      ++failures;
+    }
+    if (problem.models == 1) continue;
+    Values<T> one_by_one;
+    for (int64_t m = 0; m < problem.models; ++m) {
+      const Values<T> alone = problem.train(m, 1);
+      one_by_one.insert(one_by_one.end(), alone.begin(), alone.end());
+    }
+    if (found != one_by_one) {
+      std::printf("%s, capability %d: models change one another\n", what, int(capability));
       ++failures;
     }
   }
-  return failures;
 }
 
 template <class T>
-int check_all(const char* what) {
-  int failures = 0;
+void check_all(const char* what) {
   for (int64_t update = 0; update < Updates::size; ++update) {
-    failures += check(what, Problem<T>({7, 5, 3}, 20, 8, update));
-    failures += check(what, Problem<T>({16, 25, 13, 1}, 33, 16, update));
-    failures += check(what, Problem<T>({33, 40, 2}, 10, 1, update));
+    check(what, Problem<T>({7, 5, 3}, 20, 8, 0, update, 3));
+    check(what, Problem<T>({16, 25, 13, 1}, 33, 16, 0, update));
+    check(what, Problem<T>({33, 40, 2}, 10, 1, 0, update));
   }
-  failures += check(what, Problem<T>({32, 17, 1}, 300, 300, 0));    // shares of a large batch
-  failures += check(what, Problem<T>({300, 230, 1}, 200, 200, 1));  // chunks of a larger network
-  failures += check(what, Problem<T>({300, 300, 1}, 9, 9, 0));      // a packed layer
-  return failures;
+  for (int64_t loss = 0; loss < Losses::size; ++loss) {
+    check(what, Problem<T>({7, 5, 3}, 20, 8, loss, 0));
+    check(what, Problem<T>({33, 40, 2}, 10, 1, loss, 0));  // by rows
+  }
+  check(what, Problem<T>({32, 17, 1}, 300, 300, 0, 0, 2));  // shares of a large batch
+  check(what, Problem<T>({300, 230, 1}, 150, 150, 0, 1));   // chunks of a larger network
+  check(what, Problem<T>({300, 300, 1}, 9, 9, 0, 0));       // a product in parts of its depth
 }
 
 }  // namespace
 
 int main() {
-  const int failures = check_all<float>("float") + check_all<double>("double");
+  check_all<float>("float");
+  check_all<double>("double");
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

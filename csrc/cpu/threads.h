@@ -1,0 +1,56 @@
+// Who takes part in a call: how many threads, and what each of them does.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../train.h"
+#include "pace.h"
+#include "team.h"
+
+namespace torchnn::cpu {
+
+// What the clock has said of such a network is kept for this thread's next call.
+template <class T>
+Pace& pace_of(const Train<T>& job) {
+  thread_local Pace pace;
+  thread_local std::vector<int64_t> measured;
+  std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
+  for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
+  if (sizes != measured) pace = Pace(), measured = sizes;
+  pace.interrupt();
+  return pace;
+}
+
+// A call that is over before a helper has woken up.
+template <class T>
+bool is_short(const Train<T>& job, int64_t models) {
+  constexpr double products_of_short_calls = 1e7;  // some 200 us
+  double products = 0;
+  for (int64_t l = 0; l < job.layer_count; ++l)
+    products += 3 * double(job.layers[l].in_features * job.layers[l].units);
+  return products * double(job.samples) * double(models) < products_of_short_calls;
+}
+
+// f(0), ... f(parts - 1) on the threads that the caller lends.
+template <class T, class F>
+void run_parallel(const Train<T>& job, int64_t parts, F f) {
+  job.parallel(parts, [](void* f, int64_t part) { (*static_cast<F*>(f))(part); }, &f);
+}
+
+// Trains with an engine, which says how many threads find work in it.
+template <class Engine, class T>
+void train_with(const Train<T>& job) {
+  Engine engine(job);
+  const int64_t threads = is_short(job, 1) ? 1 : engine.most_threads(job.threads);
+  Team team(threads);
+  Pace& pace = pace_of(job);
+  if (threads == 1) return engine.train(team, pace);
+  run_parallel(job, threads, [&](int64_t part) {
+    if (part > 0) return team.help(part);
+    engine.train(team, pace);
+    team.close();
+  });
+}
+
+}  // namespace torchnn::cpu
