@@ -19,8 +19,13 @@ FLAGS = (
     "-fsanitize-undefined-trap-on-error -pthread -Itests/simt"
 )
 # Networks are also compared with the engine for the CPU, if it was built here.
-CPU_ENGINE = sorted((ROOT / "build" / "native" / "csrc" / "cpu").rglob("*.o"))
-LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if CPU_ENGINE else []}
+BUILT = ROOT / "build" / "native" / "csrc" / "cpu"
+CPU_ENGINE = [
+    BUILT / f"{source.relative_to(ROOT / 'csrc' / 'cpu')}.o"
+    for source in sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))
+]
+HAS_CPU_ENGINE = all(path.exists() for path in CPU_ENGINE)
+LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if HAS_CPU_ENGINE else []}
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\)|sync_cluster\(\)")
 BARRIERS = [
     (name, line)

@@ -359,7 +359,7 @@ class Trainer {
         put_out_wide(l - 1, chunk);
         __syncthreads();
       }
-      multiply_forward(l, l || !clustered ? own_rows(chunk) : Range{0, chunk.rows}, buffer);
+      multiply_forward(l, l ? own_rows(chunk) : Range{0, chunk.rows}, buffer);
       __syncthreads();
       if (clustered && l == 0) {
         share_sums(chunk);
@@ -699,10 +699,9 @@ class Trainer {
         aligned = aligned && is_aligned(slots[s], stride);
       }
 #pragma unroll
-      for (int n = 0; n < tile_units; ++n)
-        if (first_unit + n < place.units)
-          take_steps<decltype(rule)>(weight + n * place.in_stride, slots, n * stride, aligned,
-                                     grad[n], count, step);
+      for (int n = 0; n < tile_units && first_unit + n < place.units; ++n)
+        take_steps<decltype(rule)>(weight + n * place.in_stride, slots, n * stride, aligned,
+                                   grad[n], count, step);
     });
   }
 
