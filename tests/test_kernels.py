@@ -86,8 +86,8 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
     [("check_dense", ["csrc/cpu/simd/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
 )
 def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
-    # What takes the time is to compile. So: traps, not messages, since AddressSanitizer names their
-    # line; calls for its own checks; none of pointers that it looks at when they are used.
+    # Compiling takes the time. So: traps, not messages, since AddressSanitizer names their line;
+    # calls for its own checks; and no others of pointers, which it looks at when they are used.
     sanitizers = [
         *("-O0", "-fsanitize=address,undefined", "-fsanitize-undefined-trap-on-error"),
         *("--param", "asan-instrumentation-with-call-threshold=0"),
