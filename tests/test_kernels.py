@@ -91,7 +91,7 @@ def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, m
     sanitizers = [
         *("-O0", "-fsanitize=address,undefined", "-fsanitize-undefined-trap-on-error"),
         *("--param", "asan-instrumentation-with-call-threshold=0"),
-        "-fno-sanitize=null,object-size,pointer-overflow",
+        "-fno-sanitize=null,alignment,object-size,pointer-overflow",
     ]
     build_and_run(program, [*sanitizers, *more], tmp_path)
 
