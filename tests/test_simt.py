@@ -14,8 +14,8 @@ PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
 # csrc/cuda/NAME.cu, and the program that runs it
 KERNELS = {"dense": "dense", "layers": "train", "train": "train", "train_warp": "train"}
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-# Compiling takes the time: AddressSanitizer's checks are calls, and UndefinedBehaviorSanitizer leaves
-# to it what it sees when a pointer is used. The alignment of one is a GPU's own concern.
+# Compiling takes the time: the checks of AddressSanitizer are calls, and UndefinedBehaviorSanitizer
+# leaves to it what it sees when a pointer is used. Alignment is a concern of GPUs.
 ADDRESS = [
     "-fsanitize=address,undefined",
     "-fno-sanitize=null,object-size,pointer-overflow",
