@@ -244,6 +244,22 @@ def test_a_second_call_goes_on_where_the_first_stopped():
     assert all(torch.equal(a, b) for a, b in zip(parts, whole[2:-1], strict=True))
 
 
+@pytest.mark.parametrize("widths", [(100, 16, 1), (64, 25, 25, 1), (400, 25, 25, 1)])
+@pytest.mark.parametrize("batch_size", [16, 50, 128, 10**18])
+def test_how_many_epochs_go_into_a_call_changes_no_bit(batch_size, widths):
+    epochs, rows = 4, 50
+    order = torch.arange(rows).repeat(epochs)
+    given = job(widths, rows, batch_size, torch.float32, order=order, epoch_size=rows, steps=0)
+    steps = -(-rows // batch_size)
+    given["learning_rates"] = [0.5] * (steps * epochs)
+    whole = run(ops.train_, given)
+    part = given | {"order": order[:rows], "learning_rates": [0.5] * steps}
+    own = {k: clone(given[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    for _ in range(epochs):
+        call(ops.train_, part | own)
+    assert all(map(torch.equal, [*own["weights"], *own["biases"]], whole[2:-1]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_run_gives_the_same_bits(dtype):
     arguments = job((33, 20, 10, 1), 100, 16, dtype, "adam")
