@@ -229,8 +229,8 @@ std::string cpu_capability() { return cpu::name(cpu::capability_in_use()); }
 }  // namespace torchnn
 
 STABLE_TORCH_LIBRARY(torchnn, m) {
-  // dense is differentiable (torchnn/ops.py registers how); dense_forward is the bare kernel, free
-  // of the cost of an autograd registration.
+  // dense is differentiable (torchnn/ops/_dense.py says how); dense_forward is the bare kernel,
+  // free of the cost of an autograd registration.
   m.def("dense(Tensor x, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def("dense_forward(Tensor x, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def(

@@ -102,8 +102,8 @@ inline int64_t model_stride(const char* name, const Tensor& t, int64_t dim,
                             const Network& network) {
   STD_TORCH_CHECK(t.dim() == dim ||
                       (network.has_models() && t.dim() == dim + 1 && t.size(0) == network.models()),
-                  name, " must have ", dim,
-                  " dimensions, or one more of as many models as weights");
+                  name, " must have ", dim, dim == 1 ? " dimension" : " dimensions",
+                  ", or one more of as many models as weights");
   return t.dim() == dim ? 0 : t.stride(0);
 }
 
