@@ -211,3 +211,14 @@ def test_sample_weights_reach_the_loss():
     model = nn.Sequential(Dense(1, in_features=1, kernel_initializer="zeros"))
     run = all_of(torch.ones(2, 1), torch.ones(2, 1), torch.tensor([3.0, 0.0]))
     assert AutogradEngine(model, recipe(model, "mse")).test(run).losses.tolist() == [1.5]
+
+
+def test_a_softmax_over_another_axis_than_the_loss_does_not_go_into_it():
+    x = torch.randn(4, 5, 3)
+    y = torch.zeros(4, 5, 3)
+    y[:, 0] = 1
+    model = Sequential([Dense(3, "softmax", in_features=3)])
+    loss = losses.CategoricalCrossentropy(axis=1)
+    model.compile(loss=loss)
+    expected = loss(y, model(x)).item()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)

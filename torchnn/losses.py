@@ -184,7 +184,7 @@ class CategoricalCrossentropy(Loss):
         name: What the loss is called in messages.
     """
 
-    activation = "softmax"
+    activation: str | None = "softmax"
 
     def __init__(
         self,
@@ -198,6 +198,8 @@ class CategoricalCrossentropy(Loss):
         self.from_logits = bool(from_logits)
         self.label_smoothing = _smoothing(label_smoothing)
         self.axis = axis
+        if axis != -1:
+            self.activation = None  # that softmax is over the last axis
 
     def kernel(self) -> Kernel | None:
         if not self.from_logits or self.axis not in (-1, 1):
