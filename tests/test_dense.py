@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from torchnn import activations, ops
 from torchnn.layers import Dense
@@ -69,7 +70,7 @@ def test_dense_hands_fused_activations_to_the_operator(monkeypatch):
     x = torch.zeros(1, 2)
     for activation in (*ops.activations(), "gelu"):
         Dense(2, activation)(x)
-    assert seen == [*((name,) for name in ops.activations()), ()]
+    assert seen == [*((name,) for name in ops.activations()), (None,)]
 
 
 def test_kernel_starts_glorot_uniform_and_bias_zero():
@@ -143,6 +144,28 @@ def test_logits_build_the_layer_too():
 
 def test_in_features_build_the_layer_at_once():
     assert Dense(2, in_features=3).weight.shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(None, 3), [None, 5, 3], torch.Size([2, 3])])
+def test_build_takes_the_shape_of_a_batch(shape):
+    layer = Dense(2)
+    layer.build(shape)
+    assert layer.weight.shape == (2, 3)
+    with pytest.raises(ValueError, match="expects 3 features, got 4"):
+        layer.build((None, 4))
+
+
+@pytest.mark.parametrize("shape", [(), (None,), "3", (3, None)])
+def test_build_needs_a_number_of_features(shape):
+    with pytest.raises(TypeError, match=r"^in_features must be a positive integer, got "):
+        Dense(2).build(shape)
+
+
+def test_what_is_no_tensor_builds_nothing():
+    layer = Dense(2)
+    with pytest.raises(TypeError, match=r"^x must be a torch\.Tensor, got ndarray$"):
+        layer(np.ones((1, 3)))
+    assert not layer.built
 
 
 def test_building_twice_changes_nothing():
@@ -273,6 +296,62 @@ def test_a_built_layer_moves(device):
 def test_a_module_as_activation_is_part_of_the_layer():
     layer = Dense(2, nn.PReLU(), in_features=3)
     assert set(layer.state_dict()) == {"weight", "bias", "activation.weight"}
+
+
+# An nn.Linear in all but forward
+
+
+def test_dense_is_a_linear():
+    layer = Dense(2, "relu", in_features=3)
+    assert isinstance(layer, nn.Linear)
+    assert (layer.in_features, layer.out_features) == (3, 2)
+    assert Dense(2).out_features == 2
+    built = Dense(2, in_features=3, device="meta", dtype=torch.float64)
+    assert (built.weight.device.type, built.bias.dtype) == ("meta", torch.float64)
+
+
+def test_a_layer_is_made_under_fake_tensors_and_on_the_default_device():
+    with FakeTensorMode():
+        assert Dense(2, in_features=3).weight.shape == (2, 3)
+    with torch.device("meta"):
+        unbuilt, layer = Dense(2), Dense(2, in_features=3)
+        assert layer.weight.is_meta
+        assert unbuilt.weight.is_meta
+    layer.to_empty(device="cpu").reset_parameters()
+    assert not layer.bias.any()
+
+
+def test_parameters_may_be_moved_as_they_are_registered(monkeypatch):
+    """As accelerate's init_empty_weights does it."""
+    register = nn.Module.register_parameter
+
+    def register_empty(module, name, parameter):
+        register(module, name, parameter)
+        if parameter is not None:
+            kind = type(module._parameters[name])
+            module._parameters[name] = kind(parameter.to("meta"), **parameter.__dict__)
+
+    monkeypatch.setattr(nn.Module, "register_parameter", register_empty)
+    assert all(p.is_meta for p in Dense(2, in_features=3).parameters())
+
+
+def test_the_activation_can_be_assigned_as_it_was_given():
+    layer, x = Dense(2, "sigmoid", in_features=3), torch.randn(4, 3)
+    z = layer.logits(x)
+    for activation in (None, "linear", nn.PReLU(init=1.0), "identity"):
+        layer.activation = activation
+        assert torch.equal(layer(x), z)
+    assert layer.activation == "identity"
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    with pytest.raises(ValueError, match=r"^unknown activation 'sigmod'"):
+        layer.activation = "sigmod"
+    assert torch.equal(layer(x), z)
+
+
+def test_eager_quantization_is_refused():
+    layer = nn.Sequential(Dense(2, in_features=3, name="hidden"))
+    with pytest.raises(TypeError, match=r"^layer 'hidden' cannot be quantized by torch.ao"):
+        layer[0].qconfig = None  # what torch.ao.quantization sets first
 
 
 # Compilation

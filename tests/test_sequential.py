@@ -215,3 +215,11 @@ def test_layers_added_after_compile_are_trained():
     model.add(Dense(1))
     model.fit(X, Y, verbose=0)
     assert len(model.optimizer.parameters) == 4
+
+
+def test_a_fitted_model_compiles_to_torchscript():
+    model = Sequential([Dense(4, "relu"), Dense(1, "sigmoid")])
+    model.compile(loss="bce")
+    x = torch.rand(8, 3)
+    model.fit(x, x[:, 0].round(), verbose=0)
+    torch.testing.assert_close(torch.jit.script(model)(x), model(x))

@@ -52,6 +52,9 @@ class Model(nn.Module):
     epochs_trained = 0
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
+    # By TorchScript, which compiles forward, and would all properties.
+    __jit_ignored_attributes__ = ("history", "sample_shape", "_recipe", "_input_shape")
+    __jit_unused_properties__ = ("layers", "loss", "metrics", "optimizer", "trainable")
 
     def compile(
         self,

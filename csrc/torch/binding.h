@@ -98,33 +98,72 @@ inline Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<
   return out;
 }
 
-inline void check_layer(const Tensor& x, const Tensor& weight, int64_t activation,
-                        DeviceType device) {
-  STD_TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.size(1) == x.size(x.dim() - 1),
-                  "x must be (..., in_features) and weight (units, in_features)");
-  STD_TORCH_CHECK(x.device().type() == device && is_like(weight, x),
-                  "x and weight must be on the device of these kernels, of one dtype");
+inline void check_activation(int64_t activation) {
   STD_TORCH_CHECK(activation >= 0 && activation < Activations::size, "no activation ", activation);
 }
 
 inline void check_dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
                         int64_t activation, DeviceType device) {
-  check_layer(x, weight, activation, device);
+  STD_TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.size(1) == x.size(x.dim() - 1),
+                  "x must be (..., in_features) and weight (units, in_features)");
+  STD_TORCH_CHECK(x.device().type() == device && is_like(weight, x),
+                  "x and weight must be on the device of these kernels, of one dtype");
   STD_TORCH_CHECK(
       !bias || (is_like(*bias, x) && bias->dim() == 1 && bias->size(0) == weight.size(0)),
       "bias must be (units,), on the device of x, of its dtype");
+  check_activation(activation);
 }
 
-inline void check_dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
-                                 const Tensor& weight, int64_t activation, DeviceType device) {
-  check_layer(x, weight, activation, device);
-  for (const Tensor* t : {&grad_out, &out}) {
+// What the gradients of dense are computed from: out unless the activation is the identity, x for
+// the gradient of weight, and weight for that of x. One that is not there is grad_out here, and
+// never looked at.
+struct BackwardOf {
+  const Tensor &grad_out, &out, &x, &weight;
+  int64_t activation, rows, in_features, units;
+  bool need_x, need_weight, need_bias;
+
+  bool is_linear() const { return activation == 0; }  // Identity: grad_z is grad_out
+
+  BackwardOf(const Tensor& grad_out, const std::optional<Tensor>& out,
+             const std::optional<Tensor>& x, const std::optional<Tensor>& weight,
+             int64_t activation, bool need_x, bool need_weight, bool need_bias, DeviceType device)
+      : grad_out(grad_out),
+        out(out ? *out : grad_out),
+        x(x ? *x : grad_out),
+        weight(weight ? *weight : grad_out),
+        activation(activation),
+        rows(1),
+        in_features(0),
+        units(0),
+        need_x(need_x),
+        need_weight(need_weight),
+        need_bias(need_bias) {
+    check_activation(activation);
+    STD_TORCH_CHECK(grad_out.dim() >= 1 && grad_out.device().type() == device,
+                    "grad_out must be (..., units), on the device of these kernels");
+    const int64_t last = grad_out.dim() - 1;
+    units = grad_out.size(last);
+    for (int64_t i = 0; i < last; ++i) rows *= grad_out.size(i);
+    STD_TORCH_CHECK(out || is_linear(), "out must be given, unless the activation is the identity");
+    STD_TORCH_CHECK(x || !need_weight, "x must be given for the gradient of weight");
+    STD_TORCH_CHECK(weight || !need_x, "weight must be given for the gradient of x");
+    if (out) check_rows("out", *out);
+    STD_TORCH_CHECK(!out || out->size(last) == units, "out must have the shape of grad_out");
+    if (x) check_rows("x", *x);
     STD_TORCH_CHECK(
-        is_like(*t, x) && t->dim() == x.dim() && t->size(t->dim() - 1) == weight.size(0),
-        "grad_out and out must be (..., units), on the device of x, of its dtype");
-    for (int64_t i = 0; i + 1 < x.dim(); ++i)
-      STD_TORCH_CHECK(t->size(i) == x.size(i), "grad_out and out must have as many rows as x");
+        !weight || (is_like(*weight, grad_out) && weight->dim() == 2 && weight->size(0) == units),
+        "weight must be (units, in_features), on the device of grad_out, of its dtype");
+    if (x) in_features = x->size(last);
+    if (weight) in_features = weight->size(1);
+    STD_TORCH_CHECK(!x || x->size(last) == in_features, "x must be (..., in_features)");
   }
-}
+
+ private:
+  void check_rows(const char* name, const Tensor& t) const {
+    bool fits = is_like(t, grad_out) && t.dim() == grad_out.dim();
+    for (int64_t i = 0; fits && i + 1 < t.dim(); ++i) fits = t.size(i) == grad_out.size(i);
+    STD_TORCH_CHECK(fits, name, " must have as many rows as grad_out, on its device, of its dtype");
+  }
+};
 
 }  // namespace torchnn

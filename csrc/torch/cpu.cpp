@@ -49,11 +49,10 @@ void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& 
 // Where the product of a large layer goes, the one place (measured: docs/log.md). With AVX2, MKL is
 // as fast as our blocks, and steadier on a busy machine; with AVX-512 on AMD it runs at half the
 // speed, so there all layers are ours.
-bool library_multiplies(const Tensor& x, const Tensor& weight) {
+bool library_multiplies(int64_t dim, int64_t rows, int64_t in_features, int64_t units) {
   constexpr int64_t large = 1 << 25;  // products
-  return cpu::capability_in_use() == cpu::Capability::avx2 && x.dim() == 2 &&
-         std::min({x.size(0), weight.size(0), weight.size(1)}) >= 64 &&
-         x.size(0) * weight.size(0) * weight.size(1) >= large;
+  return cpu::capability_in_use() == cpu::Capability::avx2 && dim == 2 &&
+         std::min({rows, in_features, units}) >= 64 && rows * in_features * units >= large;
 }
 
 // f(begin, end) for parts of `count` rows of so many elements that are worth a thread.
@@ -68,7 +67,7 @@ Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
              int64_t activation) {
   check_dense(x, weight, bias, activation, DeviceType::CPU);
   const int64_t in_features = weight.size(1), units = weight.size(0);
-  if (library_multiplies(x, weight)) {
+  if (library_multiplies(x.dim(), x.size(0), in_features, units)) {
     Tensor out = linear(x, weight, bias);
     dispatch_float(x, [&]<class T>(T*) {
       T* a = mutable_data<T>(out);
@@ -100,56 +99,60 @@ Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
 }
 
 // The gradients of dense; one that is not needed comes back with no elements.
-std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out, const Tensor& out,
-                                                  const Tensor& x, const Tensor& weight,
+std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out,
+                                                  const std::optional<Tensor>& out,
+                                                  const std::optional<Tensor>& x,
+                                                  const std::optional<Tensor>& weight,
                                                   int64_t activation, bool need_x, bool need_weight,
                                                   bool need_bias) {
-  check_dense_backward(grad_out, out, x, weight, activation, DeviceType::CPU);
-  const int64_t in_features = weight.size(1), units = weight.size(0);
-  const Rows rows = as_rows(x);
-  const Tensor w = make_contiguous(weight), a = make_contiguous(out),
+  const BackwardOf of(grad_out, out, x, weight, activation, need_x, need_weight, need_bias,
+                      DeviceType::CPU);
+  const int64_t rows = of.rows, in_features = of.in_features, units = of.units;
+  const Rows x_rows = as_rows(of.x);
+  const Tensor w = make_contiguous(of.weight), a = make_contiguous(of.out),
                grad = make_contiguous(grad_out);
-  const bool linear = activation == 0;  // Identity: grad_z is grad_out
-  const Tensor grad_z = linear ? grad : new_output(x, units);
-  const bool by_library = library_multiplies(x, weight);
-  Tensor grad_x = need_x && !by_library ? new_output(x, in_features) : new_tensor<1>(x, {0});
-  Tensor grad_weight = new_tensor<2>(x, {need_weight && !by_library ? units : 0, in_features});
-  Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
-  dispatch_float(x, [&]<class T>(T*) {
+  const Tensor grad_z = of.is_linear() ? grad : new_output(grad_out, units);
+  const bool by_library = library_multiplies(grad_out.dim(), rows, in_features, units);
+  Tensor grad_x =
+      need_x && !by_library ? new_output(grad_out, in_features) : new_tensor<1>(grad_out, {0});
+  Tensor grad_weight =
+      new_tensor<2>(grad_out, {need_weight && !by_library ? units : 0, in_features});
+  Tensor grad_bias = new_tensor<1>(grad_out, {need_bias ? units : 0});
+  dispatch_float(grad_out, [&]<class T>(T*) {
     const DenseBackward<T> layer{
         .grad_out = data<T>(grad),
         .out = data<T>(a),
-        .x = data<T>(rows.tensor),
+        .x = data<T>(x_rows.tensor),
         .weight = data<T>(w),
         .grad_z = static_cast<T*>(grad_z.data_ptr()),
         .grad_x = mutable_data<T>(grad_x),
         .grad_weight = mutable_data<T>(grad_weight),
         .grad_bias = mutable_data<T>(grad_bias),
-        .rows = rows.count,
+        .rows = rows,
         .in_features = in_features,
         .units = units,
-        .x_stride = rows.row_stride,
+        .x_stride = x_rows.row_stride,
         .activation = activation,
     };
-    if (!linear)
-      parallel_elements(rows.count, units, [&](int64_t begin, int64_t end) {
+    if (!of.is_linear())
+      parallel_elements(rows, units, [&](int64_t begin, int64_t end) {
         cpu::dense_backward_z(layer, {begin, end});
       });
     if (need_bias) cpu::dense_backward_bias(layer, {0, units});
     if (by_library) return;
     if (need_x)
-      parallel_rectangles(rows.count, in_features, units, [&](Range rows, Range features) {
+      parallel_rectangles(rows, in_features, units, [&](Range rows, Range features) {
         cpu::dense_backward_x(layer, rows, features);
       });
     if (need_weight)
-      parallel_rectangles(units, in_features, rows.count, [&](Range units, Range features) {
+      parallel_rectangles(units, in_features, rows, [&](Range units, Range features) {
         cpu::dense_backward_weight(layer, units, features);
       });
   });
-  if (by_library && need_x) grad_x = torch::stable::matmul(grad_z, w);
+  if (by_library && need_x) grad_x = torch::stable::matmul(grad_z, of.weight);
   if (by_library && need_weight) {
     Tensor grad_z_turned = grad_z;
-    grad_weight = torch::stable::matmul(torch::stable::transpose(grad_z_turned, 0, 1), x);
+    grad_weight = torch::stable::matmul(torch::stable::transpose(grad_z_turned, 0, 1), of.x);
   }
   return {grad_x, grad_weight, grad_bias};
 }
@@ -229,12 +232,11 @@ std::string cpu_capability() { return cpu::name(cpu::capability_in_use()); }
 }  // namespace torchnn
 
 STABLE_TORCH_LIBRARY(torchnn, m) {
-  // dense is differentiable (torchnn/ops/_dense.py says how); dense_forward is the bare kernel,
-  // free of the cost of an autograd registration.
+  // torchnn/ops/_dense.py makes dense, with gradients, of the two others, which are bare kernels.
   m.def("dense(Tensor x, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def("dense_forward(Tensor x, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def(
-      "dense_backward(Tensor grad_out, Tensor out, Tensor x, Tensor weight, int activation, "
+      "dense_backward(Tensor grad_out, Tensor? out, Tensor? x, Tensor? weight, int activation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
   m.def(torchnn::train_schema);
   m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");
@@ -246,7 +248,6 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
-  m.impl("dense", TORCH_BOX(&torchnn::dense));
   m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));

@@ -120,7 +120,6 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CUDA, m) {
-  m.impl("dense", TORCH_BOX(&torchnn::cuda_dense));
   m.impl("dense_forward", TORCH_BOX(&torchnn::cuda_dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::cuda_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cuda>));

@@ -45,41 +45,38 @@ Tensor large_dense(const Tensor& x, const Tensor& weight, const std::optional<Te
 }
 
 // One pass for grad_z and grad_bias, then two products by the library.
-Gradients large_dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
-                               const Tensor& weight, int64_t activation, bool need_x,
-                               bool need_weight, bool need_bias) {
-  const int64_t rows = row_count(x), in_features = weight.size(1), units = weight.size(0);
-  const bool linear = activation == 0;  // Identity: grad_z is grad_out
-  const Tensor a = make_contiguous(out), grad = make_contiguous(grad_out);
-  const Tensor grad_z = linear ? grad : new_output(x, units);
-  const Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
-  if (!linear || need_bias) {
-    const OnDevice device(x);
-    dispatch_float(x, [&]<class T, class L>(T*, L*) {
+Gradients large_dense_backward(const BackwardOf& of) {
+  const int64_t rows = of.rows, units = of.units;
+  const Tensor a = make_contiguous(of.out), grad = make_contiguous(of.grad_out);
+  const Tensor grad_z = of.is_linear() ? grad : new_output(grad, units);
+  const Tensor grad_bias = new_tensor<1>(grad, {of.need_bias ? units : 0});
+  if (!of.is_linear() || of.need_bias) {
+    const OnDevice device(grad);
+    dispatch_float(grad, [&]<class T, class L>(T*, L*) {
       DenseBackward<T> layer{};
       layer.grad_out = data<T>(grad);
       layer.out = data<T>(a);
-      layer.grad_z = linear ? nullptr : mutable_data<T>(grad_z);
-      layer.grad_bias = need_bias ? mutable_data<T>(grad_bias) : nullptr;
+      layer.grad_z = of.is_linear() ? nullptr : mutable_data<T>(grad_z);
+      layer.grad_bias = of.need_bias ? mutable_data<T>(grad_bias) : nullptr;
       layer.rows = rows;
       layer.units = units;
-      layer.activation = activation;
+      layer.activation = of.activation;
       const int64_t sum_count = cuda::bias_sums<T>(rows, units);
-      if (!need_bias || sum_count == 1) {
+      if (!of.need_bias || sum_count == 1) {
         cuda::dense_backward_z(layer, static_cast<L*>(nullptr), device.stream);
         return;
       }
       const int32_t lane =
           sizeof(L) == sizeof(double) ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
-      const Tensor sums = new_tensor<2>(x, {sum_count, units}, lane);
+      const Tensor sums = new_tensor<2>(grad, {sum_count, units}, lane);
       cuda::dense_backward_z(layer, mutable_data<L>(sums), device.stream);
       cuda::dense_backward_bias(layer, data<L>(sums), device.stream);
     });
   }
-  return {need_x ? torch::stable::matmul(grad_z, weight) : new_tensor<1>(x, {0}),
-          need_weight ? torch::stable::matmul(torch::stable::transpose(flat(grad_z, rows), 0, 1),
-                                              flat(x, rows))
-                      : new_tensor<2>(x, {0, in_features}),
+  return {of.need_x ? torch::stable::matmul(grad_z, of.weight) : new_tensor<1>(grad, {0}),
+          of.need_weight ? torch::stable::matmul(torch::stable::transpose(flat(grad_z, rows), 0, 1),
+                                                 flat(of.x, rows))
+                         : new_tensor<2>(grad, {0, of.in_features}),
           grad_bias};
 }
 
@@ -112,22 +109,22 @@ Tensor cuda_dense(const Tensor& x, const Tensor& weight, const std::optional<Ten
   return out;
 }
 
-Gradients cuda_dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
-                              const Tensor& weight, int64_t activation, bool need_x,
-                              bool need_weight, bool need_bias) {
-  check_dense_backward(grad_out, out, x, weight, activation, DeviceType::CUDA);
-  const int64_t in_features = weight.size(1), units = weight.size(0);
-  if (!cuda::fuses_backward(row_count(x), in_features, units, x.element_size()))
-    return large_dense_backward(grad_out, out, x, weight, activation, need_x, need_weight,
-                                need_bias);
-  const OnDevice device(x);
-  const Rows rows = as_rows(x);
-  const Tensor a = make_contiguous(out), grad = make_contiguous(grad_out);
-  const Tensor w = make_contiguous(weight);
-  const Tensor grad_x = need_x ? new_output(x, in_features) : new_tensor<1>(x, {0});
-  const Tensor grad_weight = new_tensor<2>(x, {need_weight ? units : 0, in_features});
-  const Tensor grad_bias = new_tensor<1>(x, {need_bias ? units : 0});
-  dispatch_float(x, [&]<class T, class L>(T*, L*) {
+Gradients cuda_dense_backward(const Tensor& grad_out, const std::optional<Tensor>& out,
+                              const std::optional<Tensor>& x, const std::optional<Tensor>& weight,
+                              int64_t activation, bool need_x, bool need_weight, bool need_bias) {
+  const BackwardOf of(grad_out, out, x, weight, activation, need_x, need_weight, need_bias,
+                      DeviceType::CUDA);
+  const int64_t in_features = of.in_features, units = of.units;
+  if (!cuda::fuses_backward(of.rows, in_features, units, grad_out.element_size()))
+    return large_dense_backward(of);
+  const OnDevice device(grad_out);
+  const Rows rows = as_rows(of.x);
+  const Tensor a = make_contiguous(of.out), grad = make_contiguous(grad_out);
+  const Tensor w = make_contiguous(of.weight);
+  const Tensor grad_x = need_x ? new_output(grad, in_features) : new_tensor<1>(grad, {0});
+  const Tensor grad_weight = new_tensor<2>(grad, {need_weight ? units : 0, in_features});
+  const Tensor grad_bias = new_tensor<1>(grad, {need_bias ? units : 0});
+  dispatch_float(grad, [&]<class T, class L>(T*, L*) {
     const DenseBackward<T> layer{
         .grad_out = data<T>(grad),
         .out = data<T>(a),
@@ -137,7 +134,7 @@ Gradients cuda_dense_backward(const Tensor& grad_out, const Tensor& out, const T
         .grad_x = need_x ? mutable_data<T>(grad_x) : nullptr,
         .grad_weight = need_weight ? mutable_data<T>(grad_weight) : nullptr,
         .grad_bias = need_bias ? mutable_data<T>(grad_bias) : nullptr,
-        .rows = rows.count,
+        .rows = of.rows,
         .in_features = in_features,
         .units = units,
         .x_stride = rows.row_stride,

@@ -38,8 +38,8 @@ Tensor cuda_dense(const Tensor& x, const Tensor& weight, const std::optional<Ten
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // of x, weight and bias
 
 // The gradients of dense; one that is not needed comes back with no elements.
-Gradients cuda_dense_backward(const Tensor& grad_out, const Tensor& out, const Tensor& x,
-                              const Tensor& weight, int64_t activation, bool need_x,
-                              bool need_weight, bool need_bias);
+Gradients cuda_dense_backward(const Tensor& grad_out, const std::optional<Tensor>& out,
+                              const std::optional<Tensor>& x, const std::optional<Tensor>& weight,
+                              int64_t activation, bool need_x, bool need_weight, bool need_bias);
 
 }  // namespace torchnn

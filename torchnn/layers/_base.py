@@ -13,7 +13,7 @@ class Layer(nn.Module):
     """
 
     def __init__(self, name: str | None = None):
-        super().__init__()
+        nn.Module.__init__(self)  # not super's, which may be nn.Linear's
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name must be a string with something in it, got {name!r}")
         self.name = name

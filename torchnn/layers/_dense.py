@@ -1,10 +1,11 @@
 """The dense layer: what every network of this package is made of."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import is_scripting
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from torchnn import _checks, activations, initializers, ops
@@ -13,8 +14,11 @@ from torchnn.layers._base import Layer
 _FUSED = ops.activations()
 
 
-class Dense(Layer):
+class Dense(Layer, nn.Linear):
     """activation(x @ weight.T + bias), in one kernel if the activation is a fused one.
+
+    In all but forward it is an `nn.Linear`, and what PyTorch's tools do to one, such as sharding or
+    quantizing its weight, they do to a Dense.
 
     Until it is built, the layer does not know its in_features; the first input builds it, as in
     `nn.LazyLinear`, and so does a state dict, `nn.Linear`'s too.
@@ -34,15 +38,23 @@ class Dense(Layer):
     Attributes:
         weight: Shape (units, in_features).
         bias: Shape (units,), or None.
-        activation: The activation's name, or the function or module.
+        activation: The activation's name, or the function or module. It can be assigned whatever
+            the argument may be.
         in_features: None until the layer is built.
+        out_features: The number of outputs, as `nn.Linear` calls it.
 
     Raises:
         ValueError, TypeError: An argument is none of what is allowed.
     """
 
     weight: nn.Parameter
-    bias: nn.Parameter | None
+    bias: nn.Parameter | None  # type: ignore[assignment]  # as nn.Linear has it, but does not say
+    in_features: int | None  # type: ignore[assignment]
+    activation: activations.Activation
+    __jit_ignored_attributes__ = ("activation",)  # by TorchScript
+    __jit_unused_properties__ = ("built", "trainable")
+    if TYPE_CHECKING:  # which would read this, too
+        _function: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -58,41 +70,74 @@ class Dense(Layer):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(name)
-        self.units = _checks.positive_int("units", units)
-        self.activation = activations.get(activation)
+        self.units = self.out_features = _checks.positive_int("units", units)
+        self.activation = activation  # type: ignore[assignment]
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
-        self.in_features: int | None = None
-        self.weight = _unbuilt(device, dtype)
-        self.register_parameter("bias", _unbuilt(device, dtype) if use_bias else None)
-        if in_features is not None:
-            self.build(in_features)
+        self.in_features = None
+        if in_features is None:
+            self.weight = _unbuilt(device, dtype)
+            self.register_parameter("bias", _unbuilt(device, dtype) if use_bias else None)
+        else:
+            place = torch.empty(0, device=device, dtype=dtype)
+            weight, bias = self._first_values(in_features, use_bias, place)
+            self.weight = nn.Parameter(weight)
+            self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+            self.in_features = weight.shape[1]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "activation":
+            value = activations.get(value)
+            self._modules.pop(name, None)
+            named = isinstance(value, str)
+            self.__dict__["_function"] = activations.FUNCTIONS[value] if named else value
+        elif name == "qconfig":
+            raise TypeError(
+                f"{self._called()} cannot be quantized by torch.ao.quantization, which knows "
+                "nn.Linear itself alone: use torchao.quantization.quantize_"
+            )
+        super().__setattr__(name, value)
 
     @property
     def built(self) -> bool:
         """Whether the layer knows its in_features and has values in its parameters."""
         return self.in_features is not None
 
-    def build(self, in_features: int) -> None:
+    def build(self, in_features: int | Sequence[int | None]) -> None:
         """Gives the parameters their shapes and first values.
+
+        Args:
+            in_features: The number of inputs, or the shape of a batch such as (None, 400).
 
         Raises:
             ValueError: The layer is built already, for another number of features.
         """
+        if isinstance(in_features, Sequence) and not isinstance(in_features, str) and in_features:
+            in_features = in_features[-1]  # type: ignore[assignment]
+        in_features = _checks.positive_int("in_features", in_features)
         if self.built:
             self._check_features(in_features)
             return
         if torch.compiler.is_compiling():
             raise RuntimeError(f"{self._called()} must be built before torch.compile can trace it")
-        in_features = _checks.positive_int("in_features", in_features)
-        place: Any = {"device": self.weight.device, "dtype": self.weight.dtype}
-        weight = _filled(self.kernel_initializer, shape=(self.units, in_features), **place)
-        if self.bias is not None:
-            self.bias.data = _filled(self.bias_initializer, shape=(self.units,), **place)
+        weight, bias = self._first_values(in_features, self.bias is not None, self.weight)
+        if self.bias is not None and bias is not None:
+            self.bias.data = bias
             self.bias.__class__ = nn.Parameter
         self.weight.data = weight
         self.weight.__class__ = nn.Parameter
         self.in_features = in_features
+
+    def _first_values(
+        self, in_features: int, use_bias: bool, like: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """First values of weight and bias, of the dtype and on the device of a tensor."""
+        in_features = _checks.positive_int("in_features", in_features)
+        place: Any = {"device": like.device, "dtype": like.dtype}
+        weight = _filled(self.kernel_initializer, shape=(self.units, in_features), **place)
+        if not use_bias:
+            return weight, None
+        return weight, _filled(self.bias_initializer, shape=(self.units,), **place)
 
     def reset_parameters(self) -> None:
         """Draws new first values."""
@@ -113,18 +158,33 @@ class Dense(Layer):
         Raises:
             ValueError: x has another number of features.
         """
-        if x.shape[-1] != self.in_features:
-            self.build(x.shape[-1])
+        if is_scripting():  # which looks up no names
+            return self._function(nn.functional.linear(x, self.weight, self.bias))
         activation = self.activation
         if activation in _FUSED:
-            return ops.dense(x, self.weight, self.bias, activation)
-        return activations.apply(activation, ops.dense(x, self.weight, self.bias))
+            return self._linear(x, activation)
+        return activations.apply(activation, self._linear(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Returns z = x @ weight.T + bias, shape (..., units): forward without the activation."""
-        if x.shape[-1] != self.in_features:
-            self.build(x.shape[-1])
-        return ops.dense(x, self.weight, self.bias)
+        return self._linear(x)
+
+    def _linear(self, x: Tensor, activation: Any = None) -> Tensor:
+        if self.in_features is None:
+            self._build_for(x)
+        try:
+            return ops.dense(x, self.weight, self.bias, activation)
+        except ValueError:
+            # After the fact, so that tracers see no look at a shape, and good calls pay for none.
+            if x.ndim:
+                self._check_features(x.shape[-1])
+            raise
+
+    def _build_for(self, x: Any) -> None:
+        """Builds the layer by its first input."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        self.build(tuple(x.shape[-1:]))
 
     def get_weights(self) -> list[Any]:
         """Returns copies as numpy arrays: the kernel, (in_features, units), and the bias.
@@ -174,7 +234,7 @@ class Dense(Layer):
         if in_features != self.in_features:
             raise ValueError(
                 f"{self._called()} expects {self.in_features} features, got {in_features}"
-            )
+            ) from None
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # Parameters that are not built cannot be detached.

@@ -1,20 +1,19 @@
 """One dense layer, with gradients.
 
-It takes one of four routes, because no single one is both quick and right everywhere:
-
-- under torch.compile and torch.export, the operator torchnn::dense with its registered gradient;
-- under torch.func transforms and forward-mode AD, the definition in reference.py, whose parts know
-  every transform;
-- where a gradient is wanted, an autograd.Function around the bare kernels, the cheapest way there;
-- else the bare kernel, which autograd never sees.
+The fused kernels serve plain eager tensors on the CPU and on CUDA: through an autograd.Function
+where a gradient is wanted, the cheapest way there, and else bare. In every other mode of PyTorch
+(compiling, exporting, tracing, transforms, forward-mode AD, dispatch modes, meta tensors,
+subclasses of Tensor), a dense layer is its definition, activation(F.linear(x, weight, bias)), which
+PyTorch knows how to compile, differentiate, export, count and shard.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, is_autocast_enabled, is_grad_enabled
+from torch import Tensor, is_autocast_enabled, is_grad_enabled, nn
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
+from torch.utils._device import DeviceContext
 
 from torchnn.ops import reference
 from torchnn.ops._native import ACTIVATIONS, CPU_DTYPES, CUDA_DTYPES, PLACES
@@ -22,7 +21,14 @@ from torchnn.ops._native import ACTIVATIONS, CPU_DTYPES, CUDA_DTYPES, PLACES
 # The operators as C++ sees them: OpOverload's Python half would cost a tenth of a small layer.
 _forward = torch.ops.torchnn.dense_forward.default._op
 _backward = torch.ops.torchnn.dense_backward.default._op
+
+_PLAIN = frozenset((Tensor, nn.Parameter))
+_PLAIN_OR_NONE = _PLAIN | {type(None)}
+_autocast_is_on = torch._C._is_any_autocast_enabled
 _transforms_active = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
 
 
 def dense(
@@ -31,9 +37,9 @@ def dense(
     """Computes activation(x @ weight.T + bias) in one kernel.
 
     float32 and float64 on the CPU and on CUDA run in the fused kernels; bfloat16 and float16 are
-    computed in float32 and rounded once. Other devices run the same formula in PyTorch's own
-    kernels. Large layers on CUDA go through PyTorch's matrix product, and so honour its settings
-    of precision. Autocast is honoured as in torch.nn.functional.linear.
+    computed in float32 and rounded once. Other devices, and any mode of PyTorch but eager, run the
+    same formula in PyTorch's own kernels. Large layers on CUDA go through PyTorch's matrix product,
+    and so honour its settings of precision. Autocast is honoured as in torch.nn.functional.linear.
 
     Args:
         x: Input, shape (..., in_features), a floating dtype.
@@ -42,46 +48,88 @@ def dense(
         activation: A name from activations(), or None for the identity.
 
     Returns:
-        Shape (..., units), the dtype of x. The backward pass keeps x, weight, bias and this output.
+        Shape (..., units), the dtype of x. For the backward pass it keeps x if weight needs a
+        gradient, weight if x does, and this output if there is an activation.
 
     Raises:
         TypeError: An argument is no tensor, or the dtypes differ or are not floating.
         ValueError: The shapes or devices disagree, or the activation is not a fused one.
     """
     try:
-        if x.is_cpu:
-            fused = x.dtype in CPU_DTYPES and not is_autocast_enabled("cpu")
-        else:
-            fused = x.is_cuda and x.dtype in CUDA_DTYPES and not is_autocast_enabled("cuda")
-        if not fused:
-            return _dense_elsewhere(x, weight, bias, activation)
-        place = PLACES[activation or "identity"]
-        if is_compiling():
-            return torch.ops.torchnn.dense(x, weight, bias, place)
-        if _transforms_active() or forward_ad._current_level >= 0:
-            return reference.dense(x, weight, bias, activation)
-        if is_grad_enabled() and (
-            x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        if (
+            is_dynamo_compiling()
+            or type(x) not in _PLAIN
+            or type(weight) not in _PLAIN
+            or type(bias) not in _PLAIN_OR_NONE
+            or _is_special()
         ):
-            return _apply(x, weight, bias, place)
-        return _forward(x, weight, bias, place)
+            return reference.dense(x, weight, bias, activation)
+        if _autocast_is_on() or not _has_kernels(x):
+            return _dense_elsewhere(x, weight, bias, activation)
+        return _dense_fused(x, weight, bias, PLACES[activation or "identity"])
     except (RuntimeError, TypeError, KeyError, AttributeError):
-        _check(x, weight, bias, activation)  # after the fact, so that good calls do not pay for it
+        # After the fact, so that good calls do not pay for it.
+        if any(isinstance(t, Tensor) and not _is_strided(t) for t in (x, weight, bias)):
+            return reference.dense(x, weight, bias, activation)
+        try:
+            _check(x, weight, bias, activation)
+        except (TypeError, ValueError) as wrong:
+            raise wrong from None
         raise
+
+
+def _is_strided(tensor: Tensor) -> bool:
+    """Whether a tensor is an array in memory: not sparse, nested or of another library's layout."""
+    return tensor.layout == torch.strided and not tensor.is_nested
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return x.dtype in (CPU_DTYPES if x.is_cpu else CUDA_DTYPES if x.is_cuda else ())
+
+
+def _dense_fused(x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> Tensor:
+    if is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return _apply(x, weight, bias, place)
+    return _forward(x, weight, bias, place)
+
+
+def _is_special() -> bool:
+    """Whether PyTorch is doing something else with operators than to compute them."""
+    return (
+        _transforms_active()
+        or forward_ad._current_level >= 0
+        or _dispatch_modes() > 0
+        or _is_tracing()
+        or (_function_modes() > 0 and not _only_default_device())
+    )
+
+
+def _only_default_device() -> bool:
+    """Whether nobody overrides functions but torch.set_default_device."""
+    modes = map(torch._C._get_function_stack_at, range(_function_modes()))
+    return all(type(mode) is DeviceContext for mode in modes)
 
 
 def _dense_elsewhere(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
-    """dense where no fused kernel serves: another device, half types on the CPU, autocast."""
+    """dense of plain tensors where no fused kernel serves, or autocast is on."""
     device = x.device.type
-    if is_autocast_enabled(device):
+    if (
+        _autocast_is_on()
+        and torch.amp.is_autocast_available(device)
+        and is_autocast_enabled(device)
+    ):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return dense(
                 _lowered(x, dtype), _lowered(weight, dtype), _lowered(bias, dtype), activation
             )
     _check(x, weight, bias, activation)
+    if _has_kernels(x):
+        return _dense_fused(x, weight, bias, PLACES[activation or "identity"])
     if device != "cpu":
         return reference.dense(x, weight, bias, activation)
     bias = bias if bias is None else bias.float()
@@ -126,12 +174,24 @@ class _Dense(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> Tensor:
         out = _forward(x, weight, bias, place)
         ctx.place = place
-        ctx.save_for_backward(x, weight, bias, out)
+        x_needs_it, weight_needs_it = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(
+            out if place else None,  # 0 is the identity
+            x if weight_needs_it else None,
+            weight if x_needs_it else None,
+        )
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        return _gradients(ctx, grad_out)
+        """The gradients with respect to the inputs, None for those that are not needed."""
+        out, x, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        device = grad_out.device.type
+        if _autocast_is_on() and is_autocast_enabled(device):  # backward() was called under it
+            with torch.autocast(device, enabled=False):
+                return (*_gradients(grad_out, out, x, weight, ctx.place, needs), None)
+        return (*_gradients(grad_out, out, x, weight, ctx.place, needs), None)
 
 
 # Function.apply less its Python half, which looks for the transforms that dense has excluded by
@@ -139,58 +199,25 @@ class _Dense(torch.autograd.Function):
 _apply = super(torch.autograd.Function, _Dense).apply
 
 
-def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    x, weight, bias, ctx.place = inputs
-    ctx.save_for_backward(x, weight, bias, output)
-
-
-def _gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients with respect to the inputs of dense, None for those that are not needed."""
-    x, weight, bias, out = ctx.saved_tensors
-    needs = ctx.needs_input_grad[:3]
-    if is_grad_enabled():  # create_graph: these gradients will be differentiated in turn
-        return (*_differentiable_gradients(x, weight, bias, ctx.place, needs, grad_out), None)
-    if is_autocast_enabled(x.device.type):  # backward() was called under it
-        with torch.autocast(x.device.type, enabled=False):
-            gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
+def _gradients(
+    grad_out: Tensor, out: Any, x: Any, weight: Any, place: int, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, ...]:
+    if (
+        is_dynamo_compiling()
+        or is_grad_enabled()  # create_graph: these gradients will be differentiated in turn
+        or type(grad_out) not in _PLAIN
+        or _is_special()
+    ):
+        gradients = reference.dense_backward(grad_out, out, x, weight, ACTIVATIONS[place])
     else:
-        gradients = _backward(grad_out, out, x, weight, ctx.place, *needs)
-    return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None)
+        gradients = _backward(grad_out, out, x, weight, place, *needs)
+    return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
 
 
-def _differentiable_gradients(
-    x: Tensor, weight: Tensor, bias: Tensor | None, place: int, needs: Any, grad_out: Tensor
-) -> list[Tensor | None]:
-    inputs = (x, weight, bias)
-    out = reference.dense(x, weight, bias, ACTIVATIONS[place])
-    wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]
-    gradients = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(gradients) if need else None for need in needs]
-
-
-def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> Tensor:
-    _check(x, weight, bias, ACTIVATIONS[place])
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
-
-
-def _fake_backward(
-    grad_out: Tensor,
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    place: int,
-    need_x: bool,
-    need_weight: bool,
-    need_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        x.new_empty(x.shape if need_x else (0,)),
-        x.new_empty((weight.shape[0] if need_weight else 0, weight.shape[1])),
-        x.new_empty((weight.shape[0] if need_bias else 0,)),
-    )
-
-
-torch.library.register_fake("torchnn::dense", _fake_forward)
-torch.library.register_fake("torchnn::dense_forward", _fake_forward)
-torch.library.register_fake("torchnn::dense_backward", _fake_backward)
-torch.library.register_autograd("torchnn::dense", _gradients, setup_context=_setup_context)
+@torch.library.impl("torchnn::dense", "CompositeImplicitAutograd")
+def _dense_by_place(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Tensor:
+    """torch.ops.torchnn.dense, for callers of operators: the activation is its place in
+    activations()."""
+    if not 0 <= activation < len(ACTIVATIONS):
+        raise ValueError(f"activation must be from 0 to {len(ACTIVATIONS) - 1}, got {activation}")
+    return dense(x, weight, bias, ACTIVATIONS[activation])

@@ -26,7 +26,7 @@ UPDATES = tuple(torch.ops.torchnn.updates().split())
 OPTIONS = tuple(torch.ops.torchnn.update_options().split())
 CPU_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 CUDA_DTYPES = (*CPU_DTYPES, torch.bfloat16, torch.float16)
-HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense", "CUDA")
+HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense_forward", "CUDA")
 if not HAS_CUDA:
     CUDA_DTYPES = ()
 

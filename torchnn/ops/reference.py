@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "LOSSES", "UPDATES", "Training", "dense", "predict", "train_"]
+__all__ = [
+    "ACTIVATIONS",
+    "DERIVATIVES",
+    "LOSSES",
+    "UPDATES",
+    "Training",
+    "dense",
+    "dense_backward",
+    "predict",
+    "train_",
+]
 
 # Of the outputs of each sample and its targets, (N, units) both: one number a sample, (N,).
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -25,11 +35,24 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "categorical_crossentropy_from_logits": lambda a, y: -(y * torch.log_softmax(a, 1)).sum(1),
 }
 
+
+def identity(z: Tensor) -> Tensor:
+    return z  # a function with a name: copies and TorchScript need that
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda z: z,
+    "identity": identity,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "tanh": torch.tanh,
+}
+
+# dL/dz, of dL/da and a, for each of them. Source: their derivatives, in terms of a.
+DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "identity": lambda grad, a: grad,
+    "sigmoid": lambda grad, a: grad * a * (1 - a),
+    "relu": lambda grad, a: torch.where(a <= 0, 0, grad),
+    "tanh": lambda grad, a: grad * (1 - a * a),
 }
 
 
@@ -110,6 +133,28 @@ def dense(
         Shape (..., units).
     """
     return ACTIVATIONS[activation or "identity"](F.linear(x, weight, bias))
+
+
+def dense_backward(
+    grad_out: Tensor, out: Tensor, x: Tensor | None, weight: Tensor | None, activation: str
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """The gradients of dense, given that of its output; these can be differentiated in turn.
+
+    Args:
+        grad_out: Shape (..., units).
+        out: What dense gave, (..., units); not looked at for the identity.
+        x: Shape (..., in_features), or None if weight's gradient is not wanted.
+        weight: Shape (units, in_features), or None if x's gradient is not wanted.
+        activation: A key of ACTIVATIONS.
+
+    Returns:
+        The gradients of x, weight and bias.
+    """
+    grad_z = DERIVATIVES[activation](grad_out, out)
+    rows = grad_z.reshape(-1, grad_z.shape[-1])
+    grad_x = None if weight is None else grad_z @ weight
+    grad_weight = None if x is None else rows.mT @ x.reshape(-1, x.shape[-1])
+    return grad_x, grad_weight, rows.sum(0)
 
 
 def predict(
