@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import activations
-from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
 from torchnn.layers import Activation, Dense
@@ -16,11 +16,17 @@ from torchnn.losses import Loss
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+def never() -> bool:
+    """Nobody says stop."""
+    return False
+
+
 class Result(NamedTuple):
     """What came of a run.
 
     Attributes:
-        losses: The loss of each batch, measured before the batch changed the weights.
+        losses: The loss of each batch, measured before the batch changed the weights. Fewer than
+            the run has if somebody said stop.
         predictions: The run's predictions row by row, or None if no metric needs them.
     """
 
@@ -50,33 +56,34 @@ class AutogradEngine:
             self._keeps_predictions = bool(recipe.metrics)
             self._target = recipe.loss
 
-    def train(self, run: Run) -> Result:
-        """Takes one step for each batch of the run; Ctrl-C waits for the end of a step."""
-        with torch.enable_grad(), HeldInterrupt() as interrupt:
-            return self._each(run, self._step, interrupt.release)
+    def train(self, run: Run, says_stop: Callable[[], bool] = never) -> Result:
+        """Takes one step for each batch of the run, until somebody says stop after one."""
+        with torch.enable_grad():
+            return self._each(self._model, run, self._step, says_stop)
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""
-        with torch.no_grad():
-            return self._each(run, self._measure)
+        with evaluating(self._model) as model, torch.no_grad():
+            return self._each(model, run, self._measure)
 
     def predict(self, run: Run) -> Tensor:
         """Returns the model's output for the run, row by row."""
         outputs = []
-        with torch.no_grad():
+        with evaluating(self._model) as model, torch.no_grad():
             for x, _, _ in run:
-                outputs.append(self._model(x))
+                outputs.append(model(x))
                 self.steps_done += 1
         return torch.cat(outputs)
 
     def _each(
         self,
+        model: nn.Module,
         run: Run,
         function: Callable[..., tuple[Tensor, Tensor]],
-        pause: Callable[[], None] = lambda: None,
+        says_stop: Callable[[], bool] = never,
     ) -> Result:
-        """Calls function on each batch, and pause after it."""
-        self._forward, self._loss, self._finish = _from_logits(self._model, self._target)
+        """Calls function on each batch."""
+        self._forward, self._loss, self._finish = _from_logits(model, self._target)
         losses, outputs = [], []
         for x, y, weight in run:
             loss, output = function(x, y, weight)
@@ -84,7 +91,8 @@ class AutogradEngine:
             if self._keeps_predictions:
                 outputs.append(output.detach())
             self.steps_done += 1
-            pause()
+            if says_stop():
+                break
         predictions = self._finish(torch.cat(outputs)) if outputs else None
         return Result(torch.stack(losses), predictions)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
 
@@ -59,8 +60,8 @@ def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> None:
 
 def run_once(model: nn.Module, x: Tensor) -> Tensor:
     """Returns the model's output in evaluation mode, checked to be one row a sample."""
-    with mode(model, training=False), torch.no_grad():
-        output: Any = model(x)
+    with evaluating(model) as evaluated, torch.no_grad():
+        output: Any = evaluated(x)
     if not isinstance(output, Tensor):
         raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
     if output.shape[:1] != x.shape[:1]:

@@ -4,6 +4,7 @@ fit, evaluate, predict and the callbacks know an engine by three methods and a c
 steps it takes at once, and in which language, is its own affair.
 """
 
+from collections.abc import Callable
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn._engine import building
-from torchnn._engine.autograd import HOOKS, AutogradEngine, Result
+from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
 from torchnn._engine.fused import FusedEngine, version
 from torchnn._engine.plan import KNOWN, NotFusedError, plan
 from torchnn._engine.plan import describe as describe_fused
@@ -25,8 +26,15 @@ from torchnn.callbacks._base import CallbackList
 READ_OF_ALL = ("_modules", "_parameters", *HOOKS)
 
 
-def choose(model: nn.Module, recipe: Recipe | None) -> AutogradEngine | FusedEngine:
+def choose(
+    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
+) -> AutogradEngine | FusedEngine:
     """Returns the engine for a model: the one place where that is decided.
+
+    Args:
+        model: The model.
+        recipe: How to train it; without one, the engine only predicts.
+        shape: The axes of a sample; None if they are not known yet.
 
     Raises:
         ValueError: compile asked for the fused engine, and the model is not one for it.
@@ -34,21 +42,23 @@ def choose(model: nn.Module, recipe: Recipe | None) -> AutogradEngine | FusedEng
     if recipe is not None and recipe.engine == "autograd":
         return AutogradEngine(model, recipe)
     try:
-        return FusedEngine(plan(model, recipe), recipe)
+        return FusedEngine(plan(model, recipe, shape), recipe)
     except NotFusedError as reason:
         if recipe is not None and recipe.engine == "fused":
             raise ValueError(f'engine="fused" cannot train this model: {reason}') from None
         return AutogradEngine(model, recipe)
 
 
-def describe(model: nn.Module, recipe: Recipe | None) -> str:
+def describe(
+    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
+) -> str:
     """Returns one line on the engine that choose would return, and why it is not the fused one."""
     if recipe is None:
         return "none before compile"
     if recipe.engine == "autograd":
         return f"{AutogradEngine.description}, as compile asked for"
     try:
-        return describe_fused(plan(model, recipe))
+        return describe_fused(plan(model, recipe, shape))
     except NotFusedError as reason:
         return f"{AutogradEngine.description}, since {reason}"
 
@@ -67,12 +77,16 @@ class Engine:
     Args:
         model: The model, built.
         recipe: How to train it; without one, the engine only predicts.
+        first: Samples like those to come.
         callbacks: The user's. If they listen to nothing, nothing changes the model between calls.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe | None, callbacks: CallbackList) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe | None, first: Samples, callbacks: CallbackList
+    ) -> None:
         self._model, self._recipe = model, recipe  # type: nn.Module, Any
-        self._chosen, self._steps_before = choose(model, recipe), 0
+        self._shape = tuple(first.x.shape[1:])
+        self._chosen, self._steps_before = choose(model, recipe, self._shape), 0
         self._chosen_for = fingerprint(model, recipe) if callbacks.listens(*CALLS) else None
         self._has_optimizer = False
 
@@ -91,12 +105,12 @@ class Engine:
         build_optimizer(self._model, self._recipe)
         self._has_optimizer = True
 
-    def train(self, run: Run) -> Result:
-        """Takes one step for each batch of the run, or queues them."""
+    def train(self, run: Run, says_stop: Callable[[], bool] = never) -> Result:
+        """Takes one step for each batch of the run, or queues them; fewer if somebody says stop."""
         self._look(run.samples)
         if not self._has_optimizer:
             self.build_optimizer()
-        return self._chosen.train(run)
+        return self._chosen.train(run, says_stop)
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""
@@ -118,7 +132,7 @@ class Engine:
         if known is None or known.fits(fingerprint(self._model, self._recipe)):
             return
         _rehearse(self._model, self._recipe, samples[:1])
-        chosen, steps = choose(self._model, self._recipe), self.steps_done
+        chosen, steps = choose(self._model, self._recipe, self._shape), self.steps_done
         self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
         self._chosen_for = fingerprint(self._model, self._recipe)
 

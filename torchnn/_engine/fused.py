@@ -1,5 +1,6 @@
 """The native engine: one call trains every layer on a run of batches, from forward to update."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,7 @@ from torch import Tensor
 
 from torchnn import ops
 from torchnn._engine import graphs
-from torchnn._engine.autograd import Result
-from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.autograd import Result, never
 from torchnn._engine.plan import DESCRIPTION, Plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
@@ -49,12 +49,12 @@ class FusedEngine:
         """Whether train returns before its work is done."""
         return is_queued(self._network.layers[0].weight.device)
 
-    def train(self, run: Run) -> Result:
-        """Takes one step for each batch of the run, or queues them; Ctrl-C waits until it has."""
+    def train(self, run: Run, says_stop: Callable[[], bool] = never) -> Result:
+        """Takes one step for each batch of the run, or queues them, whoever says stop meanwhile."""
         network, optimizer = self._network, self._optimizer
         samples, first = self._prepare(run.samples), optimizer.iterations
         loss, rule = self._kernels()
-        with HeldInterrupt(), torch.no_grad():
+        with torch.no_grad():
             job = ops.Training(
                 x=samples.x,
                 y=samples.y,

@@ -83,8 +83,15 @@ class Plan:
         return Samples(x.contiguous(), y, samples.weight)
 
 
-def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
+def plan(
+    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
+) -> Plan:
     """Returns the model as the kernels see it.
+
+    Args:
+        model: The model.
+        recipe: How to train it, or None.
+        shape: The axes of a sample, or None.
 
     Raises:
         NotFusedError: They cannot train it; the message is half a sentence that says why.
@@ -99,7 +106,7 @@ def plan(model: nn.Module, recipe: Recipe | None) -> Plan:
         raise NotFusedError("the model has hooks")
     network = _read(model, _absorbable(recipe))
     _check_parameters(model, network)
-    _check_samples(network.front, getattr(model, "sample_shape", None))
+    _check_samples(network.front, shape)
     if recipe is not None:
         _read_loss(network, recipe.loss)
         _check_optimizer(recipe.optimizer)
