@@ -85,6 +85,37 @@ def test_choice_lists_the_options():
             _checks.choice("mode", value, ("min", "max"))
 
 
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])
+def test_truth_comes_back_as_bool(value):
+    assert _checks.truth("use_bias", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", [1, 0, "False", None, np.array([True]), torch.tensor(True)])
+def test_what_only_counts_as_true_or_false_is_a_type_error(value):
+    with pytest.raises(TypeError, match=r"^use_bias must be True or False, got "):
+        _checks.truth("use_bias", value)
+
+
+MASKED = np.ma.masked_equal([[1.0, 2.0], [3.0, 2.0]], 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [(MASKED, 2), (list(MASKED), 2), ((1.0, np.ma.masked), 1)]
+)
+@pytest.mark.parametrize("check", [_checks.unmasked, _checks.tensor])
+def test_masked_entries_are_refused(check, value, count):
+    message = rf"^x of it must have no masked entries, got {count}: fill them, as in x.filled\(0\)"
+    with pytest.raises(ValueError, match=message):
+        check("x of it", value)
+
+
+def test_a_masked_array_without_masked_entries_is_an_array():
+    array = np.ma.masked_equal([1.0, 3.0], 2)
+    assert _checks.unmasked("x", array) is array
+    assert _checks.tensor("x", array).tolist() == [1, 3]
+    assert _checks.unmasked("x", None) is None
+
+
 def test_tensor_leaves_a_tensor_alone():
     x = torch.zeros(2)
     assert _checks.tensor("x", x) is x

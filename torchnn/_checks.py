@@ -53,10 +53,30 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
     return value
 
 
+def truth(name: str, value: Any) -> bool:
+    """Returns True or False; what merely counts as one of them is refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def unmasked(name: str, value: Any) -> Any:
+    """Returns value as it is if no entry is masked, neither of it nor of arrays listed in it."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    masked = sum(np.ma.count_masked(v) for v in parts if isinstance(v, np.ma.MaskedArray))
+    if masked:
+        raise ValueError(
+            f"{name} must have no masked entries, got {masked}: fill them, as in "
+            f"{name.split()[0]}.filled(0), or drop their rows"
+        )
+    return value
+
+
 def tensor(name: str, value: Any) -> Tensor:
     """Returns a tensor as it is, and an array, a data frame or nested lists as a tensor."""
     if isinstance(value, Tensor):
         return value
+    unmasked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:
