@@ -1,6 +1,9 @@
 """Callbacks that stop fit, steer it and keep its history."""
 
+import functools
+import linecache
 import math
+import re
 
 import pytest
 import torch
@@ -15,6 +18,10 @@ from torchnn.callbacks import (
     TerminateOnNaN,
 )
 from torchnn.callbacks._base import CallbackList
+from torchnn.layers import Dense
+from torchnn.sequential import Sequential
+
+VAL_ACCURACY = [EarlyStopping("val_accuracy")]
 
 
 class FakeModel(torch.nn.Linear):
@@ -127,6 +134,52 @@ def test_early_stopping_warns_once_of_a_value_that_is_not_there():
     assert str(caught[0].message).endswith("Available: loss")
 
 
+@pytest.mark.parametrize(
+    ("monitor", "logs", "message"),
+    [
+        ("val_loss", {"loss": 3}, ": pass validation_data to fit. Available: loss"),
+        (
+            "val_accuracy",
+            {"loss": 3, "val_loss": 3},
+            ": accuracy is not in compile's metrics. Available: loss, val_loss",
+        ),
+        ("accuracy", {"loss": 3}, ": accuracy is not in compile's metrics. Available: loss"),
+        ("val_accuracy", {"accuracy": 1, "val_loss": 3}, ". Available: accuracy, val_loss"),
+    ],
+)
+def test_early_stopping_says_why_it_cannot_see_a_value(monitor, logs, message):
+    callback = EarlyStopping(monitor)
+    message = f"^EarlyStopping cannot see '{monitor}' and so never stops{re.escape(message)}$"
+    with pytest.warns(UserWarning, match=message):
+        callback.on_epoch_end(0, logs)
+
+
+def test_early_stopping_warns_at_the_users_line():
+    model = Sequential([Dense(1)])
+    model.compile(loss="mse")
+    with pytest.warns(UserWarning, match="accuracy is not in compile's metrics") as caught:
+        model.fit([[1.0]] * 4, [1.0] * 4, validation_split=0.5, verbose=0, callbacks=VAL_ACCURACY)
+    assert "model.fit(" in linecache.getline(caught[0].filename, caught[0].lineno)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EarlyStopping(3), "monitor must be a name such as 'val_loss', got 3"),
+        (lambda: EarlyStopping(verbose="yes"), "verbose must be a non-negative integer, got 'yes'"),
+        (lambda: EarlyStopping(start_from_epoch=1.5), "start_from_epoch must be a .*, got 1.5"),
+        (
+            lambda: EarlyStopping(restore_best_weights="no"),
+            "restore_best_weights must be True or False, got 'no'",
+        ),
+        (lambda: LearningRateScheduler(abs, verbose=None), "verbose must be .*, got None"),
+    ],
+)
+def test_what_a_callback_cannot_go_by_is_a_type_error(make, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        make()
+
+
 def test_history_keeps_python_floats():
     history = History()
     history.on_epoch_end(4, {"loss": torch.tensor(0.5), "note": "x"})
@@ -168,6 +221,63 @@ def test_learning_rate_scheduler_sets_every_epochs_rate(capsys):
         callback.on_epoch_end(epoch, logs)
     assert logs == {"learning_rate": pytest.approx(0.5 / 6)}
     assert capsys.readouterr().out.splitlines()[1] == "Epoch 2: learning rate 0.25"
+
+
+def halved(epoch):
+    return 0.1 / 2**epoch
+
+
+def with_default(epoch, rate=7.0):
+    return rate / 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (lambda epoch, rate: rate / 2, [0.25, 0.125]),
+        (lambda epoch: 0.1 / (1 + epoch), [0.1, 0.05]),
+        (halved, [0.1, 0.05]),
+        (functools.partial(lambda by, epoch: by**epoch, 0.5), [1.0, 0.5]),
+        (optimizers.schedules.ExponentialDecay(1.0, 1, 0.5), [1.0, 0.5]),
+        (with_default, [0.25, 0.125]),
+        (max, [0.5, 1.0]),  # the signature of which nobody knows
+    ],
+)
+def test_a_schedule_is_called_by_its_signature(schedule, rates):
+    callback = LearningRateScheduler(schedule)
+    callback.set_model(FakeModel())
+    found = []
+    for epoch in range(2):
+        callback.on_epoch_begin(epoch)
+        found.append(callback.model.optimizer.learning_rate)
+    assert found == rates
+
+
+def test_a_type_error_of_the_schedules_own_is_heard():
+    def schedule(epoch, rate):
+        return rate + "1"
+
+    callback = LearningRateScheduler(schedule)
+    callback.set_model(FakeModel())
+    with pytest.raises(TypeError, match="unsupported operand"):
+        callback.on_epoch_begin(0)
+
+
+@pytest.mark.parametrize("schedule", [0.1, None, lambda: 0.1, lambda epoch, rate, more: rate])
+def test_a_scheduler_needs_a_function_of_the_epoch(schedule):
+    message = r"^schedule must be a function \(epoch, learning_rate\), got "
+    with pytest.raises(TypeError, match=message):
+        LearningRateScheduler(schedule)
+
+
+def test_a_scheduler_does_not_replace_the_optimizers_own_schedule():
+    model = Sequential([Dense(1)])
+    rate = optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    model.compile(optimizers.SGD(rate), "mse")
+    message = "needs an optimizer whose learning_rate is a number, got the schedule Exponential"
+    with pytest.raises(TypeError, match=message):
+        model.fit([[1.0]], [1.0], verbose=0, callbacks=[LearningRateScheduler(halved)])
+    assert (model.optimizer.learning_rate, model.optimizer.iterations) == (rate, 0)
 
 
 def test_callback_can_be_imported_from_here():

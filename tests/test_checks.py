@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchnn import _checks
+from torchnn import _checks, activations, initializers, losses, metrics, optimizers
 
 NOT_INTEGERS = [2.5, 3.0, "3", True, None, np.float32(3), np.bool_(True), [3]]
 NOT_NUMBERS = ["0.5", True, None, np.bool_(True), 1j, [0.5]]
@@ -205,6 +205,54 @@ def test_an_unknown_name_gets_a_suggestion_and_the_list():
 def test_a_name_like_no_other_gets_the_list_alone():
     with pytest.raises(ValueError, match=r"^unknown shape 'xyz'\. Known: square, big_circle$"):
         resolve("xyz")
+
+
+@pytest.mark.parametrize(
+    ("kind", "slip", "meant"),
+    [
+        (losses, "mes", "mse"),
+        (losses, "mean_square_error", "mean_squared_error"),
+        (losses, "catagorical_crossentropi", "categorical_crossentropy"),
+        (optimizers, "adm", "adam"),
+        (optimizers, "rms_porp", "rmsprop"),
+        (activations, "sigmiod", "sigmoid"),
+        (activations, "lekyrelu", "leaky_relu"),
+        (initializers, "zero", "zeros"),
+        (metrics, "acuracy", "accuracy"),
+    ],
+)
+def test_a_slip_gets_the_name_that_was_meant(kind, slip, meant):
+    with pytest.raises(ValueError, match=f"{slip}': did you mean '{meant}'"):
+        kind.get(slip)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *[(losses, name) for name in (
+            "sparse_categorical_crossentropy", "categorical_focal_crossentropy", "huber",
+            "cosine_similarity", "kl_divergence", "msle", "mape", "log_cosh", "hinge",
+            "squared_hinge", "mean_absolute_percentage_error", "poisson", "dice", "crossentropy",
+        )],
+        *[(optimizers, name) for name in (
+            "adamw", "nadam", "adamax", "adagrad", "adadelta", "ftrl", "lion", "rprop", "asgd",
+        )],
+        *[(activations, name) for name in (
+            "celu", "glu", "prelu", "log_sigmoid", "hard_silu", "hard_tanh", "tanh_shrink",
+            "soft_shrink", "squareplus", "sparse_plus", "sparsemax", "softmin", "threshold",
+        )],
+        *[(initializers, name) for name in (
+            "truncated_normal", "variance_scaling", "constant", "identity", "uniform", "normal",
+        )],
+        *[(metrics, name) for name in (
+            "auc", "precision", "recall", "mape", "msle", "sparse_categorical_accuracy",
+            "top_k_categorical_accuracy", "r2_score", "root_mean_squared_error", "f1_score",
+        )],
+    ],
+)  # fmt: skip
+def test_the_name_of_something_else_is_no_slip(kind, name):
+    with pytest.raises(ValueError, match=r"^unknown .*'\. Known: "):
+        kind.get(name)
 
 
 def test_a_class_is_told_to_be_instantiated():

@@ -18,7 +18,7 @@ MATHS = ("activation", "loss", "update")
 
 # Lower floors first; a module imports only from floors below its own, or from its own.
 FLOORS = [
-    "_C _cuda ops _checks",
+    "_C _cuda ops _checks _warnings",
     "activations callbacks initializers layers losses metrics optimizers",
     "_engine",
     "_console",
@@ -210,6 +210,13 @@ def test_reference_loops_and_sequential_keep_to_themselves():
     assert "torchnn.layers" not in imports(MODULES["torchnn._training.loops"])
     users = [name for name, path in MODULES.items() if "torchnn.sequential" in imports(path)]
     assert users == ["torchnn"]
+
+
+def test_warnings_go_through_the_module_that_finds_the_users_line():
+    direct = re.compile(r"(?<!_)warnings\.warn\(")
+    assert [name for name, path in MODULES.items() if direct.search(path.read_text())] == [
+        "torchnn._warnings"
+    ]
 
 
 def test_what_is_private_begins_with_an_underscore():

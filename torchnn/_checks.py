@@ -7,13 +7,26 @@ every kind of thing that has a name.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# What Keras or PyTorch have under names that might be taken for slips of others'.
+OTHERS = frozenset(
+    (
+        *("adamax", "adamw", "asgd", "nadam", "radam"),
+        *("auc", "mape", "msle"),
+        *("celu", "crelu", "glu", "logsigmoid", "prelu", "rrelu", "softmin", "sparsemax"),
+        *("normal", "uniform"),
+    )
+)
+
+
+class ShapeError(ValueError):
+    """The shapes of targets and predictions do not go together."""
 
 
 def positive_int(name: str, value: Any) -> int:
@@ -24,6 +37,18 @@ def positive_int(name: str, value: Any) -> int:
 def non_negative_int(name: str, value: Any) -> int:
     """Returns value as an int of at least 0."""
     return _integer(name, value, least=0, allowed="a non-negative integer")
+
+
+def integer(name: str, value: Any) -> int:
+    """Returns value as an int."""
+    return _integer(name, value, least=None, allowed="an integer")
+
+
+def string(name: str, value: Any) -> str:
+    """Returns value if it is a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    return value
 
 
 def number(name: str, value: Any) -> float:
@@ -95,11 +120,11 @@ def matched(y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred: Predictions.
 
     Raises:
-        ValueError: The shapes differ in any other way; nothing is ever broadcast.
+        ShapeError: The shapes differ in any other way; nothing is ever broadcast.
     """
     if y_true.shape != y_pred.shape:
         if (*y_true.shape, 1) != tuple(y_pred.shape):
-            raise ValueError(
+            raise ShapeError(
                 f"y_true of shape {tuple(y_true.shape)} does not fit "
                 f"y_pred of shape {tuple(y_pred.shape)}"
             )
@@ -132,8 +157,8 @@ def find(kind: str, name: str, known: Iterable[str]) -> str:
     spellings = {_plain(each): each for each in known}
     if _plain(name) in spellings:
         return spellings[_plain(name)]
-    nearest = get_close_matches(_plain(name), spellings, n=1)
-    hint = f": did you mean {spellings[nearest[0]]!r}?" if nearest else "."
+    slip_of = _misspelled(_plain(name), spellings)
+    hint = f": did you mean {spellings[slip_of]!r}?" if slip_of else "."
     raise ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(spellings.values())}")
 
 
@@ -147,10 +172,10 @@ def admit(kind: str, value: Any, known: Iterable[str], accept: Callable[[Any], b
     return value
 
 
-def _integer(name: str, value: Any, least: int, allowed: str) -> int:
+def _integer(name: str, value: Any, least: int | None, allowed: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if value < least:
+    if least is not None and value < least:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return int(value)
 
@@ -166,3 +191,23 @@ def _real(name: str, value: Any, admits: Callable[[float], bool], allowed: str) 
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "")
+
+
+def _misspelled(name: str, known: Iterable[str]) -> str | None:
+    """The known name that somebody wanted to write who wrote name, or None."""
+    nearest = min(known, key=lambda each: _slips(name, each), default=None)
+    if nearest is None or name in OTHERS or _slips(name, nearest) > 1 + (len(name) > 5):
+        return None
+    return nearest
+
+
+def _slips(one: str, other: str) -> int:
+    """How many letters were added, left out, mistaken or exchanged with the next."""
+    before, row = [0] * (len(other) + 1), list(range(len(other) + 1))
+    for i, a in enumerate(one):
+        before, last, row = row, before, [i + 1]
+        for j, b in enumerate(other):
+            row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (a != b)))
+            if i and j and (a, one[i - 1]) == (other[j - 1], b):
+                row[-1] = min(row[-1], last[j - 1] + 1)
+    return row[-1]

@@ -4,10 +4,11 @@ None of them ever ends the work: a screen that cannot be written to says so once
 """
 
 import sys
-import warnings
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, TextIO
+
+from torchnn import _warnings
 
 INTERVAL = 0.05  # seconds between two drawings
 CLEAR = "\r\x1b[K"  # empties the line of a terminal where the cursor is
@@ -49,11 +50,10 @@ class PlainScreen:
             act(*arguments)
         except Exception as error:
             self._has_failed = True
-            warnings.warn(
+            _warnings.warn(
                 "the display of progress has ended, the work goes on: "
                 f"{type(error).__name__}: {error}",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
     def _print(self, line: str) -> None:

@@ -5,7 +5,6 @@ the GPU to run. A graph that is recorded once launches those of many steps toget
 """
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchnn import ops
+from torchnn import _warnings, ops
 from torchnn._engine.run import Batches
 from torchnn.ops._network import run
 from torchnn.ops._transfer import to_device
@@ -115,11 +114,10 @@ class Trainer:
             self._graphs[kind] = _Graph(self._record or record, job)
         except RuntimeError as error:
             self._can_record = False
-            warnings.warn(
+            _warnings.warn(
                 "training goes on, more slowly, without a CUDA graph, which could not be "
                 f"recorded: {error}",
                 RuntimeWarning,
-                stacklevel=2,
             )
 
 

@@ -11,8 +11,6 @@ need not wait for the host.
 """
 
 import math
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchnn import _warnings
 from torchnn._console.progress import Progress
 from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode
@@ -199,13 +198,12 @@ class Fit:
         index, loss = next((i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss))
         batch = self.tally.steps - len(losses) + index
         self.callbacks("on_invalid_loss", epoch, batch, {"loss": loss})
-        warnings.warn(
+        _warnings.warn(
             f"the loss became {loss} at epoch {epoch + 1}, batch {batch + 1}. Try a smaller "
             f"learning_rate (it is {self.recipe.optimizer.current_learning_rate():g}), features "
             "scaled to mean 0 and variance 1, or another loss; the callback TerminateOnNaN() "
             "stops fit here",
             InvalidLossWarning,
-            stacklevel=_levels_to_user(),
         )
 
 
@@ -295,12 +293,3 @@ def _count(run: Run, result: Result, tally: Tally) -> None:
     """Adds a run to the means."""
     for numbers in Figures(tally.metrics, run, result).wait():
         tally.add(*numbers)
-
-
-def _levels_to_user() -> int:
-    """The stacklevel, in the function that calls this, of the line that called the package."""
-    frame, level = sys._getframe(1), 1
-    package = __name__.partition(".")[0]
-    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-        frame, level = frame.f_back, level + 1
-    return level

@@ -1,14 +1,15 @@
 """Callbacks: listeners to fit that stop it, steer it and keep its history."""
 
+import inspect
 import math
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from torchnn import _checks
+from torchnn import _checks, _warnings
 from torchnn.callbacks._base import HOOKS, Callback, Logs
 
 __all__ = [
@@ -73,25 +74,43 @@ class LearningRateScheduler(Callback):
     """Sets the learning rate of every epoch to schedule(epoch, learning_rate).
 
     Args:
-        schedule: A function of the epoch, the first being 0, and the present learning rate.
+        schedule: A function of the epoch, the first being 0, and the present learning rate; or of
+            the epoch alone, if it takes no more than that.
         verbose: 1 prints the learning rate of every epoch.
+
+    Raises:
+        TypeError: schedule is no such function; or, when fit begins, the optimizer's learning rate
+            is a schedule already, which this one would replace.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
-        if not callable(schedule):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
+        if not callable(schedule) or not (_takes(schedule, 0, 0.0) or _takes(schedule, 0)):
             raise TypeError(f"schedule must be a function (epoch, learning_rate), got {schedule!r}")
         self.schedule = schedule
-        self.verbose = verbose
+        self.verbose = _verbose(verbose)
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        rate = self.model.optimizer.learning_rate
+        if callable(rate):
+            raise TypeError(
+                "LearningRateScheduler needs an optimizer whose learning_rate is a number, "
+                f"got the schedule {rate!r}"
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         optimizer = self.model.optimizer
-        optimizer.learning_rate = self.schedule(epoch, optimizer.current_learning_rate())
+        optimizer.learning_rate = self._rate(epoch, optimizer.current_learning_rate())
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {optimizer.learning_rate:g}")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if logs is not None:
             logs["learning_rate"] = self.model.optimizer.current_learning_rate()
+
+    def _rate(self, epoch: int, present: float) -> float:
+        if _takes(self.schedule, epoch, present):
+            return self.schedule(epoch, present)
+        return self.schedule(epoch)
 
 
 class EarlyStopping(Callback):
@@ -132,13 +151,15 @@ class EarlyStopping(Callback):
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
     ):
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor must be a name such as 'val_loss', got {monitor!r}")
         self.monitor = monitor
         self.min_delta = abs(_checks.number("min_delta", min_delta))
         self.patience = _checks.non_negative_int("patience", patience)
-        self.verbose = verbose
+        self.verbose = _verbose(verbose)
         self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
         self.baseline = None if baseline is None else _checks.number("baseline", baseline)
-        self.restore_best_weights = restore_best_weights
+        self.restore_best_weights = _checks.truth("restore_best_weights", restore_best_weights)
         self.start_from_epoch = _checks.non_negative_int("start_from_epoch", start_from_epoch)
         if mode == "auto":
             self.mode = _direction(monitor)
@@ -183,11 +204,9 @@ class EarlyStopping(Callback):
             return float(logs[self.monitor])
         if not self._warned:
             self._warned = True
-            hint = ": pass validation_data to fit" if self.monitor.startswith("val_") else ""
-            warnings.warn(
-                f"EarlyStopping cannot see {self.monitor!r} and so never stops{hint}. "
-                f"Available: {', '.join(logs)}",
-                stacklevel=2,
+            _warnings.warn(
+                f"EarlyStopping cannot see {self.monitor!r} and so never stops"
+                f"{_why_unseen(self.monitor, logs)}. Available: {', '.join(logs)}"
             )
         return None
 
@@ -204,6 +223,34 @@ class EarlyStopping(Callback):
         if self.restore_best_weights:
             state = self.model.state_dict()
             self.best_weights = {name: value.clone() for name, value in state.items()}
+
+
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether a function can be called so; of one that does not tell, any call may do."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of C have none
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _verbose(value: Any) -> int:
+    """Returns what a callback prints by: 0 or 1, True and False among them."""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    return _checks.non_negative_int("verbose", value)
+
+
+def _why_unseen(name: str, logs: dict[str, Any]) -> str:
+    """What may be wrong if a value is not among the logs; empty if nobody can tell."""
+    measured = name.removeprefix("val_")
+    if name != measured and not any(other.startswith("val_") for other in logs):
+        return ": pass validation_data to fit"
+    return "" if measured in logs else f": {measured} is not in compile's metrics"
 
 
 def _direction(name: str) -> str:
