@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from torchnn import losses, metrics, optimizers
@@ -391,6 +392,58 @@ def test_loaders(x, options, message):
     before = state_of(model)
     assert_refused(message, model.fit, x, **options)
     assert state_of(model) == before
+
+
+def with_labels(loss=nn.CrossEntropyLoss):
+    model = Sequential([Dense(4, "tanh"), Dense(3)])
+    model.compile(loss=loss())
+    return model
+
+
+LABELS = np.arange(10) % 3
+NO_CLASS = "does not suit the loss: y must hold class numbers from 0 to 2, or -100 to be ignored, "
+WRONG_LABELS = [
+    (with_value(LABELS, 1.9, 0), "got 1.9 at row 0"),
+    (with_value(LABELS, 3, 9), "got 3 at row 9"),
+    (with_value(LABELS, -1, 4)[:, None], "got -1 at row 4"),
+]
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.NLLLoss])
+@pytest.mark.parametrize(("y", "got"), WRONG_LABELS)
+@pytest.mark.parametrize("is_built", [False, True])
+def test_labels_that_are_no_classes_of_the_model(loss, y, got, is_built):
+    model = with_labels(loss)
+    if is_built:
+        model.build((None, 3))
+    before, message = state_of(model), f"y {NO_CLASS}{got}"
+    assert_refused(message, model.fit, X, y)
+    assert_refused(message, model.evaluate, X, y)
+    assert_refused(message, model.train_on_batch, X, y)
+    assert_refused(message, model.test_on_batch, X, y)
+    assert_refused(message.replace("y does", "y from the DataLoader does"), model.fit, one(X, y))
+    of_validation = message.replace("y does", "y of validation_data does")
+    assert_refused(of_validation, model.fit, X, LABELS, validation_data=(X, y))
+    assert_refused(of_validation, model.fit, X, LABELS, validation_data=one(X, y))
+    assert state_of(model) == before
+
+
+def one(x, y):
+    return loader(x, y, batch_size=len(x))
+
+
+def test_labels_of_a_loader_are_looked_at_batch_by_batch():
+    model = with_labels()
+    y = with_value(LABELS, 3, 9)
+    message = f"y from the DataLoader {NO_CLASS}got 3 at row 1"
+    assert_refused(message, model.fit, loader(X, y, batch_size=2), verbose=0)
+    assert model.optimizer.iterations == 4  # those before it
+
+
+def test_labels_to_be_ignored_and_probabilities_of_classes():
+    model = with_labels()
+    model.fit(X, with_value(LABELS, -100, 4), verbose=0)
+    model.fit(X, np.full((10, 3), 1 / 3), verbose=0)
 
 
 @pytest.mark.parametrize("rate", [-1, -0.1, float("nan"), float("inf"), "0.1", None, True])

@@ -104,5 +104,43 @@ def test_a_loss_that_raises_for_reasons_of_its_own_is_heard():
     def moody(y_true, y_pred):
         raise ValueError("not today")
 
-    with pytest.raises(ValueError, match=r"^not today$"):
-        building.prepare(unbuilt(), Recipe(optimizers.get("sgd"), losses.get(moody)), samples(2))
+    for y_shape in ((2,), (1, 2)):
+        with pytest.raises(ValueError, match=r"^not today$") as caught:
+            building.prepare(
+                nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, y_shape)),
+                Recipe(optimizers.get("sgd"), losses.get(moody)),
+                samples(*y_shape),
+            )
+        assert caught.traceback[-1].name == "moody"
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_an_error_of_a_loss_of_labels_is_not_taken_for_one_of_shapes(error):
+    class ByLabel(losses.Loss):
+        def per_sample(self, y_true, y_pred):
+            raise error("my own mistake")
+
+    with pytest.raises(error, match=r"^my own mistake$") as caught:
+        building.prepare(unbuilt(), Recipe(optimizers.get("sgd"), ByLabel()), samples())
+    assert caught.value.__cause__ is None
+
+
+def test_an_error_of_a_metric_is_not_taken_for_one_of_shapes():
+    class ByLabel(metrics.Metric):
+        def per_sample(self, y_true, y_pred):
+            raise ValueError("my own mistake")
+
+    recipe = Recipe(optimizers.get("sgd"), losses.get(nn.CrossEntropyLoss()), [ByLabel("mine")])
+    with pytest.raises(ValueError, match=r"^my own mistake$"):
+        building.prepare(unbuilt(), recipe, samples())
+
+
+def test_labels_are_looked_at_before_anything_is_built():
+    model, y = unbuilt(), torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0])
+    recipe = Recipe(optimizers.get("sgd"), losses.get(nn.CrossEntropyLoss()))
+    good, bad = (Samples(torch.ones(5, 3), labels, None, " of it") for labels in (y.clip(max=1), y))
+    message = "^y of it does not suit the loss: y must hold class numbers from 0 to 1, .* row 3$"
+    with pytest.raises(ValueError, match=message):
+        building.prepare(model, recipe, good, bad)
+    assert not building.is_built(model)
+    assert building.prepare(model, recipe, good) == (2,)

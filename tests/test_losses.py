@@ -211,10 +211,38 @@ def test_other_shapes_are_never_broadcast(loss):
         losses.get(loss)(torch.zeros(3), torch.zeros(3, 2))
 
 
-@pytest.mark.parametrize("weight", [[1.0, 1.0, 1.0], [[1.0, 1.0], [1.0, 1.0]], 2.0])
+@pytest.mark.parametrize("weight", [[1.0, 1.0, 1.0], [[1.0, 1.0], [1.0, 1.0]], [2.0], [[[2.0]]]])
 def test_weights_are_one_per_sample(weight):
     with pytest.raises(ValueError, match=r"^sample_weight of shape .* does not fit"):
         MeanSquaredError()(torch.zeros(2, 1), torch.zeros(2, 1), weight)
+
+
+STEPS = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # losses of two samples of three steps
+
+
+@pytest.mark.parametrize(
+    ("weight", "factors"),
+    [
+        (2.3, 2.3),
+        (np.float32(2), 2.0),
+        ([1.0, 2.0], [[1.0], [2.0]]),
+        ([[1.0], [2.0]], [[1.0], [2.0]]),
+        ([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], [[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]),
+        ([[[1.0], [0.0], [2.0]], [[0.0], [3.0], [0.0]]], [[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]]),
+    ],
+)
+def test_weights_of_fewer_axes_go_with_the_first_of_the_losses(weight, factors):
+    y_true, y_pred = torch.zeros(2, 3, 1), STEPS.sqrt().unsqueeze(-1)
+    expected = STEPS * torch.tensor(factors)
+    values = MeanSquaredError(reduction="none")(y_true, y_pred, weight)
+    torch.testing.assert_close(values, expected)
+    close(MeanSquaredError()(y_true, y_pred, weight), expected.mean())
+
+
+@pytest.mark.parametrize("weight", [[1.0] * 3, [[1.0] * 2] * 3, [[1.0] * 2] * 2])
+def test_weights_of_other_axes_are_never_broadcast(weight):
+    with pytest.raises(ValueError, match=r"^sample_weight of shape .* does not fit"):
+        MeanSquaredError()(torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), weight)
 
 
 @pytest.mark.parametrize(
@@ -284,11 +312,49 @@ def test_what_is_no_loss_is_a_type_error(value):
         ({"label_smoothing": 1.1}, ValueError),
         ({"label_smoothing": -0.1}, ValueError),
         ({"label_smoothing": "0.1"}, TypeError),
+        ({"from_logits": "from_logits=False"}, TypeError),
+        ({"from_logits": 0.1}, TypeError),
+        ({"from_logits": None}, TypeError),
+        ({"axis": 1.5}, TypeError),
+        ({"axis": None}, TypeError),
+        ({"name": 3}, TypeError),
     ],
 )
-def test_bad_arguments_are_errors(arguments, error):
+@pytest.mark.parametrize("kind", [BinaryCrossentropy, CategoricalCrossentropy])
+def test_bad_arguments_are_errors(kind, arguments, error):
     with pytest.raises(error, match=f"^{next(iter(arguments))} must "):
-        BinaryCrossentropy(**arguments)
+        kind(**arguments)
+
+
+def test_numpys_truth_values_and_integers_will_do():
+    loss = BinaryCrossentropy(np.bool_(True), axis=np.int64(-1))
+    assert (loss.from_logits, loss.axis) == (True, -1)
+
+
+@pytest.mark.parametrize("module", [nn.BCELoss(), nn.BCEWithLogitsLoss()])
+def test_pytorchs_binary_crossentropies_know_their_targets(module):
+    loss = losses.get(module)
+    loss.check_targets(torch.tensor([[0.0], [0.5], [1.0]]))
+    with pytest.raises(ValueError, match=r"y in \[0, 1\], got values from 0 to 2"):
+        loss.check_targets(torch.tensor([[0.0], [2.0]]))
+    losses.get(nn.PoissonNLLLoss()).check_targets(torch.tensor([[7.0]]))
+
+
+@pytest.mark.parametrize("module", [nn.CrossEntropyLoss(), nn.NLLLoss(ignore_index=-1)])
+@pytest.mark.parametrize("axes", [(3,), (3, 2)])
+def test_labels_are_class_numbers_of_the_output(module, axes):
+    loss, ignored = losses.get(module), float(module.ignore_index)
+    good = torch.tensor([0.0, 2.0, ignored]).reshape(3, *[1] * (len(axes) - 1))
+    good = good.expand(3, *axes[1:]).clone()
+    loss.check_labels(good, axes)
+    loss.check_labels(good.unsqueeze(-1), axes)
+    loss.check_labels(torch.full((3, *axes), 0.2), axes)  # probabilities
+    for bad, shown in ((1.9, "1.9"), (3.0, "3"), (-2.0, "-2"), (-0.5, "-0.5")):
+        y = good.clone()
+        y[1] = bad
+        message = f"^y must hold class numbers from 0 to 2, or {ignored:g} to be ignored, "
+        with pytest.raises(ValueError, match=f"{message}got {shown} at row 1$"):
+            loss.check_labels(y, axes)
 
 
 @pytest.mark.parametrize("value", ["bce", "mse", absolute_error, nn.HuberLoss()])

@@ -116,6 +116,56 @@ def test_a_sigmoid_before_from_logits_is_a_warning(end):
     assert caught[0].filename == __file__
 
 
+MSE, TWICE = "mse", "takes its input for logits, but the model ends in a"
+LOG_P = "takes its input for logarithms of probabilities, but the model ends in a"
+FROM_LOGITS = BinaryCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "message"),
+    [
+        ([Dense(1, "softmax")], "bce", "a softmax over one output, which is always 1"),
+        ([Dense(4), Dense(1), Activation("softmax")], MSE, "softmax over one output"),
+        ([nn.Linear(3, 1), nn.Softmax(1)], MSE, "softmax over one output"),
+        ([Dense(3, "softmax")], FROM_LOGITS, f"{TWICE} softmax: leave out from_logits=True"),
+        ([Dense(3, "softmax")], nn.CrossEntropyLoss(), f"CrossEntropyLoss {TWICE} softmax"),
+        ([Dense(3), nn.Softmax(1)], nn.CrossEntropyLoss(), f"CrossEntropyLoss {TWICE} softmax"),
+        ([Dense(3, "sigmoid")], nn.CrossEntropyLoss(), f"CrossEntropyLoss {TWICE} sigmoid"),
+        ([Dense(1), nn.Sigmoid()], nn.BCEWithLogitsLoss(), f"BCEWithLogitsLoss {TWICE} sigmoid"),
+        ([nn.Sequential(Dense(3, "softmax"))], nn.NLLLoss(), f"NLLLoss {LOG_P} softmax"),
+    ],
+)
+def test_an_end_that_does_not_suit_the_loss_is_a_warning(layers, loss, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        Sequential(layers).compile(loss=loss)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss"),
+    [
+        ([Dense(1, "sigmoid")], "bce"),
+        ([Dense(2, "softmax")], "bce"),
+        ([Dense(3, "softmax")], "categorical_crossentropy"),
+        ([Dense(3)], nn.CrossEntropyLoss()),
+        ([Dense(3, "log_softmax")], nn.NLLLoss()),
+        ([Dense(1, "softmax"), Dense(1)], MSE),
+        ([nn.Flatten(), nn.Softmax(1)], MSE),
+        ([nn.Sequential()], MSE),
+    ],
+)
+def test_an_end_that_suits_the_loss_is_none(layers, loss):
+    Sequential(layers).compile(loss=loss)
+
+
+@pytest.mark.parametrize("call", ["evaluate", "train_on_batch", "test_on_batch"])
+def test_return_dict_is_true_or_false(model, call):
+    model.compile(loss="bce")
+    with pytest.raises(TypeError, match=r"^return_dict must be True or False, got 'no'$"):
+        getattr(model, call)(X, Y, return_dict="no")
+    assert not model.layers[0].built
+
+
 def test_logits_and_no_sigmoid_are_as_good_as_a_sigmoid(model):
     linear = Sequential([Dense(4, "relu"), Dense(1)])
     model.build((None, 3))

@@ -53,14 +53,16 @@ class Loss(ABC):
         activation: The output activation that the loss would rather take into itself: then
             on_logits() says what it is of what goes into that. None for none.
         from_logits: Whether it has done so: predictions are what goes into the activation.
+        takes_labels: Whether targets may be class numbers, which check_labels then looks at.
     """
 
     activation: str | None = None
     from_logits = False
+    takes_labels = False
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         self.reduction = _checks.choice("reduction", reduction or "none", REDUCTIONS)
-        self.name = name or type(self).__name__
+        self.name = _checks.string("name", name or type(self).__name__)
 
     @abstractmethod
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -76,6 +78,14 @@ class Loss(ABC):
 
     def check_targets(self, y_true: Tensor) -> None:  # noqa: B027 (most losses take any target)
         """Raises ValueError if y_true holds values that the loss is not defined for."""
+
+    def check_labels(self, y_true: Tensor, axes: tuple[int, ...]) -> None:  # noqa: B027 (likewise)
+        """Raises ValueError if y_true holds class numbers that the model's output has no place for.
+
+        Args:
+            y_true: Targets, shape (N, ...).
+            axes: The shape of one output, which is known once the model has been rehearsed.
+        """
 
     def targets(self, y_true: Tensor) -> Tensor:
         """Returns what predictions are compared with."""
@@ -93,13 +103,14 @@ class Loss(ABC):
         Args:
             y_true: Targets, shaped like y_pred, or (N,) against (N, 1). A tensor or an array.
             y_pred: Predictions, shape (N, ..., units) or (N,). A tensor or an array.
-            sample_weight: Shape (N,), or None for weights of 1.
+            sample_weight: Shape (N,), or the first axes of the losses: (N, T) for one weight a time
+                step; a number for all; or None for weights of 1.
 
         Returns:
             A scalar, or shape (N, ...) if the reduction is "none".
 
         Raises:
-            ValueError: The shapes do not fit; nothing is broadcast.
+            ValueError: The shapes do not fit; nothing else is broadcast.
         """
         losses = self.per_sample(_checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred))
         if sample_weight is not None:
@@ -138,9 +149,9 @@ class BinaryCrossentropy(Loss):
         name: str | None = "binary_crossentropy",
     ):
         super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
+        self.from_logits = _checks.truth("from_logits", from_logits)
         self.label_smoothing = _smoothing(label_smoothing)
-        self.axis = axis
+        self.axis = _checks.integer("axis", axis)
 
     def kernel(self) -> Kernel | None:
         if not self.from_logits or self.axis not in (-1, 1):
@@ -165,9 +176,7 @@ class BinaryCrossentropy(Loss):
         return losses.mean(self.axis)
 
     def check_targets(self, y_true: Tensor) -> None:
-        if bool(((y_true < 0) | (y_true > 1)).any()):
-            low, high = y_true.min().item(), y_true.max().item()
-            raise ValueError(f"{self.name} needs y in [0, 1], got values from {low:g} to {high:g}")
+        _check_probabilities(self.name, y_true)
 
 
 class CategoricalCrossentropy(Loss):
@@ -195,9 +204,9 @@ class CategoricalCrossentropy(Loss):
         name: str | None = "categorical_crossentropy",
     ):
         super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
+        self.from_logits = _checks.truth("from_logits", from_logits)
         self.label_smoothing = _smoothing(label_smoothing)
-        self.axis = axis
+        self.axis = _checks.integer("axis", axis)
         if axis != -1:
             self.activation = None  # that softmax is over the last axis
 
@@ -286,14 +295,47 @@ class FunctionLoss(Loss):
 
 
 class TorchLoss(FunctionLoss):
-    """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true)."""
+    """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true).
+
+    `nn.CrossEntropyLoss` and `nn.NLLLoss` take class numbers, too, shape (N,) or (N, 1) against
+    predictions of shape (N, classes).
+
+    Args:
+        function: The module.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    function: Any  # of a module's attributes, mypy knows nothing
+
+    def __init__(
+        self,
+        function: nn.Module,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(function, reduction, name)
+        self.from_logits = isinstance(function, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss))
+        self.takes_labels = isinstance(function, (nn.CrossEntropyLoss, nn.NLLLoss))
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        if isinstance(self.function, (nn.CrossEntropyLoss, nn.NLLLoss)):
-            numbers = y_pred.shape[:1] + y_pred.shape[2:]  # of classes, which are axis 1
-            if y_true.shape in (numbers, (*numbers, 1)):
-                return self.function(y_pred, y_true.reshape(numbers).long())
+        if self._are_labels(y_true.shape[1:], y_pred.shape[1:]):
+            numbers = y_pred.shape[:1] + y_pred.shape[2:]
+            return self.function(y_pred, y_true.reshape(numbers).long())
         return self.function(y_pred, _checks.matched(y_true, y_pred))
+
+    def check_targets(self, y_true: Tensor) -> None:
+        if isinstance(self.function, (nn.BCELoss, nn.BCEWithLogitsLoss)):
+            _check_probabilities(self.name, y_true)
+
+    def check_labels(self, y_true: Tensor, axes: tuple[int, ...]) -> None:
+        if self._are_labels(y_true.shape[1:], axes):
+            _check_class_numbers(y_true, axes[0], self.function.ignore_index)
+
+    def _are_labels(self, axes_true: tuple[int, ...], axes_pred: tuple[int, ...]) -> bool:
+        """Whether targets are class numbers: they lack the first axis, that of the classes."""
+        numbers = tuple(axes_pred[1:])
+        return self.takes_labels and bool(axes_pred) and axes_true in (numbers, (*numbers, 1))
 
 
 NAMES: dict[str, Callable[[], Loss]] = {
@@ -334,6 +376,22 @@ def _smoothing(value: Any) -> float:
     return smoothing
 
 
+def _check_probabilities(name: str, y_true: Tensor) -> None:
+    if bool(((y_true < 0) | (y_true > 1)).any()):
+        low, high = y_true.min().item(), y_true.max().item()
+        raise ValueError(f"{name} needs y in [0, 1], got values from {low:g} to {high:g}")
+
+
+def _check_class_numbers(y_true: Tensor, classes: int, ignored: int) -> None:
+    is_class = (y_true >= 0) & (y_true < classes) & (y_true == y_true.round())
+    bad = (~(is_class | (y_true == ignored))).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"y must hold class numbers from 0 to {classes - 1}, or {ignored} to be ignored, "
+            f"got {y_true[tuple(bad[0])].item():g} at row {bad[0][0].item()}"
+        )
+
+
 def _aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one shape (N, ..., units) and one dtype in which logarithms make sense."""
     if not y_pred.is_floating_point():
@@ -345,10 +403,13 @@ def _aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _as_factor(sample_weight: Tensor, losses: Tensor) -> Tensor:
-    """Weights of shape (N,) as a factor of losses of shape (N, ...)."""
-    if losses.ndim == 0 or sample_weight.shape not in (losses.shape[:1], (len(losses), 1)):
+    """Weights of the first axes of the losses as a factor of them all; a number goes with any."""
+    axes = tuple(sample_weight.shape)
+    if axes and axes != losses.shape[: len(axes)] and axes[-1] == 1:
+        axes = axes[:-1]
+    if axes != losses.shape[: len(axes)] or (sample_weight.ndim and not axes):
         raise ValueError(
             f"sample_weight of shape {tuple(sample_weight.shape)} does not fit "
             f"losses of shape {tuple(losses.shape)}: one weight per sample and one loss per sample"
         )
-    return sample_weight.to(losses).reshape(-1, *[1] * (losses.ndim - 1))
+    return sample_weight.to(losses).reshape(*axes, *[1] * (losses.ndim - len(axes)))

@@ -1,7 +1,7 @@
 """Model: a module that can be compiled, fitted, evaluated and asked."""
 
-import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,21 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchnn import _checks
+from torchnn import _checks, _warnings, activations
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
-from torchnn._engine.autograd import logits
 from torchnn._engine.choice import choose
 from torchnn._engine.recipe import Recipe, settle
 from torchnn._engine.run import Form, Samples
 from torchnn._training import batches as _batches
 from torchnn._training import data as _data
 from torchnn._training import loops as _loops
-from torchnn._training.batches import ArrayFeed, Feed
+from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
-from torchnn.layers import Layer
-from torchnn.losses import Loss
+from torchnn.layers import Activation, Dense, Layer
+from torchnn.losses import Loss, TorchLoss
 from torchnn.metrics import Metric
 from torchnn.optimizers import Optimizer
 
@@ -86,7 +85,7 @@ class Model(nn.Module):
         self._check_layers()
         settled = settle(optimizer, loss, metrics, engine)
         choose(self, settled)  # raises if engine="fused" asks for what cannot be
-        _warn_of_two_activations(self, settled.loss)
+        _warn_of_the_end(self, settled.loss)
         self._recipe = settled
 
     def fit(
@@ -148,7 +147,7 @@ class Model(nn.Module):
         feed, validation = self._validation(recipe, feed, validation_split, validation_data)
         if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
             validation = validation.unweighted()  # classes are weighted to learn, not to measure
-        self._prepare(recipe, feed.first, *([validation.first] if validation else []))
+        self._prepare(recipe, feed, *([validation] if validation else []))
         span = range(initial_epoch, epochs)
         return _loops.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
 
@@ -174,10 +173,11 @@ class Model(nn.Module):
             return_dict: Return them by their names instead.
         """
         recipe = self._compiled("evaluate")
+        return_dict = _checks.truth("return_dict", return_dict)
         batch_size = _checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = self._feed(recipe, batch_size, x, y, sample_weight)
-        self._prepare(recipe, feed.first)
+        self._prepare(recipe, feed)
         logs = _loops.evaluate(self, recipe, feed, listeners, verbose)
         return _reported(logs, return_dict)
 
@@ -196,7 +196,7 @@ class Model(nn.Module):
         batch_size = _checks.positive_int("batch_size", batch_size)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = _batches.feed(self._form(), batch_size, x)
-        self._prepare(None, feed.first)
+        self._prepare(None, feed)
         output = _loops.predict(self, self._recipe, feed, listeners, verbose)
         return _array(output)
 
@@ -221,7 +221,7 @@ class Model(nn.Module):
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
         x = _data.features("x", x, self._form())
-        self._prepare(None, Samples(x))
+        self._prepare(None, ArrayFeed(Samples(x), len(x)))
         return _array(_building.run_once(self, x))
 
     @property
@@ -253,10 +253,13 @@ class Model(nn.Module):
             raise ValueError(f"{action} needs a compiled model: call compile(loss=...) first")
         return self._recipe
 
-    def _prepare(self, recipe: Recipe | None, *samples: Samples) -> None:
+    def _prepare(self, recipe: Recipe | None, *feeds: Feed) -> None:
         """Rehearses with the first samples, and builds what is not built."""
-        _building.prepare(self, recipe, *samples)
-        self.sample_shape = tuple(samples[0].x.shape[1:])
+        axes = _building.prepare(self, recipe, *[feed.first for feed in feeds])
+        self.sample_shape = tuple(feeds[0].first.x.shape[1:])
+        for feed in feeds:
+            if recipe is not None and isinstance(feed, LoaderFeed):
+                feed.check_labels = partial(_building.check_labels, recipe.loss, axes)
 
     def _feed(
         self,
@@ -303,12 +306,13 @@ class Model(nn.Module):
     ) -> Any:
         """Runs a function on all of x as one batch."""
         recipe = self._compiled(function.__name__)
+        return_dict = _checks.truth("return_dict", return_dict)
         samples = _data.samples(self._form(), x, y, sample_weight, class_weight)
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)
-        if not _building.is_built(self):
-            self._prepare(recipe, samples)
+        if recipe.loss.takes_labels or not _building.is_built(self):
+            self._prepare(recipe, ArrayFeed(samples, len(samples)))
         self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)
 
@@ -326,15 +330,57 @@ def _refuse(unknown: dict[str, Any]) -> None:
         )
 
 
-def _warn_of_two_activations(model: nn.Module, loss: Loss) -> None:
-    """Of two sigmoids, say: one in the model, and one in the loss."""
-    if loss.activation and loss.from_logits and logits(model, loss.activation):
-        warnings.warn(
-            f"{type(loss).__name__}(from_logits=True) takes its input for logits, but the model "
-            f"ends in a {loss.activation}: leave out from_logits=True, or make the last activation "
-            "linear",
-            stacklevel=3,
+def _warn_of_the_end(model: nn.Module, loss: Loss) -> None:
+    """Warns of a last activation that makes a constant, or is in the loss once more."""
+    end = next(map(_activation, reversed(_chain(model))), None)
+    if end == "softmax" and _units(model) == 1:
+        _warnings.warn(
+            "the model ends in a softmax over one output, which is always 1: make it a sigmoid, "
+            "or give each class an output"
         )
+    elif end in ("sigmoid", "softmax") and (wanted := _wants(loss)):
+        _warnings.warn(
+            f"{wanted[0]} takes its input for {wanted[1]}, but the model ends in a {end}: "
+            f"{wanted[2]}"
+        )
+
+
+def _wants(loss: Loss) -> tuple[str, str, str] | None:
+    """What a loss is called, what it wants other than probabilities, and what to do about it."""
+    linear = "make the last activation linear"
+    if isinstance(loss, TorchLoss) and isinstance(loss.function, nn.NLLLoss):
+        return "NLLLoss", "logarithms of probabilities", "make the last activation log_softmax"
+    if not loss.from_logits:
+        return None
+    if isinstance(loss, TorchLoss):
+        return type(loss.function).__name__, "logits", linear
+    called = f"{type(loss).__name__}(from_logits=True)"
+    return called, "logits", f"leave out from_logits=True, or {linear}"
+
+
+def _chain(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model calls one after the other, as far as that is known."""
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+        return [model]
+    return [module for layer in model for module in _chain(layer)]
+
+
+def _activation(module: nn.Module) -> str | None:
+    """The name of a module's activation, or None."""
+    if isinstance(module, nn.Softmax):
+        return "softmax"
+    if isinstance(module, (Dense, Activation)):
+        return activations.name_of(module.activation)
+    return activations.name_of(module)
+
+
+def _units(model: nn.Module) -> int | None:
+    """How many outputs a model has, if its last layer of weights tells."""
+    for module in reversed(_chain(model)):
+        units = getattr(module, "units", getattr(module, "out_features", None))
+        if units is not None or _activation(module) is None:
+            return units
+    return None
 
 
 def _is_pair(value: Any) -> bool:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchnn import _checks
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
+from torchnn.losses import Loss
 
 
 def is_built(model: nn.Module) -> bool:
@@ -36,11 +38,14 @@ def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
     return Form(parameter.device, parameter.dtype, (features,) if features else ())
 
 
-def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> None:
+def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple[int, ...]:
     """Builds the model for samples like these, after a rehearsal on the first of each.
 
     The rehearsal runs model, loss and metrics. If it fails, nothing has changed: a model that is
     not built is rehearsed on a copy.
+
+    Returns:
+        The axes of one output.
 
     Raises:
         ValueError: The samples do not fit the model, or y does not fit its output.
@@ -53,9 +58,10 @@ def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> None:
         for each in samples:
             output = run_once(rehearsed, each.x[:1])
             if recipe is not None:
-                _rehearse(recipe, each[:1], output)
+                _rehearse(recipe, each, output)
     if not built:
         run_once(model, samples[0].x[:1])
+    return tuple(output.shape[1:])
 
 
 def run_once(model: nn.Module, x: Tensor) -> Tensor:
@@ -72,15 +78,28 @@ def run_once(model: nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-def _rehearse(recipe: Recipe, first: Samples, output: Tensor) -> None:
-    """Computes loss and metrics of one sample: what does not fit is found out before any work."""
-    y = first.y
+def check_labels(loss: Loss, axes: tuple[int, ...], samples: Samples) -> None:
+    """Raises ValueError if y holds class numbers that outputs of these axes have no place for."""
+    if not loss.takes_labels or samples.y is None:
+        return
     try:
-        recipe.loss(y, output, first.weight)
-        for metric in recipe.metrics:
-            metric(y, output)
+        loss.check_labels(samples.y, axes)
     except ValueError as error:
-        shapes = [", ".join(["N", *map(str, t.shape[1:])]) for t in (y, output) if t is not None]
+        raise ValueError(f"y{samples.origin} does not suit the loss: {error}") from error
+
+
+def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
+    """Computes loss and metrics of one sample: what does not fit is found out before any work."""
+    check_labels(recipe.loss, tuple(output.shape[1:]), samples)
+    first = samples[:1]
+    try:
+        recipe.loss(first.y, output, first.weight)
+        for metric in recipe.metrics:
+            metric(first.y, output)
+    except _checks.ShapeError as error:
+        shapes = [
+            ", ".join(["N", *map(str, t.shape[1:])]) for t in (first.y, output) if t is not None
+        ]
         if shapes[0] == shapes[1]:
             raise
         raise ValueError(

@@ -131,7 +131,7 @@ class Engine:
         known = self._chosen_for
         if known is None or known.fits(fingerprint(self._model, self._recipe)):
             return
-        _rehearse(self._model, self._recipe, samples[:1])
+        _rehearse(self._model, self._recipe, samples)
         chosen, steps = choose(self._model, self._recipe, self._shape), self.steps_done
         self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
         self._chosen_for = fingerprint(self._model, self._recipe)
@@ -192,15 +192,15 @@ def _traits(parameter: Tensor) -> tuple[Any, ...]:
     )
 
 
-def _rehearse(model: nn.Module, recipe: Recipe | None, first: Samples) -> None:
+def _rehearse(model: nn.Module, recipe: Recipe | None, samples: Samples) -> None:
     """Raises ValueError if a changed model does not go with the samples; builds new layers."""
-    form, x = building.form(model), first.x
+    form, x = building.form(model), samples.x
     try:
         if (form.dtype, form.device) != (x.dtype, x.device):
             raise ValueError(
                 f"its parameters are {form.dtype} on {form.device}, the samples {x.dtype} on "
                 f"{x.device}"
             )
-        building.prepare(model, None if first.y is None else recipe, first)
+        building.prepare(model, None if samples.y is None else recipe, samples)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the model has changed and no longer fits its data: {error}") from error

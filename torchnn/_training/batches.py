@@ -16,19 +16,20 @@ PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the lo
 FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
 
 CheckTargets = Callable[[Any], None]
+CheckLabels = Callable[[Samples], None]
 
 
 class ArrayFeed:
     """Batches of samples that lie in memory, shuffled if there is a seed.
 
     Attributes:
-        first: Samples that are like all others.
+        first: Samples to rehearse with: all of them, since labels are looked at then.
         steps: Batches an epoch.
     """
 
     def __init__(self, samples: Samples, batch_size: int, seed: int | None = None) -> None:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.first = samples[:1]
+        self.first = samples
         self.count = len(samples)
         self.steps: int | None = Batches(self.count, self.count, batch_size).count
         self._pace = FIRST_PACE
@@ -95,6 +96,8 @@ class LoaderFeed:
     Attributes:
         batch_size: Not the loader's, which is its own affair; for validation_data in memory.
         first: The first batch.
+        check_labels: Raises for labels that the model's output has no place for; set when that is
+            known. None for no look at them.
         steps: Batches an epoch, or None if unknown.
     """
 
@@ -109,6 +112,7 @@ class LoaderFeed:
         self.loader, self.form, self.batch_size = loader, form, batch_size
         self.check_targets = check_targets
         self.origin = origin or " from the DataLoader"
+        self.check_labels: CheckLabels | None = None
         self.steps = _length(loader)
         self.started: Iterator[Any] | None = iter(loader)
         first = next(self.started, None)
@@ -151,6 +155,8 @@ class LoaderFeed:
         if self.check_targets is None:
             return data.samples(self.form, x, origin=self.origin)
         samples = data.samples(self.form, x, y, weight, origin=self.origin)
+        if self.check_labels is not None:
+            self.check_labels(samples)
         return _with_good_targets(samples, self.check_targets)
 
 
@@ -209,7 +215,7 @@ def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> 
         if check_targets is not None:
             check_targets(samples.y)
     except ValueError as error:
-        raise ValueError(f"y{samples.origin} does not suit the loss: {error}") from None
+        raise ValueError(f"y{samples.origin} does not suit the loss: {error}") from error
     return samples
 
 
