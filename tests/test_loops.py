@@ -194,6 +194,43 @@ def test_epochs_trained_together_are_those_trained_one_by_one(engine):
     assert all(np.array_equal(ours, theirs) for ours, theirs in weights)
 
 
+class Peak:
+    """The largest prediction: no mean over batches. Like torchmetrics."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.seen = []
+
+    def update(self, preds, target):
+        assert preds.shape == target.shape == (len(preds),)
+        self.seen.append(preds.max().item())
+
+    def compute(self):
+        return max(self.seen)
+
+
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+@pytest.mark.parametrize("callbacks", [None, [LambdaCallback(on_train_batch_end=print)]])
+def test_a_metric_of_all_samples_is_computed_of_each_epoch(engine, callbacks):
+    x, y = data()
+    peak = Peak()
+    model = network(metrics=[peak, "mae"], optimizer=optimizers.SGD(0.0), engine=engine)
+    model.build((None, 4))
+    expected = model.predict(x, verbose=0).max(), model.predict(x[:7], verbose=0).max()
+    assert expected[0] != expected[1]
+    history = model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=callbacks).history
+    assert list(history) == ["loss", "Peak", "mae"]
+    assert history["Peak"] == pytest.approx([expected[0]] * 3)
+    options = {"epochs": 2, "verbose": 0, "validation_data": (x[:7], y[:7])}
+    history = model.fit(x, y, callbacks=callbacks, **options).history
+    assert history["Peak"] == pytest.approx([expected[0]] * 2)
+    assert history["val_Peak"] == pytest.approx([expected[1]] * 2)
+    assert model.evaluate(x[:7], y[:7], verbose=0)[1] == pytest.approx(expected[1])
+    assert peak.seen == []
+
+
 def test_epochs_trained_together_are_shown_one_by_one(capsys):
     model = network()
     model.fit(*data(50), batch_size=16, epochs=30)

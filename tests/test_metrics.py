@@ -1,7 +1,10 @@
 """torchnn.metrics: values by hand, one per sample, and names."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from torchnn import metrics
 
@@ -106,6 +109,152 @@ def test_a_function_becomes_a_metric(function, values):
     metric = metrics.get(function)
     assert metric.name == "<lambda>"
     assert metric.per_sample(torch.tensor([1, 2]), torch.zeros(2, 1)).tolist() == values
+
+
+def test_a_module_gets_its_arguments_in_its_own_order():
+    metric = metrics.get(nn.BCELoss())
+    y_true, y_pred = torch.tensor([1.0, 0.0]), torch.tensor([[0.25], [0.5]])
+    assert metric.name == "BCELoss"
+    assert metric(y_true, y_pred).item() == pytest.approx(torch.tensor([4.0, 2.0]).log().mean())
+
+
+def test_a_module_of_class_numbers_gets_them():
+    z = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
+    expected = -z.log_softmax(1)[[0, 1], [1, 2]].mean()
+    assert metrics.get(nn.CrossEntropyLoss())([1.0, 2.0], z) == expected
+
+
+class Span:
+    """The largest prediction less the smallest target: no mean over batches. Like torchmetrics."""
+
+    def __init__(self):
+        self.seen = []
+
+    def reset(self):
+        self.seen = []
+
+    def update(self, preds, target):
+        assert preds.shape == target.shape
+        self.seen.append((preds.max(), target.min()))
+
+    def compute(self):
+        return max(p for p, _ in self.seen) - min(t for _, t in self.seen)
+
+
+def test_an_object_that_accumulates_computes_of_all_it_has_seen():
+    metric = metrics.get(Span())
+    assert metric.name == "Span"
+    for y_true, y_pred in (([1.0, 5.0], [[2.0], [9.0]]), ([3.0, 4.0], [[7.0], [8.0]])):
+        metric.update(torch.tensor(y_true), torch.tensor(y_pred))
+    assert metric.result() == 8.0
+    assert metric([3.0], [[7.0]]) == 4.0  # by itself
+    assert metric.result() == 8.0
+    assert metric.fresh().metric.seen == []
+    metric.reset()
+    assert metric.metric.seen == []
+
+
+def test_two_objects_of_a_kind_can_have_names():
+    metric = metrics.TorchAccumulator(Span(), name="span")
+    assert repr(metrics.get(metric)) == "TorchAccumulator(name='span')"
+
+
+class Kept(nn.Module):
+    """Keeps what it gets."""
+
+    def reset(self):
+        self.preds = self.target = None
+
+    def update(self, preds, target):
+        self.preds, self.target = preds, target
+
+    def compute(self):
+        return torch.zeros(())
+
+
+ForClasses = type("ForClasses", (Kept,), {"__module__": "some.classification.metric"})
+OfThree = type("OfThree", (ForClasses,), {"num_classes": 3})
+ONE_HOT = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "y_true", "outputs", "target"),
+    [
+        (Kept, [0.0, 1.0], 1, torch.tensor([0.0, 1.0])),
+        (Kept, [[0.0], [1.0]], 1, torch.tensor([0.0, 1.0])),
+        (Kept, ONE_HOT, 3, torch.tensor(ONE_HOT)),
+        (Kept, [1.0, 2.0], 3, torch.tensor([1, 2])),
+        (ForClasses, [[0.0], [1.0]], 1, torch.tensor([0, 1])),
+        (ForClasses, [[1.0], [2.0]], 3, torch.tensor([1, 2])),
+        (ForClasses, ONE_HOT, 3, torch.tensor(ONE_HOT).long()),
+        (OfThree, ONE_HOT, 3, torch.tensor([1, 2])),
+    ],
+)
+def test_targets_come_in_the_form_of_torchmetrics(kind, y_true, outputs, target, device):
+    metric = metrics.get(kind())
+    metric.update(torch.tensor(y_true, device=device), torch.rand(2, outputs, device=device))
+    assert metric.metric.preds.shape == ((2,) if outputs == 1 else (2, outputs))
+    assert metric.metric.target.dtype == target.dtype
+    assert torch.equal(metric.metric.target.cpu(), target)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "outputs", "message"),
+    [
+        ([0.3, 1.0], 1, "y must hold whole numbers"),
+        ([1.9, 1.0], 3, "y must hold whole numbers"),
+        ([[1.0, 0.0], [0.0, 1.0]], 3, "does not fit"),
+    ],
+)
+def test_targets_that_have_no_such_form_are_an_error(y_true, outputs, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.get(ForClasses()).update(torch.tensor(y_true), torch.rand(2, outputs))
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [(torch.zeros(2, 2), r"Tensor of shape \(2, 2\)"), ({"a": 1.0}, "dict"), (None, "NoneType")],
+)
+def test_what_is_not_one_number_is_found_out_in_the_rehearsal(value, got):
+    metric = metrics.get(Kept())
+    metric.metric.compute = lambda: value
+    message = f"^metric Kept must compute one number, got {got}$"
+    with pytest.raises(TypeError, match=message):
+        metric.rehearse(torch.zeros(1), torch.zeros(1, 1))
+
+
+def test_a_metric_that_needs_more_samples_than_one_passes_the_rehearsal():
+    class OfTwo(Kept):
+        def compute(self):
+            raise ValueError("needs at least two samples")
+
+    metrics.get(OfTwo()).rehearse(torch.zeros(1), torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "outputs"),
+    [
+        ("AUROC", {"task": "binary"}, 1),
+        ("F1Score", {"task": "binary"}, 1),
+        ("R2Score", {}, 1),
+        ("MeanSquaredError", {}, 3),
+        ("AUROC", {"task": "multiclass", "num_classes": 3}, 3),
+        ("Accuracy", {"task": "multiclass", "num_classes": 3}, 3),
+        ("F1Score", {"task": "multilabel", "num_labels": 3}, 3),
+    ],
+)
+def test_metrics_of_torchmetrics_have_their_own_values(name, options, outputs, device):
+    torchmetrics = pytest.importorskip("torchmetrics")
+    theirs = getattr(torchmetrics, name)(**options)
+    many = "num_classes" not in options and outputs > 1
+    y_pred = torch.rand(40, outputs, device=device)
+    y_true = torch.randint(0, 2 if many or outputs == 1 else 3, (40, outputs if many else 1))
+    ours = metrics.get(copy.deepcopy(theirs))
+    ours.rehearse(y_true[:1].float(), y_pred[:1])
+    for rows in (slice(0, 15), slice(15, 40)):
+        ours.update(y_true[rows].float().to(device), y_pred[rows])
+    flat = (y_pred.cpu().squeeze(1), y_true.squeeze(1))
+    assert ours.result() == pytest.approx(theirs(*flat).item(), rel=1e-6)
 
 
 def test_an_unknown_name_is_an_error_with_the_list():

@@ -24,7 +24,7 @@ ENGINE = SimpleNamespace(steps_done=0)
 
 
 def tally(steps=32, seconds=0.01, **logs):
-    return SimpleNamespace(steps=steps, seconds=seconds, logs=lambda: logs)
+    return SimpleNamespace(steps=steps, seconds=seconds, so_far=lambda: logs)
 
 
 @pytest.fixture

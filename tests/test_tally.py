@@ -63,6 +63,48 @@ def test_targets_without_a_column_do_not_broadcast():
     assert tally.logs()["<lambda>"] == 1.0
 
 
+class Widest(metrics.Accumulator):
+    """The largest distance of all samples."""
+
+    def reset(self):
+        self.seen = []
+
+    def update(self, y_true, y_pred):
+        assert y_true.shape == y_pred.shape
+        self.seen.append((y_true - y_pred).abs().max().item())
+
+    def result(self):
+        return max(self.seen)
+
+
+def test_an_accumulator_sees_every_batch_and_is_asked_at_the_end():
+    tally = Tally([metrics.get("mae"), widest := Widest("widest"), metrics.get("mse")])
+    samples = Samples(torch.zeros(7, 1), torch.arange(7.0))
+    add(tally, Run(samples, 2, 0, 4), [0.0] * 2, torch.ones(4, 1))
+    assert tally.logs() == {"loss": 0, "mae": 1, "widest": 2, "mse": 1.5}
+    assert tally.so_far() == {"loss": 0, "mae": 1, "mse": 1.5}
+    add(tally, Run(samples, 2, 4, 7), [0.0] * 2, torch.ones(3, 1))
+    assert tally.logs()["widest"] == 5
+    assert tally.metrics[1].seen == [1, 2, 4, 5]
+    assert not hasattr(widest, "seen")
+    tally.reset()
+    assert tally.metrics[1].seen == []
+
+
+def test_an_accumulator_has_a_value_for_each_of_several_epochs():
+    tally = Tally([Widest("widest")])
+    order = torch.tensor([0, 1, 2, 2, 1, 0])
+    samples = Samples(torch.zeros(3, 1), torch.zeros(3))
+    run = Run(samples, 2, 0, 6, order, epochs=2)
+    predictions = torch.tensor([[1.0], [3.0], [2.0], [4.0], [0.0], [5.0]])
+    values = []
+    for numbers in Figures(tally.metrics, run, Result(torch.zeros(4), predictions)).wait():
+        tally.reset()
+        tally.add(*numbers)
+        values.append(tally.logs()["widest"])
+    assert values == [3, 5]
+
+
 def test_reset_begins_anew():
     tally = Tally([])
     add(tally, Run(SAMPLES, 5, 0, 5), [3.0], None)

@@ -23,7 +23,7 @@ from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
 from torchnn.losses import Loss, TorchLoss
-from torchnn.metrics import Metric
+from torchnn.metrics import Accumulator, Metric
 from torchnn.optimizers import Optimizer
 
 __all__ = ["Model"]
@@ -235,7 +235,7 @@ class Model(nn.Module):
         return None if self._recipe is None else self._recipe.loss
 
     @property
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> list[Metric | Accumulator]:
         """The metrics that compile was given or made."""
         return self._recipe.metrics if self._recipe else []
 

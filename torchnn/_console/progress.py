@@ -44,7 +44,7 @@ class Means(Protocol):
     steps: int
     seconds: float
 
-    def logs(self) -> dict[str, float]: ...
+    def so_far(self) -> dict[str, float]: ...
 
 
 class Progress(Callback):
@@ -126,7 +126,7 @@ class Progress(Callback):
             done = min(done, steps)  # validation steps count on
             if 0 < done < steps:
                 time = f"{duration((steps - done) / rate)} left"
-        return self._look.live(self._label, done, steps, rate, time, self.tally.logs())
+        return self._look.live(self._label, done, steps, rate, time, self.tally.so_far())
 
     def _choose_screen(self, verbose: int) -> PlainScreen | None:
         """Returns where lines go, having found out how they may look there."""

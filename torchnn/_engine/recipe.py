@@ -5,7 +5,7 @@ from typing import Any
 
 from torchnn import _checks, losses, metrics, optimizers
 from torchnn.losses import Loss
-from torchnn.metrics import Metric
+from torchnn.metrics import Accumulator, Metric
 from torchnn.optimizers import Optimizer
 
 ENGINES = ("auto", "fused", "autograd")
@@ -17,7 +17,7 @@ class Recipe:
 
     optimizer: Optimizer
     loss: Loss
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: list[Metric | Accumulator] = field(default_factory=list)
     engine: str = "auto"  # one of ENGINES
 
 
@@ -45,7 +45,7 @@ def _loss(value: Any) -> Loss:
     return loss
 
 
-def _metrics(values: Any) -> list[Metric]:
+def _metrics(values: Any) -> list[Metric | Accumulator]:
     if isinstance(values, str) or callable(values):
         values = [values]
     if not isinstance(values, (list, tuple, type(None))):

@@ -11,22 +11,25 @@ from torch import Tensor
 
 from torchnn._engine.autograd import Result
 from torchnn._engine.run import Run
-from torchnn.metrics import Metric
+from torchnn.metrics import Accumulator, Metric
 from torchnn.ops._transfer import to_host
 
 
 class Tally:
     """Means over the samples seen so far: of the batches' losses, and of each metric.
 
-    Another thread may ask for logs() at any time.
+    Another thread may ask for so_far() at any time.
+
+    Args:
+        metrics: What is measured. Of accumulators, the tally has copies of its own.
 
     Attributes:
         steps: Batches counted.
         seconds: From the beginning to the last of them.
     """
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: Sequence[Metric | Accumulator]) -> None:
+        self.metrics = [m.fresh() if isinstance(m, Accumulator) else m for m in metrics]
         self.reset()
 
     def reset(self) -> None:
@@ -36,14 +39,18 @@ class Tally:
         self._loss: tuple[float, int] = 0.0, 0  # sum over samples, samples: replaced as one
         # Of each metric, the sum over samples; and samples: replaced as one, too.
         self._measured: tuple[list[float], int] = [0.0] * len(self.metrics), 0
+        for metric in self.metrics:
+            if isinstance(metric, Accumulator):
+                metric.reset()
 
-    def add(self, run: Run, losses: Sequence[float], *sums: Sequence[float]) -> None:
+    def add(self, run: Run, losses: Sequence[float], *measured: Sequence[Any]) -> None:
         """Counts a run of batches.
 
         Args:
             run: What was trained or evaluated.
             losses: The loss of each batch, which counts by the batch's size.
-            sums: Of each metric, the sum over the samples of each batch.
+            measured: Of each metric, the sum over the samples of each batch; or each batch, as
+                (y_true, y_pred), for an accumulator.
         """
         total, samples = self._loss
         # One by one, so that where an epoch is cut into runs does not change how it is rounded.
@@ -51,27 +58,49 @@ class Tally:
             total += loss
         samples += run.stop - run.start
         self._loss = total, samples
-        if sums:
-            totals = self._measured[0]
-            self._measured = [reduce(add, *of) for of in zip(sums, totals, strict=True)], samples
+        if measured:
+            of_each = zip(self.metrics, measured, self._measured[0], strict=True)
+            self._measured = [_gathered(*of) for of in of_each], samples
         self.steps += len(losses)
         self.seconds = perf_counter() - self._began
 
     def logs(self) -> dict[str, float]:
         """Returns "loss" and each metric; nothing before the first batch."""
+        means = self.so_far()
+        if not self._measured[1]:
+            return means
+        values = {
+            metric.name: metric.result() if isinstance(metric, Accumulator) else means[metric.name]
+            for metric in self.metrics
+        }
+        return {"loss": means["loss"], **values}
+
+    def so_far(self) -> dict[str, float]:
+        """Returns the means among logs(): the result of an accumulator may take its time."""
         total, samples = self._loss
         if not samples:
             return {}
         logs = {"loss": total / samples}
         values, measured = self._measured
-        if measured:
-            for metric, value in zip(self.metrics, values, strict=True):
+        for metric, value in zip(self.metrics, values, strict=True):
+            if measured and not isinstance(metric, Accumulator):
                 logs[metric.name] = value / measured
         return logs
 
 
+def _gathered(metric: Metric | Accumulator, measured: Sequence[Any], total: float) -> float:
+    """The sum of a metric over all samples, after some batches more."""
+    if not isinstance(metric, Accumulator):
+        return reduce(add, measured, total)
+    for batch in measured:
+        metric.update(*batch)
+    return total
+
+
 class Figures:
     """The losses of a run's batches, and the sums of the metrics, on their way to the host.
+
+    What accumulators measure stays where it is.
 
     Args:
         metrics: What to measure.
@@ -79,13 +108,18 @@ class Figures:
         result: What came of it, which a device may still be working on.
     """
 
-    def __init__(self, metrics: Sequence[Metric], run: Run, result: Result) -> None:
+    def __init__(self, metrics: Sequence[Metric | Accumulator], run: Run, result: Result) -> None:
         self.run = run
-        self._wait = to_host([result.losses, *_sums(metrics, run, result.predictions)])
+        self._columns = [result.losses, *_measured(metrics, run, result.predictions)]
+        self._wait = to_host([each for each in self._columns if isinstance(each, Tensor)])
 
     def wait(self) -> list[tuple[Any, ...]]:
         """Waits for the numbers; returns the arguments of Tally.add for each epoch of the run."""
-        columns = [column.tolist() for column in self._wait()]
+        sent = iter(self._wait())
+        columns = [
+            next(sent).tolist() if isinstance(column, Tensor) else column
+            for column in self._columns
+        ]
         steps = len(self.run) // self.run.epochs
         return [
             (part, *(column[i * steps : (i + 1) * steps] for column in columns))
@@ -93,19 +127,23 @@ class Figures:
         ]
 
 
-def _sums(metrics: Sequence[Metric], run: Run, y_pred: Tensor | None) -> list[Tensor]:
-    """Of each metric, the sum over the samples of each batch."""
+def _measured(
+    metrics: Sequence[Metric | Accumulator], run: Run, y_pred: Tensor | None
+) -> list[Any]:
+    """Of each metric, the sum over the samples of each batch, or the batches themselves."""
     if not metrics or y_pred is None or run.samples.y is None:
         return []
     y_true = run.gather(run.samples.y)
     if (*y_true.shape, 1) == y_pred.shape:
         y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
-    return [_batch_sums(metric, y_true, y_pred, run) for metric in metrics]
+    return [_of_batches(metric, y_true, y_pred, run) for metric in metrics]
 
 
-def _batch_sums(metric: Metric, y_true: Tensor, y_pred: Tensor, run: Run) -> Tensor:
-    """The sum of a metric over the samples of each batch."""
-    if not metric.is_per_sample:
-        parts = zip(y_true.split(run.sizes), y_pred.split(run.sizes), strict=True)
-        return torch.stack([metric.per_sample(*part).double().sum() for part in parts])
-    return run.batches.reduce(metric.per_sample(y_true, y_pred).double(), torch.sum)
+def _of_batches(metric: Metric | Accumulator, y_true: Tensor, y_pred: Tensor, run: Run) -> Any:
+    """The sum of a metric over the samples of each batch, or the batches themselves."""
+    if isinstance(metric, Metric) and metric.is_per_sample:
+        return run.batches.reduce(metric.per_sample(y_true, y_pred).double(), torch.sum)
+    batches = zip(y_true.split(run.sizes), y_pred.split(run.sizes), strict=True)
+    if isinstance(metric, Accumulator):
+        return list(batches)
+    return torch.stack([metric.per_sample(*batch).double().sum() for batch in batches])
