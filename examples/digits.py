@@ -1,7 +1,7 @@
 """Learns to tell handwritten zeros from ones, and draws what it learned to digits.png.
 
-`make demo` sets up what it takes and runs this; with torchnn[examples] installed,
-`python -m examples.digits` runs it too.
+`make demo` sets up what it takes and runs this; after `pip install '.[examples]'`
+in the checkout, `python -m examples.digits` runs it too.
 """
 
 import numpy as np

@@ -14,9 +14,11 @@ import setuptools
 import torch
 from setuptools.errors import SetupError
 
+import torchnn
 from torchnn import ops
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 NM = shutil.which("nm")
 LIBRARIES = [path.name.partition(".")[0] for path in (ROOT / "torchnn").glob("_*.abi3.so")]
 AUDIT = shutil.which("torch-abi-audit", path=Path(sys.executable).parent)
@@ -39,7 +41,7 @@ def checkout(tmp_path_factory):
     for name in ("csrc", "torchnn", "build/native"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, copy / name)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in PROJECT:
         shutil.copy2(ROOT / name, copy)
     run_setup(copy, "build_ext", "--inplace")
     return copy
@@ -112,15 +114,44 @@ def test_changed_source_rebuilds_what_includes_it(checkout, changed, rebuilt):
 def test_wheel_serves_every_python_and_holds_the_package_alone(checkout):
     run_setup(checkout, "--quiet", "bdist_wheel")
     [wheel] = (checkout / "dist").glob("*.whl")
-    assert re.fullmatch(r"torchnn-[\d.]+-cp310-abi3-\w+\.whl", wheel.name)
+    assert re.fullmatch(r"torchnn_fused-[\d.]+-cp310-abi3-\w+\.whl", wheel.name)
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names}
     libraries = {f"torchnn/{library}.abi3.so" for library in LIBRARIES}
     assert {"torchnn/__init__.py", "torchnn/py.typed", "torchnn/_C.abi3.so", *libraries} <= {*names}
-    assert all(re.fullmatch(r"torchnn(-[\d.]+\.dist-info)?", folder) for folder in folders)
+    assert all(re.fullmatch(r"torchnn(_fused-[\d.]+\.dist-info)?", folder) for folder in folders)
 
 
-@pytest.mark.skipif(AUDIT is None, reason="torch-abi-audit comes with torchnn[dev]")
+def test_the_distribution_has_a_name_of_its_own_and_the_version_of_the_package(tmp_path):
+    for name in PROJECT:
+        shutil.copy2(ROOT / name, tmp_path)
+    (tmp_path / "torchnn").mkdir()
+    shutil.copy2(ROOT / "torchnn" / "__init__.py", tmp_path / "torchnn")
+    run_setup(tmp_path, "--quiet", "dist_info")
+    [metadata] = tmp_path.glob("*.dist-info/METADATA")
+    told = metadata.read_text().splitlines()
+    assert {"Name: torchnn-fused", f"Version: {torchnn.__version__}"} <= {*told}
+    assert not any("torchnn[" in line for line in told)
+
+
+INSTALLS_ANOTHER = re.compile(r"""\binstall(?:\s+-\S+)*\s+['"]?torchnn(?![-\w./])|\btorchnn\[\w""")
+WRITTEN = ["*.md", "*.toml", "*.py", "Makefile", ".ci/*", "*/*.md", *[
+    f"{folder}/**/*.{kind}"
+    for folder in ("torchnn", "tests", "tools", "examples", "benchmarks")
+    for kind in ("py", "sh")
+]]  # fmt: skip
+
+
+def test_nothing_installs_the_other_torchnn():
+    assert INSTALLS_ANOTHER.search("pip install --no-deps torchnn`")
+    assert INSTALLS_ANOTHER.search("pip install 'torchnn" + "[examples]'")
+    assert not INSTALLS_ANOTHER.search("pip install torchnn-fused, pip install ./torchnn")
+    for path in {path for pattern in WRITTEN for path in ROOT.glob(pattern)} - {Path(__file__)}:
+        text = re.sub(r"""["']\s*\n\s*f?["']""", "", path.read_text())  # a string in several lines
+        assert not INSTALLS_ANOTHER.search(text), path
+
+
+@pytest.mark.skipif(AUDIT is None, reason="torch-abi-audit comes with the extra dev")
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_library_uses_only_the_stable_abi_of_torch_and_python(library):
     command = [AUDIT, "--check", "both", ROOT / "torchnn" / f"{library}.abi3.so"]
@@ -149,7 +180,7 @@ def test_missing_library_is_an_error_with_the_command_that_builds_it(tmp_path):
     message = import_error(tmp_path)
     assert "No module named 'torchnn._C'" in message  # and not "circular import"
     assert "python setup.py build_ext --inplace" in message
-    assert "pip install" in message
+    assert "pip install --force-reinstall --no-deps .`" in message
 
 
 @pytest.mark.parametrize("library", ["_C", "_cuda"])

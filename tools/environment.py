@@ -42,7 +42,7 @@ def requirements(extra: str) -> list[str]:
     """Everything needed to build torchnn and to run it with this extra."""
     found = [*read_list("dependencies"), *read_list("requires")]
     for requirement in read_list(extra):
-        own = re.fullmatch(r"torchnn\[(.+)\]", requirement)
+        own = re.fullmatch(r"torchnn-fused\[(.+)\]", requirement)
         if own is None:
             found.append(requirement)
         else:

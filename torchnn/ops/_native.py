@@ -14,9 +14,9 @@ try:
         import torchnn._cuda  # type: ignore[import-not-found]  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"torchnn's native library did not load: {error}. Build it with "
-        "`python setup.py build_ext --inplace` in a checkout, or `pip install --force-reinstall "
-        "--no-deps torchnn`."
+        f"torchnn's native library did not load: {error}. Build it in the checkout: "
+        "`python setup.py build_ext --inplace` if torchnn runs from there, or `pip install "
+        "--force-reinstall --no-deps .` if it is installed."
     ) from error
 
 ACTIVATIONS = tuple(torch.ops.torchnn.activations().split())
