@@ -220,6 +220,15 @@ def test_a_batch_ends_where_its_epoch_does(update):
     )
 
 
+@pytest.mark.parametrize("function", [ops.train_, reference.train_])
+def test_the_tensors_say_where_not_the_default_device(function):
+    arguments = job((6, 5, 1), 20, 8, update="adam", order=None)
+    expected = run(function, arguments)
+    with torch.device("meta"):
+        found = run(function, arguments)
+    assert all(map(torch.equal, found, expected))
+
+
 def test_no_samples_are_no_steps():
     arguments = job((6, 5, 1), 20, 8, update="adam", order=torch.zeros(0, dtype=torch.int64))
     arguments["learning_rates"] = []
@@ -385,6 +394,14 @@ def test_models_side_by_side_are_bit_for_bit_what_they_are_alone(shared, update,
 @pytest.mark.parametrize("shared", SHARED)
 def test_models_side_by_side_are_those_of_the_reference(shared, update):
     assert_same_training(several(shared, update, torch.float64))
+
+
+def test_models_side_by_side_are_where_their_tensors_are():
+    arguments = several("nothing")
+    expected = run(ops.train_, arguments)
+    with torch.device("meta"):
+        found = run(ops.train_, arguments)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_models_of_larger_networks_and_batches():

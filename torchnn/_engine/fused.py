@@ -12,7 +12,7 @@ from torchnn._engine.autograd import Result, never
 from torchnn._engine.plan import DESCRIPTION, Plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
-from torchnn.ops._transfer import is_queued, to_device
+from torchnn.ops._transfer import float64, is_queued, to_device
 from torchnn.optimizers._base import LearningRate, SlotOptimizer
 
 
@@ -31,7 +31,7 @@ class FusedEngine:
 
     def __init__(self, network: Plan, recipe: Recipe | None) -> None:
         self._network = network
-        self._counter = torch.zeros(1, dtype=torch.int64)
+        self._counter = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._seen: Samples | None = None
         self._versions: Any = None
         self._prepared: Any = None
@@ -130,8 +130,7 @@ def version(tensor: Tensor | None) -> int:
 def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
     """The learning rate of each step."""
     if callable(rate):
-        rates = torch.tensor([float(rate(step)) for step in steps], dtype=torch.float64)
-        return to_device(rates, device)
+        return to_device(float64([float(rate(step)) for step in steps]), device)
     return torch.full((len(steps),), rate, dtype=torch.float64, device=device)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchnn import _warnings, ops
 from torchnn._engine.run import Batches
 from torchnn.ops._network import run
-from torchnn.ops._transfer import to_device
+from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training
 
 STEPS = 32  # a graph
@@ -141,7 +141,7 @@ class _Graph:
             order=self._order,
             learning_rates=self._rates,
             steps_before=self._before,
-            steps_done=torch.zeros(1, dtype=torch.int64),
+            steps_done=torch.zeros(1, dtype=torch.int64, device="cpu"),
         )
         self._replay, self._results = record(lambda: run(recorded))
 
@@ -179,7 +179,7 @@ def cut(samples: int, epoch_size: int, batch_size: int) -> Iterator[tuple[int, i
 def _parts(job: Any) -> Iterator[Training]:
     """Yields each part of a run, with the learning rates on the device."""
     order = job.order
-    rates = to_device(torch.as_tensor(job.learning_rates, dtype=torch.float64), order.device)
+    rates = to_device(float64(job.learning_rates), order.device)
     before = 0
     for start, stop in cut(len(order), job.epoch_size, job.batch_size):
         epoch_size = min(job.epoch_size, stop - start)

@@ -70,7 +70,7 @@ class ArrayFeed:
 
     def _orders(self, epoch: int, count: int) -> Tensor:
         """The rows' order in so many epochs, one after the other."""
-        orders = torch.arange(self.count).repeat(count, 1)
+        orders = torch.arange(self.count, device="cpu").repeat(count, 1)
         if self.seed is not None:
             for i, order in enumerate(orders.unbind()):
                 permutation(self.count, self.seed, epoch + i, out=order)
@@ -206,7 +206,8 @@ def permutation(count: int, seed: int, epoch: int, out: Tensor | None = None) ->
     """
     # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed), out=out)
+    generator = torch.Generator("cpu").manual_seed(mixed)
+    return torch.randperm(count, generator=generator, out=out, device="cpu")
 
 
 def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> Samples:

@@ -66,5 +66,5 @@ def _set(layer: nn.Module, arrays: list[Array]) -> None:
         return
     names = layer.state_dict().keys()
     layer.load_state_dict(
-        {name: torch.tensor(array) for name, array in zip(names, arrays, strict=True)}
+        {name: torch.tensor(array, device="cpu") for name, array in zip(names, arrays, strict=True)}
     )

@@ -9,7 +9,7 @@ from torch import Tensor, is_autocast_enabled
 
 from torchnn import _checks
 from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES
-from torchnn.ops._transfer import to_device
+from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training, taking
 
 
@@ -58,9 +58,8 @@ def _as_native(job: Training) -> list[Any]:
     x, before = job.x, job.steps_before
     if not isinstance(before, Tensor):
         before = torch.full((), before, dtype=torch.int64, device=x.device)
-    rates = torch.as_tensor(job.learning_rates, dtype=torch.float64)
     converted = {
-        "learning_rates": to_device(rates, x.device),
+        "learning_rates": to_device(float64(job.learning_rates), x.device),
         "loss": LOSSES.index(_checks.choice("loss", job.loss, LOSSES)),
         "update": UPDATES.index(_checks.choice("update", job.update, UPDATES)),
         "options": _as_numbers(job.options, x.device),
@@ -83,8 +82,8 @@ def _as_numbers(options: Mapping[str, Any], device: torch.device) -> Tensor:
         _checks.choice("each name in options", name, OPTIONS)
     numbers = [options.get(name, 0.0) for name in OPTIONS]
     if all(isinstance(number, (int, float)) for number in numbers):
-        return torch.tensor(numbers, dtype=torch.float64)
-    columns = [torch.as_tensor(number, dtype=torch.float64, device="cpu") for number in numbers]
+        return float64(numbers)
+    columns = [float64(number).cpu() for number in numbers]
     return to_device(torch.stack(torch.broadcast_tensors(*columns), -1), device)
 
 

@@ -5,6 +5,7 @@ any other, the host would wait along.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,14 @@ from torch import Tensor
 def is_queued(device: torch.device) -> bool:
     """Returns whether a device works through a queue while the host goes on."""
     return device.type == "cuda"
+
+
+def float64(numbers: Any) -> Tensor:
+    """Returns numbers in float64: a tensor where it is, all else on the CPU, whichever device is
+    the default."""
+    if isinstance(numbers, Tensor):
+        return numbers.double()
+    return torch.as_tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

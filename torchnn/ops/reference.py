@@ -234,8 +234,9 @@ class Training:
         def own(value: Any, dim: int) -> Any:
             return value[i] if value is not None and value.ndim > dim else value
 
-        rates = torch.as_tensor(self.learning_rates, dtype=torch.float64)
-        options = {k: torch.as_tensor(v, dtype=torch.float64) for k, v in self.options.items()}
+        place: Any = {"dtype": torch.float64, "device": "cpu"}
+        rates = torch.as_tensor(self.learning_rates, **place)
+        options = {name: torch.as_tensor(value, **place) for name, value in self.options.items()}
         return replace(
             self,
             x=own(self.x, 2),
@@ -294,7 +295,7 @@ def train_(job: Training) -> Results:
 
 def _train_one(job: Training) -> Results:
     parameters = [p for pair in zip(job.weights, job.biases, strict=True) for p in pair]
-    rows = torch.arange(len(job.x)) if job.order is None else job.order
+    rows = torch.arange(len(job.x), device=job.x.device) if job.order is None else job.order
     losses, outputs = [], []
     batches = [
         batch for epoch in rows.split(job.epoch_size) for batch in epoch.split(job.batch_size)

@@ -1,0 +1,81 @@
+"""Where fit, evaluate and predict are called changes nothing: under a default device other than the
+data's, in inference mode."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from torchnn import Sequential, optimizers
+from torchnn.callbacks import EarlyStopping, LambdaCallback
+from torchnn.layers import Dense, Normalization
+from torchnn.utils import set_random_seed
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.float32)
+
+
+@contextmanager
+def default_device():
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+PLACES = {
+    "set_default_device": default_device,
+    "with torch.device": lambda: torch.device("meta"),
+}
+MODELS = {
+    "fused": (
+        lambda: [Normalization(mean=[0.1] * 3, variance=[2.0] * 3), Dense(4, "relu"), Dense(1)],
+        lambda: optimizers.Adam(optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)),
+    ),
+    "autograd": (
+        lambda: [nn.LazyLinear(4), nn.BatchNorm1d(4), nn.Dropout(0.3), Dense(1)],
+        lambda: optimizers.RMSprop(0.01, momentum=0.5, centered=True),
+    ),
+    "a torch optimizer": (lambda: [Dense(4, "tanh"), Dense(1)], lambda: torch.optim.SGD),
+}
+
+
+def compiled(name):
+    layers, optimizer = MODELS[name]
+    model = Sequential(layers())
+    model.compile(optimizer(), "mse", ["accuracy"])
+    return model
+
+
+def story(model):
+    """All that a model can be asked, and what comes of it."""
+    set_random_seed(0)
+    looks = [LambdaCallback(on_train_batch_end=lambda *_: None)]
+    looks.append(EarlyStopping(restore_best_weights=True))
+    options = {"batch_size": 8, "verbose": 0}
+    return [
+        model.fit(X, Y, epochs=3, validation_split=0.2, callbacks=looks, **options).history,
+        model.fit(X, Y, epochs=4, class_weight={1: 2.0}, **options).history,
+        model.fit(torch.from_numpy(X), Y, shuffle=False, validation_data=(X, Y), **options).history,
+        model.evaluate(X, Y, sample_weight=Y + 1, **options),
+        model.predict(X, **options).tolist(),
+        model.train_on_batch(X, Y),
+        model.test_on_batch(X, Y),
+        model.predict_on_batch(X).tolist(),
+        model.set_weights([2 * array for array in model.get_weights()]),
+        [array.tolist() for array in model.get_weights()],
+        model.summary(print_fn=lambda text: None),
+    ]
+
+
+@pytest.mark.parametrize("place", [*PLACES])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_data_and_the_model_say_where_not_the_default_device(name, place):
+    model, expected = compiled(name), story(compiled(name))
+    with PLACES[place]():
+        found = story(model)
+    assert found == expected
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
