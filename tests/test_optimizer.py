@@ -146,6 +146,29 @@ def test_an_optimizer_trains_one_model():
         optimizer.build([first])
 
 
+def test_new_parameters_of_the_same_owner_go_on_with_the_state():
+    owner, (old, new) = object(), (parameter(0.0), parameter(0.0))
+    optimizer = Summing()
+    optimizer.build([old], owner)
+    step(optimizer)
+    optimizer.build([new], owner)
+    step(optimizer)
+    assert (old.tolist(), new.tolist(), optimizer.iterations) == ([-1], [-2], 2)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_new_parameters_of_another_owner_or_shape_are_refused(is_same):
+    owner, w = object(), parameter(0.0)
+    optimizer = Summing()
+    optimizer.build([w], owner)
+    step(optimizer)
+    new, its_owner = (parameter(0.0, 0.0), owner) if is_same else (parameter(0.0), object())
+    with pytest.raises(ValueError, match=r"^this Summing has already trained other parameters"):
+        optimizer.build([new], its_owner)
+    step(optimizer)
+    assert w.tolist() == [-3]
+
+
 def test_a_parameter_that_takes_the_place_of_another_starts_anew():
     first, second, third = parameter(0.0), parameter(0.0, 0.0), parameter(0.0, 0.0, 0.0)
     optimizer = built(Summing(), first, second)

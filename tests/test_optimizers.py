@@ -309,6 +309,35 @@ def test_a_torch_optimizer_hands_on_what_it_knows_of_parameters_that_stay():
     assert (optimizer.learning_rate, optimizer.iterations) == (0.25, 1)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda w: torch.optim.Adam, lambda w: torch.optim.Adam([w])], ids=["factory", "object"]
+)
+def test_new_parameters_of_the_same_owner_go_on_with_a_torch_optimizers_state(make):
+    owner, old = object(), nn.Parameter(torch.ones(1))
+    optimizer = optimizers.get(make(old))
+    optimizer.build([old], owner)
+    step(optimizer, old, 0.5)
+    new = nn.Parameter(old.detach().clone())
+    optimizer.build([new], owner)
+    after = step(optimizer, new, -1.0)
+    expected = nn.Parameter(torch.ones(1))
+    theirs = torch.optim.Adam([expected])
+    for grad in (0.5, -1.0):
+        expected.grad = torch.full((1,), grad)
+        theirs.step()
+    assert (after, old.item() != after) == (expected.item(), True)
+
+
+def test_a_torch_optimizers_state_follows_parameters_that_move():
+    layer = nn.Linear(1, 1)
+    optimizer = optimizers.get(torch.optim.Adam)
+    for dtype in (torch.float32, torch.float64):
+        layer.to(dtype)
+        optimizer.build(layer.parameters())
+        step(optimizer, layer.weight, 1.0)
+        assert optimizer.optimizer.state[layer.weight]["exp_avg"].dtype == dtype
+
+
 def test_a_torch_state_dict_goes_on_where_it_was():
     first, second = optimizers.get(torch.optim.Adam), optimizers.get(torch.optim.Adam)
     (place,) = walk(first, [0.5])

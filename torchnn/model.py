@@ -86,6 +86,8 @@ class Model(nn.Module):
         settled = settle(optimizer, loss, metrics, engine)
         choose(self, settled)  # raises if engine="fused" asks for what cannot be
         _warn_of_the_end(self, settled.loss)
+        if self._recipe is not None:
+            settled.owner = self._recipe.owner  # an optimizer that is given again knows the model
         self._recipe = settled
 
     def fit(

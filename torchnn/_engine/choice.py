@@ -68,7 +68,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> None:
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise ValueError("the model has nothing to train: no parameter requires a gradient")
-    recipe.optimizer.build(parameters)
+    recipe.optimizer.build(parameters, recipe.owner)
 
 
 class Engine:

@@ -19,6 +19,8 @@ class Recipe:
     loss: Loss
     metrics: list[Metric | Accumulator] = field(default_factory=list)
     engine: str = "auto"  # one of ENGINES
+    # What the optimizer knows the model by: a copy of the model has a copy of it.
+    owner: object = field(default_factory=object, compare=False, repr=False)
 
 
 def settle(optimizer: Any, loss: Any, metrics: Any, engine: str = "auto") -> Recipe:

@@ -27,12 +27,19 @@ class Optimizer(ABC):
     def __init__(self) -> None:
         self.iterations = 0
         self.parameters: list[Tensor] = []
+        self._owner: object = None
 
-    def build(self, parameters: Iterable[Tensor]) -> None:
+    def build(self, parameters: Iterable[Tensor], owner: object = None) -> None:
         """Takes charge of parameters, before the first step.
 
         It keeps the state of those that it has had before, and moves it to the device and dtype
         that they have now; that of new ones starts anew.
+
+        Args:
+            parameters: What to change.
+            owner: Stands for the model. If the same one brings new parameters in place of all that
+                it had, each of the same shape, as `load_state_dict(assign=True)` makes them, these
+                take over the state.
 
         Raises:
             ValueError: The optimizer has trained other parameters, and none of these.
@@ -40,11 +47,20 @@ class Optimizer(ABC):
         parameters = list(parameters)
         had = set(map(id, self.parameters))
         if had and self.iterations and had.isdisjoint(map(id, parameters)):
-            raise ValueError(
-                f"this {type(self).__name__} has already trained other parameters: "
-                "make a new one for each model"
-            )
+            if owner is None or owner is not self._owner or not self._has_shapes_of(parameters):
+                raise ValueError(
+                    f"this {type(self).__name__} has already trained other parameters: "
+                    "make a new one for each model"
+                )
+            self._take_in_place(parameters)
         self._build(parameters)
+        self.parameters, self._owner = parameters, owner
+
+    def _has_shapes_of(self, parameters: list[Tensor]) -> bool:
+        return [p.shape for p in self.parameters] == [p.shape for p in parameters]
+
+    def _take_in_place(self, parameters: list[Tensor]) -> None:
+        """Lets parameters take the places, and so the state, of those that are here."""
         self.parameters = parameters
 
     @abstractmethod

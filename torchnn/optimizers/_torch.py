@@ -27,6 +27,7 @@ class TorchOptimizer(Optimizer):
         super().__init__()
         self._factory = None if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self._optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
+        self._kinds: list[tuple[torch.dtype, torch.device]] = []  # of the parameters, when built
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -63,7 +64,19 @@ class TorchOptimizer(Optimizer):
             raise ValueError("the torch optimizer holds none of this model's parameters")
         if self._optimizer is not None and optimizer is not self._optimizer:
             _hand_on(self._optimizer, optimizer)
-        self._optimizer = optimizer
+        self._optimizer, before = optimizer, self._kinds
+        self._kinds = [(p.dtype, p.device) for p in parameters]
+        if before not in ([], self._kinds):
+            optimizer.load_state_dict(optimizer.state_dict())  # moves it to the parameters
+
+    def _take_in_place(self, parameters: list[Tensor]) -> None:
+        taken = dict(zip(self.parameters, parameters, strict=True))
+        for group in self.optimizer.param_groups:
+            group["params"] = [taken.get(p, p) for p in group["params"]]
+        state = {taken.get(p, p): remembered for p, remembered in self.optimizer.state.items()}
+        self.optimizer.state.clear()
+        self.optimizer.state.update(state)
+        super()._take_in_place(parameters)
 
     def step(self) -> None:
         self.optimizer.step()
