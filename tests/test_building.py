@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from torchnn import losses, metrics, optimizers
 from torchnn._engine import building
@@ -144,3 +145,63 @@ def test_labels_are_looked_at_before_anything_is_built():
         building.prepare(model, recipe, good, bad)
     assert not building.is_built(model)
     assert building.prepare(model, recipe, good) == (2,)
+
+
+class Growing(nn.Module):
+    """A module that makes its layer when it sees data, and counts what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = None, {}
+
+    def forward(self, x):
+        self.layer = self.layer or nn.Linear(x.shape[1], 2)
+        self.seen[tuple(x.shape)] = True
+        return self.layer(x)
+
+
+LAZY = {
+    "Dense": lambda: Dense(2),
+    "LazyLinear": lambda: nn.LazyLinear(2),
+    "LazyBatchNorm1d": nn.LazyBatchNorm1d,
+    "without parameters": lambda: nn.LazyBatchNorm1d(affine=False),
+    "nested": lambda: nn.Sequential(nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(2)),
+    "made in forward": Growing,
+}
+
+
+def look(model):
+    """All that building changes, in a form that can be compared."""
+    modules = [(type(m), dict(vars(m)), *map(len, m._parameters)) for m in model.modules()]
+    hooks = [
+        list(m._forward_pre_hooks) + list(m._load_state_dict_pre_hooks) for m in model.modules()
+    ]
+    tensors = [(type(t), t.device, t.dtype) for t in (*model.parameters(), *model.buffers())]
+    return repr((model, modules, hooks, tensors, torch.get_rng_state().tolist()))
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_a_lazy_layer_is_built_or_left_as_it_was(name):
+    model = nn.Sequential(Dense(3), LAZY[name](), Dense(2))
+    before = look(model)
+    with pytest.raises(ValueError, match="does not fit the model's output"):
+        building.prepare(model, RECIPE, samples(2), samples(1))
+    assert look(model) == before
+    building.prepare(model, RECIPE, samples(2))
+    assert building.is_built(model)
+    assert model.train()(torch.ones(5, 3)).shape == (5, 2)
+
+
+def test_a_pruned_layer_may_stand_before_one_that_is_not_built():
+    model = nn.Sequential(prune.l1_unstructured(nn.Linear(3, 4), "weight", 0.5), Dense(2))
+    building.prepare(model, RECIPE, samples(2))
+    assert building.is_built(model)
+
+
+def test_building_is_one_forward_pass():
+    model, calls = unbuilt(), []
+    model[0].register_forward_hook(lambda *_: calls.append(torch.is_inference_mode_enabled()))
+    with torch.inference_mode():
+        building.prepare(model, RECIPE, samples(2))
+    assert calls == [False]
+    assert not any(p.is_inference() for p in model.parameters())

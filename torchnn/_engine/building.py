@@ -1,8 +1,8 @@
 """What a module is before it is trained: whether it is built, what it eats, what it returns."""
 
-import copy
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
 from torchnn.losses import Loss
+
+DICTS = (dict, OrderedDict)
 
 
 def is_built(model: nn.Module) -> bool:
@@ -41,8 +43,8 @@ def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
 def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple[int, ...]:
     """Builds the model for samples like these, after a rehearsal on the first of each.
 
-    The rehearsal runs model, loss and metrics. If it fails, nothing has changed: a model that is
-    not built is rehearsed on a copy.
+    The rehearsal runs model, loss and metrics. If it fails, what it built is unbuilt again: nothing
+    has changed.
 
     Returns:
         The axes of one output.
@@ -51,17 +53,50 @@ def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple
         ValueError: The samples do not fit the model, or y does not fit its output.
         TypeError: The model does not return a tensor.
     """
-    built = is_built(model)
     device = samples[0].x.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=not built):
-        rehearsed = model if built else copy.deepcopy(model)
+    with nullcontext() if is_built(model) else _undone_by_errors(model, device):
         for each in samples:
-            output = run_once(rehearsed, each.x[:1])
+            output = run_once(model, each.x[:1])
             if recipe is not None:
                 _rehearse(recipe, each, output)
-    if not built:
-        run_once(model, samples[0].x[:1])
     return tuple(output.shape[1:])
+
+
+@contextmanager
+def _undone_by_errors(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """After an error, makes modules and their parameters what they were, and random numbers too.
+
+    A copy to rehearse on would be simpler, but not everything can be copied: PyTorch's own lazy
+    buffers cannot, and no layer that computes its weight from others.
+    """
+    modules, tensors = list(model.modules()), [*model.parameters(), *model.buffers()]
+    lazy = [(tensor, tensor.data) for tensor in tensors if is_lazy(tensor)]
+    kinds: list[tuple[Any, type]] = [(each, type(each)) for each in (*modules, *tensors)]
+    dicts = [pair for module in modules for pair in _dicts(module)]
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index])
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        with torch.inference_mode(False):  # what it builds could not learn
+            yield
+    except BaseException:
+        for tensor, data in lazy:
+            tensor.data = data
+        for each, kind in kinds:
+            each.__class__ = kind
+        for own, held in dicts:
+            own.clear()
+            own.update(held)
+        for generator, state in states:
+            generator.set_state(state)
+        raise
+
+
+def _dicts(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """A module's attributes and all dicts among them, its parameters say, each with a copy."""
+    own = vars(module)
+    return [(each, dict(each)) for each in (own, *own.values()) if type(each) in DICTS]
 
 
 def run_once(model: nn.Module, x: Tensor) -> Tensor:

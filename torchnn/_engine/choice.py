@@ -49,9 +49,7 @@ def choose(
         return AutogradEngine(model, recipe)
 
 
-def describe(
-    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
-) -> str:
+def describe(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None) -> str:
     """Returns one line on the engine that choose would return, and why it is not the fused one."""
     if recipe is None:
         return "none before compile"

@@ -83,9 +83,7 @@ class Plan:
         return Samples(x.contiguous(), y, samples.weight)
 
 
-def plan(
-    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
-) -> Plan:
+def plan(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None) -> Plan:
     """Returns the model as the kernels see it.
 
     Args:
