@@ -43,10 +43,10 @@ MODELS = {
 }
 
 
-def compiled(name):
+def compiled(name, engine="auto"):
     layers, optimizer = MODELS[name]
     model = Sequential(layers())
-    model.compile(optimizer(), "mse", ["accuracy"])
+    model.compile(optimizer(), "mse", ["accuracy"], engine=engine)
     return model
 
 
@@ -79,3 +79,58 @@ def test_the_data_and_the_model_say_where_not_the_default_device(name, place):
         found = story(model)
     assert found == expected
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("engine", ["auto", "autograd"])
+@pytest.mark.parametrize("name", MODELS)
+def test_in_inference_mode_a_model_trains_as_anywhere(name, engine):
+    model, other = compiled(name, engine), compiled(name, engine)
+    expected = story(other)
+    with torch.inference_mode():
+        found = story(model)
+    assert found == expected
+    assert story(model) == story(other)  # and goes on outside
+
+
+def test_inference_mode_is_no_grad_to_the_callbacks_of_fit():
+    model, modes = compiled("fused"), []
+
+    def look(*_):
+        modes.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+
+    with torch.inference_mode():
+        model.fit(X, Y, verbose=0, callbacks=LambdaCallback(on_train_begin=look))
+        look()
+    assert modes == [(False, False), (True, False)]
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+@pytest.mark.parametrize("action", ["fit", "evaluate", "predict"])
+def test_data_that_inference_mode_has_made(action, is_inside):
+    with torch.inference_mode():
+        x, y = torch.tensor(X), torch.tensor(Y)
+    model, arguments = compiled("autograd"), (x,) if action == "predict" else (x, y)
+    with torch.inference_mode(is_inside):
+        getattr(model, action)(*arguments, verbose=0)
+
+
+LAYERS = {
+    "not built": lambda: [Dense(4), nn.LazyBatchNorm1d(), nn.LazyLinear(1)],
+    "built": lambda: [Dense(1, in_features=3)],
+    "PyTorch's": lambda: [nn.Linear(3, 1)],
+}
+
+
+@pytest.mark.parametrize("action", ["fit", "train_on_batch"])
+@pytest.mark.parametrize("is_inside", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_model_that_inference_mode_has_made_can_be_asked_but_not_trained(name, is_inside, action):
+    with torch.inference_mode():
+        model = Sequential([*LAYERS[name](), nn.Linear(1, 1)])
+        model.compile("adam", "mse")
+    with torch.inference_mode(is_inside):
+        with pytest.raises(ValueError, match=r"^the model was made in inference mode, where"):
+            getattr(model, action)(X, Y)
+        assert model.history is None
+        assert model.predict(X, verbose=0).shape == (40, 1)
+        assert model.evaluate(X, Y, verbose=0) == pytest.approx(model.test_on_batch(X, Y))

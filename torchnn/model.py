@@ -143,15 +143,16 @@ class Model(nn.Module):
         listeners = CallbackList(callbacks)
         if not isinstance(shuffle, (bool, np.bool_)):
             raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
-        feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
-        if isinstance(feed, ArrayFeed):
-            feed.seed = torch.initial_seed() if shuffle else None
-        feed, validation = self._validation(recipe, feed, validation_split, validation_data)
-        if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
-            validation = validation.unweighted()  # classes are weighted to learn, not to measure
-        self._prepare(recipe, feed, *([validation] if validation else []))
-        span = range(initial_epoch, epochs)
-        return _loops.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
+        with _building.able_to_learn(self):
+            feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
+            if isinstance(feed, ArrayFeed):
+                feed.seed = torch.initial_seed() if shuffle else None
+            feed, validation = self._validation(recipe, feed, validation_split, validation_data)
+            if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
+                validation = validation.unweighted()  # classes are weighted to learn alone
+            self._prepare(recipe, feed, *([validation] if validation else []))
+            span = range(initial_epoch, epochs)
+            return _loops.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
 
     def evaluate(
         self,
@@ -211,7 +212,9 @@ class Model(nn.Module):
         return_dict: bool = False,
     ) -> Any:
         """Takes one step on all of x; returns what evaluate returns, measured before the step."""
-        return self._on_batch(_loops.train_on_batch, x, y, sample_weight, class_weight, return_dict)
+        step, weights = _loops.train_on_batch, (sample_weight, class_weight)
+        with _building.able_to_learn(self):
+            return self._on_batch(step, x, y, *weights, return_dict)
 
     def test_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False

@@ -63,6 +63,38 @@ def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple
 
 
 @contextmanager
+def able_to_learn(model: nn.Module) -> Iterator[None]:
+    """Leaves inference mode, in which no tensor is made that could learn, for no_grad.
+
+    Raises:
+        ValueError: The model itself was made in inference mode.
+    """
+    if _made_in_inference_mode(model):
+        raise ValueError(
+            "the model was made in inference mode, where parameters cannot learn: make it outside "
+            "of torch.inference_mode, and let it load this one's state dict"
+        )
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
+
+
+def _made_in_inference_mode(model: nn.Module) -> bool:
+    with torch._C.DisableTorchFunctionSubclass():  # a parameter that is not built refuses to tell
+        return not all(map(_counts_versions, model.parameters()))
+
+
+def _counts_versions(tensor: Tensor) -> bool:
+    """False for what inference mode has made, also if its data has been replaced since."""
+    try:
+        return tensor._version >= 0
+    except RuntimeError:
+        return False
+
+
+@contextmanager
 def _undone_by_errors(model: nn.Module, device: torch.device) -> Iterator[None]:
     """After an error, makes modules and their parameters what they were, and random numbers too.
 
@@ -78,7 +110,7 @@ def _undone_by_errors(model: nn.Module, device: torch.device) -> Iterator[None]:
         generators.append(torch.cuda.default_generators[device.index])
     states = [(generator, generator.get_state()) for generator in generators]
     try:
-        with torch.inference_mode(False):  # what it builds could not learn
+        with torch.inference_mode(_made_in_inference_mode(model)):  # whichever it is in now
             yield
     except BaseException:
         for tensor, data in lazy:
