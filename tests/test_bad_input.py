@@ -164,6 +164,16 @@ def test_no_layers(action):
     assert_refused(message, getattr(Sequential(), action), *arguments)
 
 
+class Sparse:
+    def toarray(self):
+        raise AssertionError("a large array would be made unasked")
+
+
+class Lazy:
+    def collect(self):
+        raise AssertionError("a query would be made unasked")
+
+
 BAD_X = [
     (X[0], NO_BATCH_AXIS),
     (X[:, :2], "x must have 3 features, as the first layer expects, got shape (10, 2)"),
@@ -180,7 +190,16 @@ BAD_X = [
     (None, NOT_AN_ARRAY + "NoneType"),
     ("abc", NOT_AN_ARRAY + "str"),
     ({"a": 1}, NOT_AN_ARRAY + "dict"),
+    (b"abc", NOT_AN_ARRAY + "bytes"),
     (iter(X), NOT_AN_ARRAY + "iterator"),
+    ((row for row in X), NOT_AN_ARRAY + "generator"),
+    (Sparse(), "x is sparse, a Sparse: pass x.toarray()"),
+    (Lazy(), "x is not computed yet, a Lazy: pass x.collect()"),
+    (
+        np.ma.array(X, mask=X > 0.9),
+        f"x must have no masked entries, got {(X > 0.9).sum()}: fill them, as in x.filled(0), or "
+        "drop their rows",
+    ),
     (TensorDataset(torch.ones(10, 3)), "x is a Dataset: wrap it in a torch.utils.data.DataLoader"),
     (
         torch.ones(10, 3).to_sparse(),
@@ -192,6 +211,8 @@ BAD_X = [
 @pytest.mark.parametrize("action", ["fit", "evaluate", "predict", "train_on_batch"])
 @pytest.mark.parametrize(("x", "message"), BAD_X)
 def test_x(x, message, action):
+    if action == "predict" and message.startswith("x must hold at least one sample"):
+        pytest.skip("no samples have no predictions")
     model = compiled()
     before = state_of(model)
     arguments = (x,) if action == "predict" else (x, Y)
@@ -201,10 +222,26 @@ def test_x(x, message, action):
     assert state_of(model) == before
 
 
-def test_x_with_columns_that_hold_no_numbers():
+@pytest.mark.parametrize(
+    ("column", "dtype"),
+    [(["a"] * 10, "object"), (np.arange(10).astype("datetime64[s]"), "datetime64[s]")],
+)
+def test_x_with_columns_that_hold_no_numbers(column, dtype):
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"age": X[:, 0], "city": ["a"] * 10, "rent": X[:, 1]})
-    assert_refused("x must hold numbers, got dtype object (columns city)", compiled().fit, frame, Y)
+    frame = pandas.DataFrame({"age": X[:, 0], "city": column, "rent": X[:, 1]})
+    message = f"x must hold numbers, got dtype {dtype} (columns city)"
+    assert_refused(message, compiled().fit, frame, Y)
+    message = f"y must hold numbers, got dtype {dtype} (columns city)"
+    assert_refused(message, compiled().fit, X, frame["city"])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float32", "boolean"])
+def test_x_with_columns_that_miss_values(dtype):
+    pandas = pytest.importorskip("pandas")
+    column = pandas.array([1, 0, None, *[1] * 7], dtype=dtype)
+    frame = pandas.DataFrame({"age": X[:, 0], "owns": column, "rent": X[:, 1]})
+    message = "x must have no missing values, got NA at row 2 (columns owns)"
+    assert_refused(message, compiled().fit, frame, Y)
 
 
 @pytest.mark.parametrize(

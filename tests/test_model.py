@@ -310,3 +310,13 @@ def test_class_numbers_go_with_the_cross_entropy_of_pytorch():
     assert loss == pytest.approx(expected)
     assert accuracy == pytest.approx((model(ROWS).argmax(1) == labels).float().mean().item())
     model.fit(ROWS, labels[:, None], verbose=0)
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_no_samples_have_no_predictions(model, verbose):
+    calls = []
+    hooks = {f"on_predict_{when}": lambda logs: calls.append(logs) for when in ("begin", "end")}
+    found = model.predict(X[:0], verbose=verbose, callbacks=LambdaCallback(**hooks))
+    assert found.shape == model.predict_on_batch(X[:0]).shape == (0, 1)
+    assert model(torch.ones(0, 3)).shape == (0, 1)
+    assert len(calls) == 2

@@ -225,8 +225,8 @@ class Model(nn.Module):
     def predict_on_batch(self, x: Any) -> Array:
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
-        x = _data.features("x", x, self._form())
-        self._prepare(None, ArrayFeed(Samples(x), len(x)))
+        x = _data.features("x", x, self._form(), may_be_empty=True)
+        self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
         return _array(_building.run_once(self, x))
 
     @property

@@ -31,7 +31,7 @@ class ArrayFeed:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.first = samples
         self.count = len(samples)
-        self.steps: int | None = Batches(self.count, self.count, batch_size).count
+        self.steps: int | None = Batches(self.count, max(self.count, 1), batch_size).count
         self._pace = FIRST_PACE
         # Of a device that works through a queue, two runs are under way at a time.
         self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE
@@ -190,7 +190,8 @@ def feed(
             raise TypeError(f"x{origin} is a Dataset: wrap it in a torch.utils.data.DataLoader")
         if check_targets is not None and y is None:
             raise ValueError(f"y{origin} must be given, unless x is a DataLoader; got None")
-        samples = data.samples(form, x, y, sample_weight, class_weight, origin)
+        only_predicts = check_targets is None
+        samples = data.samples(form, x, y, sample_weight, class_weight, origin, only_predicts)
         return ArrayFeed(_with_good_targets(samples, check_targets), batch_size)
     given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
     for name, value in given.items():

@@ -4,6 +4,7 @@ Everything a user can get wrong about x, y and weights is found here, before any
 """
 
 import math
+from array import ArrayType
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.dlpack import from_dlpack
 
 from torchnn import _checks
 from torchnn._engine.run import Form, Samples
+
+ARRAYS = (np.ndarray, np.generic, list, tuple, int, float, memoryview, ArrayType)
+ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+DLPACK_CPU = 1
+NUMBERS = {*"biuf"}  # NumPy's kinds of truth values, integers and floats
 
 
 def samples(
@@ -23,6 +30,7 @@ def samples(
     sample_weight: Any = None,
     class_weight: Any = None,
     origin: str = "",
+    may_be_empty: bool = False,
 ) -> Samples:
     """Returns x, y and the weights as checked tensors of the model's dtype on its device.
 
@@ -33,6 +41,7 @@ def samples(
         sample_weight: Shape (N,), or None.
         class_weight: A weight for each class label in y, or None.
         origin: Where the values came from, for the messages: " of validation_data".
+        may_be_empty: Whether no samples will do, too.
 
     Raises:
         ValueError: Empty, of different lengths, of the wrong shape, NaN or infinite.
@@ -40,7 +49,7 @@ def samples(
     """
     if class_weight is not None and sample_weight is not None:
         raise ValueError("class_weight and sample_weight were both given: pass one of them")
-    x = features(f"x{origin}", x, form)
+    x = features(f"x{origin}", x, form, may_be_empty)
     if y is not None:
         y = rows(f"y{origin}", y, len(x), form)
     if class_weight is not None:
@@ -51,7 +60,7 @@ def samples(
     return Samples(x, y, weight, origin)
 
 
-def features(name: str, value: Any, form: Form) -> Tensor:
+def features(name: str, value: Any, form: Form, may_be_empty: bool = False) -> Tensor:
     """Returns x as a finite tensor of shape (N, ...) that fits the model."""
     x = as_tensor(name, value)
     shape = tuple(x.shape)
@@ -63,7 +72,7 @@ def features(name: str, value: Any, form: Form) -> Tensor:
             f"{name} must have a batch axis, shape (samples, features), got shape {shape}: "
             f"one sample is {name.split()[0]}.reshape({one})"
         )
-    if x.numel() == 0:
+    if x.numel() == 0 and not (may_be_empty and x.shape[1:].numel()):
         raise ValueError(f"{name} must hold at least one sample, got shape {shape}")
     _check_shape(name, x, form)
     return _finite(name, x, form)
@@ -120,15 +129,27 @@ def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:
 def as_tensor(name: str, value: Any) -> Tensor:
     """Returns the value's numbers as a tensor, in whatever dtype and on whatever device they are.
 
+    Takes tensors, what NumPy can read (arrays, data frames, data sets of h5py, lists), and other
+    libraries' arrays on any device, by DLPack or the CUDA array interface.
+
     Raises:
         TypeError: The value is no array, or does not hold numbers.
-        ValueError: Nested lists are ragged.
+        ValueError: Nested lists are ragged, or entries are masked or missing.
     """
     if isinstance(value, Tensor):
         return _plain(name, value)
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
         return _plain(name, torch.stack(list(value)))
+    if hasattr(value, "__dlpack__") and not _is_for_numpy(value):
+        return _plain(name, from_dlpack(value))
+    if hasattr(value, "__cuda_array_interface__"):
+        return _plain(name, torch.as_tensor(value, device="cuda"))
     return torch.from_numpy(_array(name, value))
+
+
+def _is_for_numpy(value: Any) -> bool:
+    """Whether NumPy can read an array that can also tell its device."""
+    return hasattr(value, "__array__") and value.__dlpack_device__()[0] == DLPACK_CPU
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
@@ -143,34 +164,79 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     """Returns the value as a NumPy array that torch.from_numpy takes without a warning."""
-    if isinstance(value, Dataset):
-        raise TypeError(f"{name} is a Dataset: wrap it in a torch.utils.data.DataLoader")
-    array = value.to_numpy() if hasattr(value, "to_numpy") else value
-    if hasattr(value, "columns") and array.dtype == object and not _culprits(value):
-        array = array.astype(np.float64)  # columns of numbers and of truth values
-    if not isinstance(array, (np.ndarray, np.generic, list, tuple, int, float)):
-        raise TypeError(
-            f"{name} must be an array, a tensor, a data frame or lists of numbers, "
-            f"got {type(value).__name__}"
-        )
+    _check_kind(name, value)
+    _checks.unmasked(name, value)
+    _check_columns(name, value)
     try:
-        array = np.asarray(array)
+        array = np.asarray(value)
     except ValueError:
+        if not isinstance(value, (list, tuple)):
+            raise
         raise ValueError(f"{name} must be rectangular, got rows of different lengths") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}{_culprits(value)}")
+    if array.dtype == object and hasattr(value, "isna"):
+        _check_missing(name, value)
+        array = array.astype(np.float64)  # numbers and truth values, or pandas' own integers
+    if array.dtype.isbuiltin == 2:
+        array = array.astype(np.float32)  # bfloat16 and its kind, which come with ml_dtypes
+    if array.dtype.kind not in NUMBERS:
+        raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}")
     if array.dtype.kind == "u" and array.itemsize > 1:
         array = array.astype(np.float64)  # torch knows unsigned integers in part only
     native = array.dtype.newbyteorder("=") if array.itemsize < 16 else np.dtype(np.float64)
     return np.require(array, native, ["C", "W"])
 
 
-def _culprits(value: Any) -> str:
-    """Names a data frame's columns that hold no numbers."""
-    if not hasattr(value, "columns"):
-        return ""
-    columns = [str(c) for c in value.columns if getattr(value[c].dtype, "kind", "O") not in "biuf"]
-    return f" (columns {', '.join(columns)})" if columns else ""
+def _check_kind(name: str, value: Any) -> None:
+    """Raises TypeError unless NumPy can read the value, and says how to make it something else."""
+    if isinstance(value, ARRAYS) or any(hasattr(value, each) for each in ARRAY_PROTOCOLS):
+        return
+    kind, call = type(value).__name__, name.split()[0]
+    if isinstance(value, Dataset):
+        raise TypeError(f"{name} is a Dataset: wrap it in a torch.utils.data.DataLoader")
+    for method, of in (("toarray", "sparse"), ("collect", "not computed yet")):
+        if hasattr(value, method):
+            raise TypeError(f"{name} is {of}, a {kind}: pass {call}.{method}()")
+    raise TypeError(
+        f"{name} must be an array, a tensor, a data frame or lists of numbers, got {kind}"
+    )
+
+
+def _check_missing(name: str, value: Any) -> None:
+    """Raises ValueError if a data frame or series of pandas has no value somewhere."""
+    missing = np.asarray(value.isna())
+    if missing.any():
+        where = [name for name, each in _columns(value).items() if each.isna().any()]
+        row = missing.reshape(len(missing), -1).any(1).argmax()
+        raise ValueError(f"{name} must have no missing values, got NA at row {row}{_told(where)}")
+
+
+def _check_columns(name: str, value: Any) -> None:
+    """Raises TypeError if a column of a data frame holds no numbers, or a series of pandas."""
+    columns = _columns(value)
+    if not columns and hasattr(value, "isna"):
+        columns = {str(getattr(value, "name", None) or ""): value}
+    culprits = [label for label, column in columns.items() if not _holds_numbers(column)]
+    if culprits:
+        dtype = np.asarray(columns[culprits[0]]).dtype
+        raise TypeError(f"{name} must hold numbers, got dtype {dtype}{_told(culprits)}")
+
+
+def _columns(value: Any) -> dict[str, Any]:
+    """The columns of a data frame or of Arrow's tables by their names; none of anything else."""
+    names = getattr(value, "columns", [])
+    if isinstance(names, list) and hasattr(value, "column_names"):
+        names = value.column_names  # Arrow's; names of pandas and Polars are in columns
+    return {str(name): value[name] for name in names}
+
+
+def _holds_numbers(column: Any) -> bool:
+    """By its own word, since missing values make NumPy's dtype object, or else by NumPy's."""
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    return kind in NUMBERS or np.asarray(column).dtype.kind in NUMBERS
+
+
+def _told(columns: list[str]) -> str:
+    return f" (columns {', '.join(columns)})" if any(columns) else ""
 
 
 def _check_shape(name: str, x: Tensor, form: Form) -> None:

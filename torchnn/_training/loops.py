@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchnn import _warnings
 from torchnn._console.progress import Progress
 from torchnn._engine.autograd import Result
-from torchnn._engine.building import mode
+from torchnn._engine.building import mode, run_once
 from torchnn._engine.choice import Engine, build_optimizer, choose
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
@@ -277,7 +277,7 @@ def predict(
             feed.learn(run, perf_counter() - began)
             batch += 1
     callbacks("on_predict_end", {})
-    return torch.cat(outputs)
+    return torch.cat(outputs) if outputs else run_once(model, feed.first.x)
 
 
 def _on_batch(
