@@ -192,6 +192,14 @@ def test_a_layer_built_in_inference_mode_still_learns():
     assert layer.weight.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
+@pytest.mark.parametrize("in_features", [None, 3])
+def test_a_layer_made_in_inference_mode_still_learns(in_features):
+    with torch.inference_mode():
+        layer = Dense(2, in_features=in_features)
+    layer(torch.ones(1, 3)).sum().backward()
+    assert layer.weight.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
 def test_a_failing_initializer_leaves_the_layer_unbuilt():
     def fail(tensor):
         raise RuntimeError("no luck")

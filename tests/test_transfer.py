@@ -4,11 +4,13 @@ Without a GPU, the CPU stands in for one: a result that the host looks at before
 it is an error then.
 """
 
+import signal
+
 import pytest
 import torch
 
 from torchnn._engine import fused
-from torchnn._training import batches, loops, tally
+from torchnn._training import batches, tally
 from torchnn.callbacks import InvalidLossWarning, LambdaCallback, TerminateOnNaN
 from torchnn.layers import Dense
 from torchnn.ops import _transfer as transfer
@@ -48,8 +50,8 @@ def queue(monkeypatch):
     events = []
     train = fused.FusedEngine.train
 
-    def queued(engine, run):
-        result = train(engine, run)
+    def queued(engine, run, *says_stop):
+        result = train(engine, run, *says_stop)
         events.append(("queued", sum(kind == "queued" for kind, _ in events)))
         return type(result)(*(None if t is None else t.as_subclass(Unfinished) for t in result))
 
@@ -163,20 +165,21 @@ def test_validation_sees_the_weights_of_its_epoch(request):
     assert fitted(compiled(), 50, epochs=5, validation_data=(x, y)) == expected
 
 
-def test_an_interrupted_fit_counts_the_epochs_whose_steps_are_queued(queue, monkeypatch):
-    count, counted = loops.Fit.count, []
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_interrupted_fit_counts_the_epochs_whose_steps_are_queued(at, queue, monkeypatch):
+    train = fused.FusedEngine.train
 
-    def interrupted(fit, *arguments):
-        counted.append(arguments)
-        if len(counted) == 2:
-            raise KeyboardInterrupt
-        count(fit, *arguments)
+    def interrupted(engine, run, *says_stop):
+        if queue.count(("queued", at)) == 0 and sum(kind == "queued" for kind, _ in queue) == at:
+            signal.raise_signal(signal.SIGINT)
+        return train(engine, run, *says_stop)
 
-    monkeypatch.setattr(loops.Fit, "count", interrupted)
-    monkeypatch.setattr(batches, "PAUSE", 3600.0)  # the third run is the rest
+    monkeypatch.setattr(fused.FusedEngine, "train", interrupted)
     model = compiled()
     with pytest.raises(KeyboardInterrupt):
         fitted(model, 50)
-    assert queue[-1] == ("queued", 2)
-    assert model.history.epoch == [0]
-    assert (model.epochs_trained, model.optimizer.iterations) == (300, 300 * 7)
+    assert ("queued", at) in queue
+    assert ("queued", at + 1) not in queue
+    trained = model.optimizer.place
+    assert model.optimizer.iterations == trained.epochs * 7 + trained.batches
+    assert model.history.epoch == list(range(trained.epochs))

@@ -18,6 +18,7 @@ from torchnn._engine.run import Form, Samples
 from torchnn._training import batches as _batches
 from torchnn._training import data as _data
 from torchnn._training import loops as _loops
+from torchnn._training import turns as _turns
 from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
@@ -25,6 +26,7 @@ from torchnn.layers import Activation, Dense, Layer
 from torchnn.losses import Loss, TorchLoss
 from torchnn.metrics import Accumulator, Metric
 from torchnn.optimizers import Optimizer
+from torchnn.optimizers._base import Place
 
 __all__ = ["Model"]
 
@@ -40,20 +42,24 @@ class Model(nn.Module):
     Attributes:
         stop_training: A callback sets it to True to stop fit.
         history: The History of the latest fit, or None.
-        epochs_trained: Epochs that all fits took together. The order of the samples in the next
-            one follows from this number and torch's seed.
         sample_shape: The axes of a sample that the model has seen last, or None.
     """
 
     trainable = Layer.trainable
     stop_training = False
     history: History | None = None
-    epochs_trained = 0
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
     # By TorchScript, which compiles forward, and would all properties.
     __jit_ignored_attributes__ = ("history", "sample_shape", "_recipe", "_input_shape")
-    __jit_unused_properties__ = ("layers", "loss", "metrics", "optimizer", "trainable")
+    __jit_unused_properties__ = (
+        "layers",
+        "loss",
+        "metrics",
+        "optimizer",
+        "trainable",
+        "epochs_trained",
+    )
 
     def compile(
         self,
@@ -84,10 +90,12 @@ class Model(nn.Module):
         _refuse(unknown)
         self._check_layers()
         settled = settle(optimizer, loss, metrics, engine)
-        choose(self, settled)  # raises if engine="fused" asks for what cannot be
+        choose(self, settled, self.sample_shape)  # raises if engine="fused" asks for what cannot be
         _warn_of_the_end(self, settled.loss)
         if self._recipe is not None:
             settled.owner = self._recipe.owner  # an optimizer that is given again knows the model
+            if settled.optimizer.place == Place():
+                settled.optimizer.place = Place(self.epochs_trained)
         self._recipe = settled
 
     def fit(
@@ -133,7 +141,13 @@ class Model(nn.Module):
         Raises:
             ValueError, TypeError: An argument is wrong; nothing has been trained then. Or a
                 callback has made the model one that does not fit the data or engine="fused".
-            KeyboardInterrupt: On Ctrl-C, between two steps. fit can be called again to go on.
+            RuntimeError: Another fit is at work on the model.
+            KeyboardInterrupt: On Ctrl-C, between two steps.
+
+        Whatever ends a fit, all steps that it took count: on_train_end is told, model.history has
+        the epochs that were trained, and the next fit first trains the rest of an epoch that was
+        interrupted, if batch_size and the number of samples are the same. Interrupted or not, the
+        weights come out the same.
         """
         recipe = self._compiled("fit")
         batch_size = _checks.positive_int("batch_size", batch_size)
@@ -143,7 +157,7 @@ class Model(nn.Module):
         listeners = CallbackList(callbacks)
         if not isinstance(shuffle, (bool, np.bool_)):
             raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
-        with _building.able_to_learn(self):
+        with _turns.fitting(self), _building.able_to_learn(self):
             feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
             if isinstance(feed, ArrayFeed):
                 feed.seed = torch.initial_seed() if shuffle else None
@@ -228,6 +242,17 @@ class Model(nn.Module):
         x = _data.features("x", x, self._form(), may_be_empty=True)
         self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
         return _array(_building.run_once(self, x))
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs that all fits took together. The order of the samples in the next one follows from
+        this number and torch's seed. The optimizer keeps it, and its state dict."""
+        return 0 if self._recipe is None else self._recipe.optimizer.place.epochs
+
+    @epochs_trained.setter
+    def epochs_trained(self, value: int) -> None:
+        optimizer = self._compiled("epochs_trained").optimizer
+        optimizer.place = Place(_checks.non_negative_int("epochs_trained", value))
 
     @property
     def optimizer(self) -> Optimizer | None:

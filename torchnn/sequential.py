@@ -122,7 +122,7 @@ class Sequential(Model, nn.Sequential):
         title = f'Model: "{self.name}"'
         form = _building.form(self, self._input_shape or self.sample_shape)
         rows = _summary.rows(self.layers, _names.of(self.layers), form)
-        trains = f"Training engine: {_choice.describe(self, self._recipe)}"
+        trains = f"Training engine: {_choice.describe(self, self._recipe, self.sample_shape)}"
         _summary.show(title, rows, [*_summary.totals(self), trains], print_fn)
 
     def _append(self, layer: Any) -> None:

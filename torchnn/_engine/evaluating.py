@@ -55,7 +55,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module], switched: list[n
     }
     is_same = all(view is module._modules[name] for name, view in children.items())
     if not is_same or (module.training and not _is_steady(module)):
-        view = known[module] = object.__new__(_class_of(type(module)))
+        view = known[module] = object.__new__(_class_of(type(module)))  # type: ignore[arg-type]
         vars_of: Any = view
         vars_of.__dict__ = module.__dict__
         vars_of._views = children

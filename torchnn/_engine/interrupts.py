@@ -54,7 +54,7 @@ class HeldInterrupt:
     def between(self, items: Iterable[T]) -> Iterator[T]:
         """Yields the items; while the next one is fetched, nothing is held."""
         iterator, end = iter(items), object()
-        while (item := self.meanwhile(next, iterator, end)) is not end:  # type: ignore[arg-type]
+        while (item := self.meanwhile(next, iterator, end)) is not end:
             yield item  # type: ignore[misc]
 
     def _hold(self, *arguments: Any) -> None:

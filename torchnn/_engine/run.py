@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -158,6 +158,21 @@ class Run:
         size = self.epoch_size
         for start in range(self.start, self.stop, size):
             yield Run(self.samples, self.batch_size, start, start + size, self.order)
+
+    def cut(self, batches: int) -> "tuple[list[Run], list[Run]]":
+        """Returns the first so many batches, and the others; epoch by epoch, unless it is all."""
+        if batches == len(self):
+            return [self], []
+        done, rest = [], []
+        for part in self.split():
+            here = min(batches, len(part))
+            batches -= here
+            middle = min(part.start + here * self.batch_size, part.stop)
+            if part.start < middle:
+                done.append(replace(part, stop=middle))
+            if middle < part.stop:
+                rest.append(replace(part, start=middle))
+        return done, rest
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Returns the tensor's rows in the run's order."""

@@ -1,7 +1,7 @@
 """The order of an epoch: which rows make which batch, in runs for an engine to train."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class ArrayFeed:
     Attributes:
         first: Samples to rehearse with: all of them, since labels are looked at then.
         steps: Batches an epoch.
+        identity: Equal for feeds whose epochs are cut alike.
     """
 
     def __init__(self, samples: Samples, batch_size: int, seed: int | None = None) -> None:
@@ -36,10 +37,23 @@ class ArrayFeed:
         # Of a device that works through a queue, two runs are under way at a time.
         self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE
 
-    def runs(self, epoch: int = 0, one_by_one: bool = False) -> Iterator[Run]:
-        """Yields an epoch in runs of about PAUSE seconds, or of one batch."""
-        order = self._orders(epoch, 1) if self.seed is not None else None
-        start = 0
+    @property
+    def identity(self) -> tuple[int, ...] | None:
+        return self.batch_size, self.count, self.seed is not None
+
+    def runs(
+        self, epoch: int = 0, one_by_one: bool = False, first: int = 0, seed: int | None = None
+    ) -> Iterator[Run]:
+        """Yields an epoch in runs of about PAUSE seconds, or of one batch.
+
+        Args:
+            epoch: Which one.
+            one_by_one: Whether a run is one batch.
+            first: The batch to begin with.
+            seed: What the order follows from; the feed's own if None.
+        """
+        order = self._orders(epoch, 1, seed) if self.seed is not None else None
+        start = first * self.batch_size
         while start < self.count:
             batches = 1 if one_by_one else self._pace
             stop = start + batches * self.batch_size
@@ -68,12 +82,13 @@ class ArrayFeed:
         """Sets the length of the runs to come by how long one took."""
         self._pace = max(1, int(len(run) * self._pause / max(seconds, 1e-6)))
 
-    def _orders(self, epoch: int, count: int) -> Tensor:
+    def _orders(self, epoch: int, count: int, seed: int | None = None) -> Tensor:
         """The rows' order in so many epochs, one after the other."""
+        seed = self.seed if seed is None else seed
         orders = torch.arange(self.count, device="cpu").repeat(count, 1)
-        if self.seed is not None:
+        if seed is not None:
             for i, order in enumerate(orders.unbind()):
-                permutation(self.count, self.seed, epoch + i, out=order)
+                permutation(self.count, seed, epoch + i, out=order)
         return to_device(orders.reshape(-1), self.samples.x.device)
 
     def unweighted(self) -> "ArrayFeed":
@@ -99,7 +114,10 @@ class LoaderFeed:
         check_labels: Raises for labels that the model's output has no place for; set when that is
             known. None for no look at them.
         steps: Batches an epoch, or None if unknown.
+        identity: As of an ArrayFeed; None if unknown.
     """
+
+    seed = None  # the loader has its own
 
     def __init__(
         self,
@@ -128,10 +146,16 @@ class LoaderFeed:
     def learn(self, run: Run, seconds: float) -> None:
         """Learns nothing: how long a batch is, the loader says."""
 
-    def runs(self, epoch: int = 0, one_by_one: bool = True) -> Iterator[Run]:
-        """Yields an epoch batch by batch, in the loader's own order."""
+    @property
+    def identity(self) -> tuple[int, ...] | None:
+        return None if self.steps is None else (self.steps,)
+
+    def runs(
+        self, epoch: int = 0, one_by_one: bool = True, first: int = 0, seed: int | None = None
+    ) -> Iterator[Run]:
+        """Yields an epoch batch by batch, in the loader's own order, without the first so many."""
         batches, self.started = self.started or self.loader, None
-        for batch in batches:
+        for batch in islice(batches, first, None):
             samples = self._samples(batch)
             yield Run(samples, len(samples), 0, len(samples))
 

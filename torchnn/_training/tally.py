@@ -1,6 +1,6 @@
 """The means of an epoch, gathered run by run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add, mul
 from time import perf_counter
@@ -42,6 +42,23 @@ class Tally:
         for metric in self.metrics:
             if isinstance(metric, Accumulator):
                 metric.reset()
+
+    def sums(self) -> dict[str, float] | None:
+        """Returns what restore takes; None with accumulators, which keep more than a sum."""
+        if any(isinstance(metric, Accumulator) for metric in self.metrics):
+            return None
+        (loss, samples), (values, measured) = self._loss, self._measured
+        names = [metric.name for metric in self.metrics]
+        sums = dict(zip(names, values, strict=True))
+        return {"loss": loss, "samples": samples, "measured": measured, **sums}
+
+    def restore(self, steps: int, sums: Mapping[str, float]) -> None:
+        """Goes on from sums(), if they are of the same metrics."""
+        names = [metric.name for metric in self.metrics]
+        if set(sums) == {"loss", "samples", "measured", *names}:
+            self._loss = sums["loss"], int(sums["samples"])
+            self._measured = [sums[name] for name in names], int(sums["measured"])
+        self.steps = steps
 
     def add(self, run: Run, losses: Sequence[float], *measured: Sequence[Any]) -> None:
         """Counts a run of batches.

@@ -70,20 +70,22 @@ class Dense(Layer, nn.Linear):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(name)
+        use_bias = _checks.truth("use_bias", use_bias)
         self.units = self.out_features = _checks.positive_int("units", units)
         self.activation = activation  # type: ignore[assignment]
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.in_features = None
-        if in_features is None:
-            self.weight = _unbuilt(device, dtype)
-            self.register_parameter("bias", _unbuilt(device, dtype) if use_bias else None)
-        else:
-            place = torch.empty(0, device=device, dtype=dtype)
-            weight, bias = self._first_values(in_features, use_bias, place)
-            self.weight = nn.Parameter(weight)
-            self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
-            self.in_features = weight.shape[1]
+        with torch.inference_mode(False):  # the parameters must be able to learn
+            if in_features is None:
+                self.weight = _unbuilt(device, dtype)
+                self.register_parameter("bias", _unbuilt(device, dtype) if use_bias else None)
+            else:
+                place = torch.empty(0, device=device, dtype=dtype)
+                weight, bias = self._first_values(in_features, use_bias, place)
+                self.weight = nn.Parameter(weight)
+                self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+                self.in_features = weight.shape[1]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "activation":

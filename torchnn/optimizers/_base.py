@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +13,38 @@ from torchnn import _checks
 LearningRate = float | Callable[[int], float]
 
 
+@dataclass(frozen=True)
+class Place:
+    """How far fits have come, so that the next one can go on there.
+
+    Attributes:
+        epochs: Those that have been trained.
+        batches: Those of the next epoch that have been, too, if it was interrupted.
+        feed: What these were made of: batch size and the like.
+        seed: What their order followed from, or None.
+        sums: Of their losses and metrics; None if nobody knows.
+    """
+
+    epochs: int = 0
+    batches: int = 0
+    feed: tuple[int, ...] | None = None
+    seed: int | None = None
+    sums: dict[str, float] | None = None
+
+    def after(self, batches: int, steps: int | None = None) -> "Place":
+        """Returns the place after so many batches more, of epochs of so many steps, or of one."""
+        epochs, batches = (
+            divmod(self.batches + batches, steps) if steps else (0, self.batches + batches)
+        )
+        return replace(self, epochs=self.epochs + epochs, batches=batches, sums=None)
+
+
 class Optimizer(ABC):
     """Changes parameters along their gradients.
 
     Attributes:
         iterations: Steps taken so far.
+        place: The epochs that fits have trained with it, and the place in one that was interrupted.
         parameters: The tensors given to build.
         learning_rate: A number, or a schedule: a function from the number of steps taken to one.
             It can be assigned at any time.
@@ -26,6 +54,7 @@ class Optimizer(ABC):
 
     def __init__(self) -> None:
         self.iterations = 0
+        self.place = Place()
         self.parameters: list[Tensor] = []
         self._owner: object = None
 
@@ -163,8 +192,8 @@ class SlotOptimizer(Optimizer):
         """The update rule: changes the tensors of parameters and slots in place."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the number of steps taken and the slots."""
-        return {"iterations": self.iterations, **self.slots}
+        """Returns the number of steps taken, the place in the epochs, and the slots."""
+        return {"iterations": self.iterations, "place": asdict(self.place), **self.slots}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a state_dict, before or after build.
@@ -173,13 +202,14 @@ class SlotOptimizer(Optimizer):
             ValueError: The state is another kind of optimizer's, or does not fit the parameters.
         """
         names = ("iterations", *self.slots)
-        if set(state) != set(names):
+        if {*state} - {"place"} != {*names}:
             raise ValueError(f"state must hold {', '.join(names)}; got {', '.join(state)}")
         iterations = _checks.non_negative_int("iterations", state["iterations"])
+        place = Place(**state.get("place", {}))
         slots = {name: [tensor.clone() for tensor in state[name]] for name in self.slots}
         if self.parameters:
             slots = {name: _fitted(tensors, self.parameters) for name, tensors in slots.items()}
-        self.iterations, self.slots = iterations, slots
+        self.iterations, self.place, self.slots = iterations, place, slots
 
 
 def _fitted(tensors: Sequence[Tensor | None], parameters: list[Tensor]) -> list[Tensor]:

@@ -1,13 +1,14 @@
 """Any torch optimizer with the interface of ours."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchnn import _checks
-from torchnn.optimizers._base import Optimizer
+from torchnn.optimizers._base import Optimizer, Place
 
 TorchFactory = Callable[[Any], torch.optim.Optimizer]
 
@@ -83,11 +84,16 @@ class TorchOptimizer(Optimizer):
         self.iterations += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"iterations": self.iterations, "optimizer": self.optimizer.state_dict()}
+        return {
+            "iterations": self.iterations,
+            "place": asdict(self.place),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.iterations = _checks.non_negative_int("iterations", state["iterations"])
+        self.place = Place(**state.get("place", {}))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._optimizer or self._factory!r})"
