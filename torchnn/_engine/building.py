@@ -179,8 +179,8 @@ def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
 def mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Puts every module into training or evaluation mode, and back afterwards."""
     before = [(module, module.training) for module in model.modules()]
-    model.train(training)
     try:
+        model.train(training)
         yield
     finally:
         for module, flag in before:

@@ -111,7 +111,7 @@ class Fit:
         model = self.model
         model.stop_training, model.history = False, self.history
         self.place = self.resumed()
-        with mode(model, training=True), self.progress, self.interrupt:
+        with self.interrupt, mode(model, training=True), self.progress:
             self.call("on_train_begin", {})
             try:
                 self.fit()

@@ -8,7 +8,14 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 _lock = threading.Lock()
-_fitting: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # by which thread
+_fits: WeakKeyDictionary[nn.Module, "_Fit"] = WeakKeyDictionary()  # those under way
+
+
+class _Fit:
+    """A fit that is under way, and its thread."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 @contextmanager
@@ -18,22 +25,23 @@ def fitting(model: nn.Module) -> Iterator[None]:
     Raises:
         RuntimeError: Another one is under way.
     """
-    with _lock:
-        if model in _fitting:
-            raise RuntimeError(
-                "fit is at work on this model already: wait until it has finished, or fit a copy, "
-                "copy.deepcopy(model)"
-            )
-        _fitting[model] = threading.get_ident()
-    try:
+    own = _Fit()
+    try:  # from here on, so that Ctrl-C cannot come between
+        with _lock:
+            if _fits.setdefault(model, own) is not own:
+                raise RuntimeError(
+                    "fit is at work on this model already: wait until it has finished, or fit a "
+                    "copy, copy.deepcopy(model)"
+                )
         yield
     finally:
         with _lock:
-            del _fitting[model]
+            if _fits.get(model) is own:
+                del _fits[model]
 
 
 def check_free(model: nn.Module) -> None:
-    """Raises RuntimeError if another thread is fitting the model. This one may be, and have called
-    back."""
-    if _fitting.get(model, threading.get_ident()) != threading.get_ident():
-        raise RuntimeError("another thread's fit is at work on this model: wait until it is done")
+    """Raises RuntimeError if another thread fits the model. This one may, and have called back."""
+    fit = _fits.get(model)
+    if fit is not None and fit.thread != threading.get_ident():
+        raise RuntimeError("fit is at work on this model in another thread: wait until it is done")
