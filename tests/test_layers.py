@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from torchnn import layers, losses
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Input, Normalization, Rescaling
@@ -20,7 +21,9 @@ EXAMPLES = [
     Flatten(),
     Input((3,)),
     Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 9.0]),
+    Normalization((1,), mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 9.0]),
     Rescaling(1 / 255, offset=-0.5),
+    Rescaling([1.0, 2.0, 3.0], offset=[0.0, 0.0, 1.0]),
 ]
 
 
@@ -142,9 +145,40 @@ def test_rescaling_scales_and_shifts(device):
     assert Rescaling(2 / 255, offset=-1)(x).tolist() == [[-1, 1]]
 
 
-@pytest.mark.parametrize("arguments", [("1",), (1, None), (True,)])
+@pytest.mark.parametrize("number", [np.array(0.5), torch.tensor(0.5), np.float32(0.5), 0.5])
+def test_an_array_without_axes_is_a_number(number):
+    layer = Rescaling(number, offset=number)
+    assert repr(layer) == "Rescaling(0.5, offset=0.5)"
+    assert not layer.state_dict()
+    assert layer(torch.tensor([[1.0, 3.0]])).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_rescaling_by_arrays_is_feature_by_feature(kind, device):
+    layer = Rescaling(kind([2.0, 0.5]), offset=kind([1, 0])).to(device)
+    assert repr(layer) == "Rescaling([2.0, 0.5], offset=[1.0, 0.0])"
+    x = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8, device=device)
+    assert layer(x).tolist() == [[3, 1], [7, 2]]
+    assert list(layer.state_dict()) == ["scale", "offset"]
+    assert layer.double()(x).dtype == torch.float64
+
+
+@pytest.mark.parametrize("x", [torch.ones(4, 1), torch.ones(4, 3), torch.ones(())])
+def test_rescaling_stretches_nothing(x):
+    with pytest.raises(ValueError, match=r"^layer 'r' expects x with the last axes \(2,\), got"):
+        Rescaling([2.0, 0.5], name="r")(x)
+
+
+def test_rescaling_refuses_an_array_that_is_not_finite():
+    with pytest.raises(ValueError, match=r"^offset must be finite, got \[1\.0, nan\]$"):
+        Rescaling(1.0, [1.0, float("nan")])
+
+
+@pytest.mark.parametrize(
+    "arguments", [("1",), (1, None), (True,), (np.array(True),), (["a"],), (torch.tensor(1j),)]
+)
 def test_rescaling_takes_numbers(arguments):
-    with pytest.raises(TypeError, match=r"must be a finite number, got "):
+    with pytest.raises(TypeError, match=r"must (be a finite number|hold numbers), got "):
         Rescaling(*arguments)
 
 
@@ -179,6 +213,103 @@ def test_adapt_takes_other_axes(axis):
     assert layer.mean.shape == (3,)
     torch.testing.assert_close(out.mean((0, 1, 3)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(out.std((0, 1, 3), correction=0), torch.ones(3))
+
+
+DEEP = torch.arange(240, dtype=torch.float64).reshape(5, 4, 3, 4).square()
+
+
+@pytest.mark.parametrize(
+    ("axis", "others", "shape"),
+    [
+        ((1, 2), (0, 3), (1, 4, 3, 1)),
+        ((-2, 1), (0, 3), (1, 4, 3, 1)),
+        ([1, -1], (0, 2), (1, 4, 1, 4)),
+        ((1, 2, 3), (0,), (1, 4, 3, 4)),
+        ((2,), (0, 1, 3), (1, 1, 3, 1)),
+        ((), (0, 1, 2, 3), ()),
+    ],
+)
+def test_adapt_takes_several_axes(axis, others, shape):
+    layer = Normalization(axis).double()
+    layer.adapt(DEEP)
+    mean, std = DEEP.mean(others), DEEP.std(others, correction=0)
+    torch.testing.assert_close(layer.mean, mean)
+    torch.testing.assert_close(layer.variance, std.square())
+    torch.testing.assert_close(layer(DEEP), (DEEP - mean.reshape(shape)) / std.reshape(shape))
+    given = Normalization(axis, mean=mean, variance=std.square()).double()
+    torch.testing.assert_close(given(DEEP), layer(DEEP), rtol=1e-6, atol=1e-6)
+
+
+def uneven(data, kind=torch.tensor):
+    return [kind(data[:2]), kind(data[2:])]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        uneven(DATA),
+        tuple(uneven(DATA, np.array)),
+        iter(uneven(DATA)),
+        ((batch, None) for batch in uneven(DATA)),
+        DataLoader(TensorDataset(torch.tensor(DATA), torch.zeros(3)), batch_size=2),
+        DataLoader(torch.tensor(DATA), batch_size=1),
+    ],
+)
+def test_adapt_goes_over_batches(batches):
+    layer = Normalization()
+    layer.adapt(batches)
+    torch.testing.assert_close(layer.mean, torch.tensor([3.0, 20.0]))
+    torch.testing.assert_close(layer.variance, torch.tensor([8 / 3, 200.0]))
+
+
+@pytest.mark.parametrize("axis", [-1, None, (1, 2)])
+def test_how_data_is_cut_into_batches_changes_nothing(axis):
+    data = np.random.default_rng(0).normal(1e6, 1e-2, size=(1000, 3, 2))
+    whole, parts = Normalization(axis).double(), Normalization(axis).double()
+    whole.adapt(data)
+    parts.adapt(data[start : start + 7] for start in range(0, 1000, 7))
+    torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-14, atol=0)
+    torch.testing.assert_close(parts.variance, whole.variance, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([], ValueError, "^data of shape"),
+        (iter([]), ValueError, "^data must have samples"),
+        (uneven([[1.0, 2.0], [3.0, 4.0], [float("inf"), 5.0]]), ValueError, "all of them finite"),
+        (iter([np.ones((2, 2)), np.ones((2, 3))]), ValueError, r"same features, got .*2,\) and"),
+        (iter([["a"]]), TypeError, "^data must hold numbers"),
+        (TensorDataset(torch.ones(3, 2)), TypeError, "^data is a Dataset: wrap it in a torch"),
+        (np.ma.masked_less([[1.0], [2.0]], 2), ValueError, "^data must have no masked entries"),
+    ],
+)
+def test_batches_without_statistics_leave_the_layer_as_it_was(batches, error, message):
+    layer = Normalization(mean=[1.0], variance=[2.0])
+    with pytest.raises(error, match=message):
+        layer.adapt(batches)
+    assert (layer.mean.tolist(), layer.variance.tolist()) == ([1], [2])
+
+
+@pytest.mark.parametrize("axis", [1.5, "1", True, (1, 2.0), [None]])
+def test_axes_are_integers(axis):
+    with pytest.raises(TypeError, match=r"axis must be an integer, got "):
+        Normalization(axis)
+
+
+def test_one_axis_by_two_names_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"^layer 'n' expects x with the axes \(1, -1\), got shape"
+    ):
+        Normalization((1, -1), name="n").adapt(DATA)
+
+
+def test_normalization_refuses_other_axes():
+    layer = Normalization((1, 2), mean=np.ones((2, 3)), variance=np.ones((2, 3)), name="n")
+    with pytest.raises(ValueError, match=r"^layer 'n' expects 2x3 features, got 2x4$"):
+        layer(torch.ones(5, 2, 4))
+    with pytest.raises(ValueError, match=r"^layer 'n' expects x with the axes \(1, 2\), got shape"):
+        layer(torch.ones(5, 2))
 
 
 def test_adapt_takes_nothing_from_the_data_before():
@@ -258,6 +389,8 @@ def test_adapt_refuses_data_without_statistics(axis, data, message):
         {"mean": [[1.0]], "variance": [[1.0]]},
         {"axis": None, "mean": [1.0], "variance": [1.0]},
         {"mean": 1.0, "variance": -1.0},
+        {"mean": 1.0, "variance": float("nan")},
+        {"axis": (1, 2), "mean": [1.0], "variance": [1.0]},
     ],
 )
 def test_mean_and_variance_must_fit(arguments):

@@ -1,10 +1,12 @@
 """The layers that have no weights to learn: they shape, scale or drop what goes into them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from torchnn import _checks, activations
 from torchnn.layers._base import Layer
@@ -79,21 +81,51 @@ class Rescaling(Layer):
     """x * scale + offset; `Rescaling(1 / 255)` takes 8-bit images to [0, 1].
 
     Args:
-        scale: The factor.
-        offset: What is added after it.
+        scale: The factor: a number, or an array of the last axes of x, such as one number for each
+            feature, which becomes a buffer.
+        offset: What is added after it; likewise.
         name: What messages and summaries call the layer.
     """
 
-    def __init__(self, scale: float, offset: float = 0.0, *, name: str | None = None):
+    scale: Any
+    offset: Any
+
+    def __init__(self, scale: Any, offset: Any = 0.0, *, name: str | None = None):
         super().__init__(name)
-        self.scale = _checks.number("scale", scale)
-        self.offset = _checks.number("offset", offset)
+        self._keep("scale", scale)
+        self._keep("offset", offset)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(self.scale, x)
+        self._check(self.offset, x)
         return x * self.scale + self.offset
 
     def extra_repr(self) -> str:
-        return self._repr(self.scale, offset=self.offset or None)
+        values = self.scale, self.offset
+        scale, offset = (v.tolist() if isinstance(v, Tensor) else v for v in values)
+        return self._repr(scale, offset=offset or None)
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Takes in a number as it is, and an array as a buffer."""
+        if isinstance(value, (Tensor, np.ndarray, list, tuple)):
+            tensor = _checks.tensor(name, value)
+            if tensor.ndim:
+                _check_finite(name, tensor)
+                self.register_buffer(name, tensor.to(torch.empty(0)))
+                return
+            value = tensor.item()
+        setattr(self, name, _checks.number(name, value))
+
+    def _check(self, value: Any, x: Tensor) -> None:
+        """Raises ValueError if an array would stretch x."""
+        if not isinstance(value, Tensor):
+            return
+        axes = zip(reversed(value.shape), reversed(x.shape), strict=False)
+        if value.ndim > x.ndim or any(n not in (1, wanted) for n, wanted in axes):
+            raise ValueError(
+                f"{self._called()} expects x with the last axes {tuple(value.shape)}, "
+                f"got shape {tuple(x.shape)}"
+            )
 
 
 class Normalization(Layer):
@@ -102,9 +134,10 @@ class Normalization(Layer):
     Mean and variance are given, or learned from data by adapt; they are buffers, not parameters.
 
     Args:
-        axis: The axis whose entries each have a mean and a variance of their own, or None for one
-            mean and one variance of everything.
-        mean: A number, or one for each feature.
+        axis: The axis whose entries each have a mean and a variance of their own; several axes, in
+            a tuple, if each combination of their entries has; or None for one mean and one variance
+            of everything.
+        mean: A number, or one for each feature; for several axes, an array of their shape.
         variance: Likewise.
         name: What messages and summaries call the layer.
     """
@@ -114,7 +147,7 @@ class Normalization(Layer):
 
     def __init__(
         self,
-        axis: int | None = -1,
+        axis: int | Sequence[int] | None = -1,
         mean: Any = None,
         variance: Any = None,
         *,
@@ -123,7 +156,7 @@ class Normalization(Layer):
         super().__init__(name)
         if (mean is None) != (variance is None):
             raise ValueError("mean and variance must be given both or neither")
-        self.axis = axis
+        self.axis = _axis(axis)
         # Empty until adapt; yet there, so that they move with the module.
         self.register_buffer("mean", torch.empty(0))
         self.register_buffer("variance", torch.empty(0))
@@ -134,22 +167,20 @@ class Normalization(Layer):
         """Takes mean and variance from data.
 
         Args:
-            data: Samples, shape (N, ...); an array or a tensor.
+            data: Samples, shape (N, ...): an array or a tensor; or batches of them, in a
+                DataLoader, any other iterable, or a list if their sizes differ. Of batches (x, y),
+                x counts.
 
         Raises:
             ValueError: data is empty, has no such axis, or holds NaN or infinities.
         """
-        data = _checks.tensor("data", data).double()
-        axes = list(range(data.ndim))
-        if self.axis is not None:
-            if not -data.ndim < self.axis < data.ndim or self.axis == 0:
-                raise ValueError(
-                    f"data of shape {tuple(data.shape)} has no axis {self.axis} beside the samples"
-                )
-            axes.pop(self.axis)
-        if data.numel() == 0 or not data.isfinite().all():
+        moments = None
+        for batch in _batches(data):
+            found = self._moments(_checks.tensor("data", batch).double())
+            moments = found if moments is None else moments.joined(found)
+        if moments is None:
             raise ValueError("data must have samples, all of them finite")
-        self._set(data.mean(axes), data.var(axes, correction=0))
+        self._set(moments.mean, moments.variance)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mean.numel() == 0:
@@ -157,25 +188,58 @@ class Normalization(Layer):
         mean, variance = self._fitted(self.mean, x), self._fitted(self.variance, x)
         return (x - mean) / variance.sqrt().clamp(min=1e-7)
 
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        """Those with statistics of their own, as they were given."""
+        if self.axis is None:
+            return ()
+        return self.axis if isinstance(self.axis, tuple) else (self.axis,)
+
+    def _kept(self, x: Tensor) -> list[int]:
+        """Those axes of x that have statistics of their own, in order, counted from the first."""
+        kept = sorted({axis % x.ndim for axis in self._axes if -x.ndim <= axis < x.ndim})
+        if len(kept) != len(self._axes):
+            raise ValueError(
+                f"{self._called()} expects x with the axes {self.axis}, got shape {tuple(x.shape)}"
+            )
+        return kept
+
+    def _moments(self, data: Tensor) -> "_Moments":
+        """Those of a batch."""
+        for axis in self._axes:
+            if not -data.ndim < axis < data.ndim or axis == 0:
+                raise ValueError(
+                    f"data of shape {tuple(data.shape)} has no axis {axis} beside the samples"
+                )
+        kept = self._kept(data)
+        if data.numel() == 0 or not data.isfinite().all():
+            raise ValueError("data must have samples, all of them finite")
+        others = [axis for axis in range(data.ndim) if axis not in kept]
+        mean, variance = data.mean(others).cpu(), data.var(others, correction=0).cpu()
+        return _Moments(data.numel() // mean.numel(), mean, variance)
+
     def _set(self, mean: Tensor, variance: Tensor) -> None:
-        if mean.shape != variance.shape or mean.ndim > (self.axis is not None):
+        if mean.shape != variance.shape or mean.ndim not in (0, len(self._axes)):
             raise ValueError(
                 f"mean and variance must be numbers or one number per feature, "
                 f"got shapes {tuple(mean.shape)} and {tuple(variance.shape)}"
             )
+        _check_finite("mean", mean)
+        _check_finite("variance", variance)
         if (variance < 0).any():
             raise ValueError("variance must not be negative")
         self.mean, self.variance = mean.to(self.mean), variance.to(self.variance)
 
     def _fitted(self, statistic: Tensor, x: Tensor) -> Tensor:
-        """A statistic of shape (features,) or () in a shape that goes with x."""
-        if self.axis is None or statistic.ndim == 0:
+        """A statistic in a shape that goes with x."""
+        if statistic.ndim == 0:
             return statistic
-        if x.shape[self.axis] != len(statistic):
-            raise ValueError(
-                f"{self._called()} expects {len(statistic)} features, got {x.shape[self.axis]}"
-            )
-        return statistic.reshape(-1, *[1] * (x.ndim - 1 - self.axis % x.ndim))
+        kept = self._kept(x)
+        found = [x.shape[axis] for axis in kept]
+        if found != list(statistic.shape):
+            wanted, got = ("x".join(map(str, sizes)) for sizes in (statistic.shape, found))
+            raise ValueError(f"{self._called()} expects {wanted} features, got {got}")
+        return statistic.reshape([n if d in kept else 1 for d, n in enumerate(x.shape)])
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         for name, buffer in list(self._buffers.items()):
@@ -185,6 +249,65 @@ class Normalization(Layer):
 
     def extra_repr(self) -> str:
         return self._repr(self.axis)
+
+
+class _Moments(NamedTuple):
+    """Mean and variance of so many numbers each, in float64."""
+
+    size: int
+    mean: Tensor
+    variance: Tensor
+
+    def joined(self, other: "_Moments") -> "_Moments":
+        """Returns those of both together, without squares of the numbers, which would cancel."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                "all batches of data must have the same features, got shapes "
+                f"{tuple(self.mean.shape)} and {tuple(other.mean.shape)}"
+            )
+        size = self.size + other.size
+        share = other.size / size
+        step = other.mean - self.mean
+        within = self.variance + (other.variance - self.variance) * share
+        return _Moments(
+            size, self.mean + step * share, within + step.square() * (share * (1 - share))
+        )
+
+
+def _axis(value: Any) -> int | tuple[int, ...] | None:
+    """Returns an axis or a tuple of axes, checked."""
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(_checks.integer("each axis", each) for each in value)
+    return _checks.integer("axis", value)
+
+
+def _batches(data: Any) -> Iterator[Any]:
+    """Yields the arrays that data is made of; of an array, itself."""
+    if isinstance(data, Dataset):
+        raise TypeError("data is a Dataset: wrap it in a torch.utils.data.DataLoader")
+    is_one = _is_array(data) or not isinstance(data, Iterable)
+    if is_one or (isinstance(data, Sequence) and not _is_uneven(data)):
+        yield data
+        return
+    for batch in data:
+        has_targets = isinstance(batch, (list, tuple)) and len(batch) and _is_array(batch[0])
+        yield batch[0] if has_targets else batch
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__")  # of NumPy, PyTorch and pandas
+
+
+def _is_uneven(values: Sequence[Any]) -> bool:
+    """Whether these are batches of several sizes, which cannot be one array."""
+    return all(_is_array(v) and v.ndim > 1 for v in values) and len({v.shape for v in values}) > 1
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} must be finite, got {tensor.tolist()}")
 
 
 class Dropout(Layer):
