@@ -327,7 +327,13 @@ FIT_OPTIONS = [
     ({"class_weight": {0: -1}}, "class_weight[0] must be a non-negative number, got -1"),
     (
         {"class_weight": {"a": 1}},
-        "a class label of class_weight must be a non-negative integer, got 'a'",
+        "a class label of class_weight must be a whole number, got 'a'",
+    ),
+    *[({"class_weight": {v: 1}}, f"a class label of class_weight must be a whole number, got {v!r}")
+      for v in (0.5, float("nan"), float("inf"), None, (1,), torch.tensor(0.5))],
+    (
+        {"class_weight": {1: 1.0, torch.tensor(1.0): 2.0}},
+        "class_weight must have each label once, got 1 twice",
     ),
     ({"sample_weight": np.ones(9)}, "sample_weight must have as many rows as x, 10, got 9 rows"),
     ({"sample_weight": -np.ones(10)}, "sample_weight must not be negative, got -1.0"),

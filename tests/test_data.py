@@ -99,6 +99,19 @@ def test_class_weights_go_by_the_label_and_are_1_by_default(y, form):
     assert weight.tolist() == [3.0, 0.5, 1.0]
 
 
+@pytest.mark.parametrize("to_key", [int, float, np.int64, np.float32, torch.tensor])
+@pytest.mark.parametrize("y", [[-1.0, 1.0, -1.0], [[-1], [1], [-1]]])
+def test_labels_of_class_weights_may_be_any_whole_numbers(y, to_key, form):
+    class_weight = {to_key(-1): 3.0, to_key(1): 0.5}
+    assert data.samples(form, ROWS, y, class_weight=class_weight).weight.tolist() == [3, 0.5, 3]
+
+
+def test_labels_of_class_weights_may_be_those_of_a_column(form):
+    for y in (np.array([0.0, 1.0, 1.0]), np.array([False, True, True])):
+        class_weight = dict(zip(np.unique(y), [1.0, 2.0], strict=True))
+        assert data.samples(form, ROWS, y, class_weight=class_weight).weight.tolist() == [1, 2, 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_models_dtype_rules(dtype):
     form = Form(torch.device("cpu"), dtype)

@@ -263,6 +263,12 @@ def test_an_unknown_name_is_an_error_with_the_list():
         metrics.get("acuracy")
 
 
+@pytest.mark.parametrize("kind", [metrics.BinaryAccuracy, metrics.MeanSquaredError])
+def test_a_threshold_is_not_taken_for_a_name(kind):
+    with pytest.raises(TypeError, match=r"^name must be a string, got 0\.6$"):
+        kind(0.6)
+
+
 @pytest.mark.parametrize("value", [None, 3, metrics.Accuracy])
 def test_what_is_no_metric_is_a_type_error(value):
     with pytest.raises(TypeError, match=r"^metric must be "):

@@ -366,6 +366,14 @@ def test_an_unknown_name_is_an_error_with_the_list():
         optimizers.get("adma")
 
 
+@pytest.mark.parametrize("value", ["no", 0.9, 1, None])
+def test_what_is_true_or_false_is_not_taken_for_it(value):
+    with pytest.raises(TypeError, match=r"^nesterov must be True or False, got "):
+        SGD(nesterov=value)
+    with pytest.raises(TypeError, match=r"^centered must be True or False, got "):
+        RMSprop(centered=value)
+
+
 @pytest.mark.parametrize("value", [None, 0.01])
 def test_what_is_no_optimizer_is_a_type_error(value):
     with pytest.raises(

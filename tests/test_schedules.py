@@ -80,3 +80,29 @@ def test_schedules_copy_and_pickle(schedule):
 def test_bad_arguments_are_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: schedules.ExponentialDecay(0.1, 2, 0.5, "no"),
+            "staircase must be True or False, got 'no'",
+        ),
+        (
+            lambda: schedules.InverseTimeDecay(0.1, 2, 0.5, 1),
+            "staircase must be True or False, got 1",
+        ),
+        (
+            lambda: schedules.PolynomialDecay(0.1, 2, cycle=None),
+            "cycle must be True or False, got None",
+        ),
+        (
+            lambda: schedules.PiecewiseConstantDecay(["2"], [1.0, 0.5]),
+            "boundaries must be a .* got '2'",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_errors(make, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        make()

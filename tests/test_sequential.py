@@ -30,6 +30,11 @@ def test_layers_may_come_in_a_list_or_one_after_the_other():
     assert Sequential().layers == []
 
 
+def test_its_name_is_a_string():
+    with pytest.raises(TypeError, match=r"^name must be a string, got 3$"):
+        Sequential([Dense(1)], name=3)
+
+
 def test_it_is_an_nn_sequential():
     model = Sequential([Dense(2), nn.ReLU(), Dense(1)])
     assert isinstance(model, nn.Sequential)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from torchnn import _checks
 from torchnn._console import summary as _summary
 from torchnn._engine import building as _building
 from torchnn._engine import choice as _choice
@@ -41,7 +42,9 @@ class Sequential(Model, nn.Sequential):
         name: str | None = None,
     ):
         super().__init__()
-        self.name = _names.AutomaticName("sequential") if name is None else name
+        self.name = (
+            _names.AutomaticName("sequential") if name is None else _checks.string("name", name)
+        )
         self._input_shape: tuple[int, ...] | None = None
         if isinstance(layers, Mapping):  # slices of an nn.Sequential come as one
             layers = layers.values()

@@ -6,6 +6,7 @@ Everything a user can get wrong about x, y and weights is found here, before any
 import math
 from array import ArrayType
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:
     """Returns every row's weight, shape (N,): that of its label, or 1 for a label without one.
 
     Args:
-        class_weight: From labels to non-negative numbers.
+        class_weight: From labels, which are whole numbers, to non-negative numbers.
         y: Labels, shape (N,) or (N, 1), or one-hot rows, shape (N, classes).
     """
     if not isinstance(class_weight, Mapping):
@@ -120,10 +121,32 @@ def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:
             f"got shape {tuple(y.shape)}, from {y.min().item():g} to {y.max().item():g}"
         )
     result = torch.ones_like(labels, dtype=y.dtype)
-    for label, weight in class_weight.items():
-        label = _checks.non_negative_int("a class label of class_weight", label)
+    for label, weight in _by_label(class_weight).items():
         result[labels == label] = _checks.non_negative_float(f"class_weight[{label}]", weight)
     return result
+
+
+def _by_label(class_weight: Mapping[Any, Any]) -> dict[int, Any]:
+    """Returns class_weight with labels that are ints, each of them once."""
+    found: dict[int, Any] = {}
+    for key, weight in class_weight.items():
+        label = _label(key)
+        if label in found:
+            raise ValueError(f"class_weight must have each label once, got {label} twice")
+        found[label] = weight
+    return found
+
+
+def _label(key: Any) -> int:
+    """Returns a whole number of Python, NumPy or PyTorch as an int; False is 0, and True is 1."""
+    value = key.item() if isinstance(key, (Tensor, np.ndarray)) and key.ndim == 0 else key
+    if isinstance(value, np.bool_):
+        value = bool(value)
+    if not isinstance(value, Real):
+        raise TypeError(f"a class label of class_weight must be a whole number, got {key!r}")
+    if not float(value).is_integer():
+        raise ValueError(f"a class label of class_weight must be a whole number, got {key!r}")
+    return int(float(value))
 
 
 def as_tensor(name: str, value: Any) -> Tensor:

@@ -48,7 +48,7 @@ class SGD(SlotOptimizer):
     ):
         super().__init__(learning_rate, weight_decay, [])
         self.momentum = momentum
-        self.nesterov = bool(nesterov)
+        self.nesterov = _checks.truth("nesterov", nesterov)
 
     @property
     def momentum(self) -> float:
@@ -174,7 +174,7 @@ class RMSprop(SlotOptimizer):
         self.rho = _checks.fraction("rho", rho)
         self.epsilon = _checks.positive_float("epsilon", epsilon)
         self.momentum = _checks.fraction("momentum", momentum)
-        self.centered = bool(centered)
+        self.centered = _checks.truth("centered", centered)
         slots = ["mean_squares", *["velocities"] * (momentum > 0), *["means"] * self.centered]
         super().__init__(learning_rate, weight_decay, slots)
 

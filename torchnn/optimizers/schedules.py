@@ -48,6 +48,7 @@ class ExponentialDecay(LearningRateSchedule):
         _checks.non_negative_float("initial_learning_rate", self.initial_learning_rate)
         _checks.positive_int("decay_steps", self.decay_steps)
         _checks.non_negative_float("decay_rate", self.decay_rate)
+        _checks.truth("staircase", self.staircase)
 
     def __call__(self, step: int) -> float:
         periods = step // self.decay_steps if self.staircase else step / self.decay_steps
@@ -74,6 +75,7 @@ class InverseTimeDecay(LearningRateSchedule):
         _checks.non_negative_float("initial_learning_rate", self.initial_learning_rate)
         _checks.positive_int("decay_steps", self.decay_steps)
         _checks.non_negative_float("decay_rate", self.decay_rate)
+        _checks.truth("staircase", self.staircase)
 
     def __call__(self, step: int) -> float:
         periods = step // self.decay_steps if self.staircase else step / self.decay_steps
@@ -93,6 +95,8 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     values: list[float]
 
     def __post_init__(self) -> None:
+        for boundary in self.boundaries:
+            _checks.number("boundaries", boundary)
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
                 f"values must be one more than boundaries, "
@@ -130,6 +134,7 @@ class PolynomialDecay(LearningRateSchedule):
         _checks.positive_int("decay_steps", self.decay_steps)
         _checks.non_negative_float("end_learning_rate", self.end_learning_rate)
         _checks.positive_float("power", self.power)
+        _checks.truth("cycle", self.cycle)
 
     def __call__(self, step: int) -> float:
         cycles = max(1, math.ceil(step / self.decay_steps)) if self.cycle else 1
