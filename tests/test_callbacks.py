@@ -75,7 +75,9 @@ def test_early_stopping_stops_after(values, options, epochs):
     assert stopped_after(EarlyStopping(**options), values)[0] == epochs
 
 
-@pytest.mark.parametrize("name", ["accuracy", "val_accuracy", "val_acc", "val_auc"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "val_accuracy", "val_acc", "val_auc", "val_BinaryAUROC"]
+)
 def test_early_stopping_knows_what_should_rise(name):
     assert stopped_after(EarlyStopping(name), [0.5, 0.6, 0.7, 0.6], name)[0] == 4
     assert stopped_after(EarlyStopping(name), [0.5, 0.4, 0.3, 0.2], name)[0] == 2

@@ -309,6 +309,9 @@ def test_what_is_no_loss_is_a_type_error(value):
     ("arguments", "error"),
     [
         ({"reduction": "mean"}, ValueError),
+        ({"reduction": False}, ValueError),
+        ({"reduction": ""}, ValueError),
+        ({"name": False}, TypeError),
         ({"label_smoothing": 1.1}, ValueError),
         ({"label_smoothing": -0.1}, ValueError),
         ({"label_smoothing": "0.1"}, TypeError),

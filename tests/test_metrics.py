@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -103,6 +104,8 @@ def test_a_metric_is_returned_as_it_is():
         (lambda y_true, y_pred: (y_true - y_pred).abs().flatten(), [1, 2]),
         (lambda y_true, y_pred: (y_true - y_pred).abs().mean(), [1.5, 1.5]),
         (lambda y_true, y_pred: y_true > 1, [0, 1]),
+        (lambda y_true, y_pred: 1.5, [1.5, 1.5]),
+        (lambda y_true, y_pred: np.array([1.0, 2.0]), [1, 2]),
     ],
 )
 def test_a_function_becomes_a_metric(function, values):
@@ -261,6 +264,15 @@ def test_an_unknown_name_is_an_error_with_the_list():
     message = "^unknown metric 'acuracy': did you mean 'accuracy'. Known: accuracy, acc, "
     with pytest.raises(ValueError, match=message):
         metrics.get("acuracy")
+
+
+@pytest.mark.parametrize("home", ["torch.nn.functional", "torchmetrics.functional.regression"])
+def test_a_function_of_predictions_and_targets_is_refused(home):
+    scope = {"__name__": home}
+    exec("def theirs(preds, target):\n    return preds - target", scope)
+    message = r"^metric must be a function of \(y_true, y_pred\), .* pass the nn.Module of theirs"
+    with pytest.raises(TypeError, match=message):
+        metrics.get(scope["theirs"])
 
 
 @pytest.mark.parametrize("kind", [metrics.BinaryAccuracy, metrics.MeanSquaredError])

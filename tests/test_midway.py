@@ -25,7 +25,7 @@ def made(engine, optimizer=None, loss="mse"):
     set_random_seed(1)
     layers = [
         Normalization(mean=[0.1] * 3, variance=[2.0] * 3),
-        Rescaling(0.5),
+        Rescaling(0.5, offset=[0.0] * 3),
         Dense(2, "tanh", in_features=3),
         Dense(2, in_features=2),
         Dense(2, "sigmoid", in_features=2),
@@ -150,6 +150,7 @@ CHANGES = {
     ),
     "Normalization adapted": (lambda model, x, y: model[0].adapt(x * 3), dict),
     "Normalization in place": (lambda model, x, y: model[0].mean.add_(1), dict),
+    "Rescaling in place": (lambda model, x, y: model[1].offset.add_(1), dict),
     "Rescaling.scale": (set_in(1, "scale", 2.0), dict),
     "a front layer popped": (lambda model, x, y: model.pop(1), dict),
     "label_smoothing": (smooth, with_entropy),

@@ -172,6 +172,17 @@ def admit(kind: str, value: Any, known: Iterable[str], accept: Callable[[Any], b
     return value
 
 
+def takes_targets_first(kind: str, value: Any) -> None:
+    """Raises TypeError for a function of PyTorch or torchmetrics: theirs take (y_pred, y_true)."""
+    home = str(getattr(value, "__module__", ""))
+    for package in ("torch.nn.functional", "torchmetrics.functional"):
+        if home.startswith(package):
+            raise TypeError(
+                f"{kind} must be a function of (y_true, y_pred), and those of {package} take "
+                f"(y_pred, y_true): pass the nn.Module of {value.__name__} instead"
+            )
+
+
 def _integer(name: str, value: Any, least: int | None, allowed: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be {allowed}, got {value!r}")

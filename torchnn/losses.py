@@ -61,8 +61,10 @@ class Loss(ABC):
     takes_labels = False
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
-        self.reduction = _checks.choice("reduction", reduction or "none", REDUCTIONS)
-        self.name = _checks.string("name", name or type(self).__name__)
+        self.reduction = _checks.choice(
+            "reduction", "none" if reduction is None else reduction, REDUCTIONS
+        )
+        self.name = _checks.string("name", type(self).__name__ if name is None else name)
 
     @abstractmethod
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -287,7 +289,9 @@ class FunctionLoss(Loss):
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
     ):
-        super().__init__(reduction, name or getattr(function, "__name__", type(function).__name__))
+        if name is None:
+            name = str(getattr(function, "__name__", type(function).__name__))
+        super().__init__(reduction, name)
         self.function = function
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -359,11 +363,7 @@ def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
         TypeError: No loss, or a class that was not instantiated.
     """
     loss = _checks.resolve("loss", value, NAMES, accept=callable)
-    if getattr(loss, "__module__", None) == "torch.nn.functional":
-        raise TypeError(
-            "loss must be a function of (y_true, y_pred), and those of torch.nn.functional take "
-            f"(y_pred, y_true): pass the nn.Module of {loss.__name__} instead"
-        )
+    _checks.takes_targets_first("loss", loss)
     if isinstance(loss, Loss):
         return loss
     return TorchLoss(loss) if isinstance(loss, nn.Module) else FunctionLoss(loss)

@@ -192,18 +192,21 @@ class FunctionMetric(Metric):
     """A plain function of (y_true, y_pred) as a metric.
 
     Args:
-        function: Returns one value per sample or per prediction, or one for the batch.
+        function: Returns one value per sample or per prediction, or one for the batch; a tensor, an
+            array or a number.
         name: The key in History.history; the function's own name if None.
     """
 
     is_per_sample = False  # who knows: it is called for each batch
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], name: str | None = None):
-        super().__init__(name or str(getattr(function, "__name__", type(function).__name__)))
+        if name is None:
+            name = str(getattr(function, "__name__", type(function).__name__))
+        super().__init__(name)
         self.function = function
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        values = self._measure(y_true, y_pred)
+        values = torch.as_tensor(self._measure(y_true, y_pred), device=y_pred.device)
         return values.expand(len(y_pred)) if values.ndim == 0 else _mean_of_outputs(values)
 
     def _measure(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -286,12 +289,13 @@ def get(value: Any) -> Metric | Accumulator:
 
     Raises:
         ValueError: Unknown name.
-        TypeError: No metric, or a class that was not instantiated.
+        TypeError: No metric, a class that was not instantiated, or a function of (y_pred, y_true).
     """
     if isinstance(value, str):
         name = _checks.find("metric", value, NAMES)
         return NAMES[name](name)
     metric = _checks.admit("metric", value, NAMES, lambda v: callable(v) or _accumulates(v))
+    _checks.takes_targets_first("metric", metric)
     if isinstance(metric, (Metric, Accumulator)):
         return metric
     if _accumulates(metric):

@@ -77,8 +77,10 @@ class Model(nn.Module):
             optimizer: A name, an object of torchnn.optimizers, or a torch optimizer or a function
                 that makes one of parameters. The default is gradient descent with a learning rate
                 of 0.01, where Keras takes RMSprop.
-            loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred).
-            metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss.
+            loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred); or an
+                `nn.Module`, which gets (y_pred, y_true).
+            metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss; or
+                `nn.Module`s, and metrics of torchmetrics, which get (y_pred, y_true).
             engine: "fused" trains whole epochs in one native call; "autograd" goes step by step
                 through PyTorch; "auto" takes the fused one if the model, the loss and the optimizer
                 are ones that it knows. Both train the same network; summary() says which does.
@@ -155,8 +157,7 @@ class Model(nn.Module):
         initial_epoch = _checks.non_negative_int("initial_epoch", initial_epoch)
         verbose = check_verbose(verbose)
         listeners = CallbackList(callbacks)
-        if not isinstance(shuffle, (bool, np.bool_)):
-            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+        shuffle = _checks.truth("shuffle", shuffle)
         with _turns.fitting(self), _building.able_to_learn(self):
             feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
             if isinstance(feed, ArrayFeed):

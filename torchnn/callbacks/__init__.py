@@ -255,9 +255,10 @@ def _why_unseen(name: str, logs: dict[str, Any]) -> str:
 
 def _direction(name: str) -> str:
     """Returns "max" if a value of this name is better when it is larger, else "min"."""
-    if name.endswith(("acc", "auc")) or "accuracy" in name:
+    lower = name.lower()
+    if lower.endswith(("acc", "auc", "auroc")) or "accuracy" in lower:
         return "max"
-    if name.endswith(("loss", "error", "mse", "mae", "rmse", "entropy")):
+    if lower.endswith(("loss", "error", "mse", "mae", "rmse", "entropy")):
         return "min"
     raise ValueError(
         f'mode must be "min" or "max" for monitor={name!r}, since "auto" does not know whether it '
