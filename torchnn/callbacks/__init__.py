@@ -250,7 +250,9 @@ def _why_unseen(name: str, logs: dict[str, Any]) -> str:
     measured = name.removeprefix("val_")
     if name != measured and not any(other.startswith("val_") for other in logs):
         return ": pass validation_data to fit"
-    return "" if measured in logs else f": {measured} is not in compile's metrics"
+    if measured in logs:
+        return ""
+    return f": {measured} is not in compile's metrics, and no callback before this one adds it"
 
 
 def _direction(name: str) -> str:
