@@ -1,7 +1,10 @@
-"""What becomes of a fitted model: given other parameters, moved, copied, stored, pruned."""
+"""What becomes of a fitted model: given other parameters, moved, copied, stored, pruned, freed."""
 
 import copy
+import gc
 import pickle
+import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from torchnn import Sequential, optimizers
+from torchnn.callbacks import EarlyStopping, History, LambdaCallback, LearningRateScheduler
 from torchnn.layers import Dense
 from torchnn.utils import set_random_seed
 
@@ -127,3 +131,67 @@ def test_a_layer_may_be_reparametrized_between_two_fits(name, optimizer, engine)
     assert changed == {name for name, _ in model.named_parameters()}
     if name == "pruned":
         assert (model[0].weight == 0).sum() == 6
+
+
+def fail(*_):
+    raise RuntimeError("not today")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def listening():
+    return [EarlyStopping("loss", restore_best_weights=True), LearningRateScheduler(lambda _, r: r)]
+
+
+DEEDS = {
+    "fit": fit,
+    "fit with a live line": lambda model: model.fit(X, Y, verbose=1),
+    "fit with validation": lambda model: fit(model, validation_split=0.2),
+    "fit with callbacks": lambda model: fit(model, callbacks=listening()),
+    "fit that a callback ends": lambda model: fit(model, callbacks=ends(fail)),
+    "fit that Ctrl-C ends": lambda model: fit(model, callbacks=ends(interrupt)),
+    "fit of data that does not fit": lambda model: model.fit(X, np.ones((40, 7)), verbose=0),
+    "evaluate": lambda model: model.evaluate(X, Y, verbose=0),
+    "predict": lambda model: model.predict(X, verbose=0),
+    "train_on_batch": lambda model: model.train_on_batch(X, Y),
+    "summary": lambda model: model.summary(print_fn=str),
+}
+
+
+def ends(function):
+    return LambdaCallback(on_epoch_end=function)
+
+
+@pytest.fixture
+def no_collector():
+    torch.optim.Adam([torch.ones(1)])  # what PyTorch imports then keeps the frames of its caller
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@every_engine
+@every_optimizer
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_model_is_freed_with_its_last_name(deed, optimizer, engine, no_collector):
+    model = Sequential([Dense(4, "tanh"), Dense(1)])
+    model.compile(OPTIMIZERS[optimizer](), "mse", engine=engine)
+    with suppress(RuntimeError, KeyboardInterrupt, ValueError):
+        DEEDS[deed](model)
+    parts = [model, model[0], model[0].weight, model.optimizer, model.history or model.loss]
+    left = [weakref.ref(part) for part in parts]
+    del model, parts
+    assert [part() for part in left] == [None] * 5
+
+
+def test_a_history_knows_its_model_as_long_as_there_is_one():
+    model = fitted()
+    history = model.history
+    assert history.model is model
+    assert copy.deepcopy(model).history.history == history.history
+    del model
+    assert history.model is None
+    assert History().model is None
