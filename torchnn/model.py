@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
 from torchnn.losses import Loss, TorchLoss
 from torchnn.metrics import Accumulator, Metric
-from torchnn.optimizers import Optimizer
 from torchnn.optimizers._base import Place
 
 __all__ = ["Model"]
@@ -47,7 +46,7 @@ class Model(nn.Module):
 
     trainable = Layer.trainable
     stop_training = False
-    history: History | None = None
+    history: History | Any = None  # type checkers need not be told that fit has been called
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
     # By TorchScript, which compiles forward, and would all properties.
@@ -67,7 +66,7 @@ class Model(nn.Module):
         loss: Any = None,
         metrics: Any = None,
         engine: str = "auto",
-        **unknown: Any,
+        **unknown: NoReturn,  # an error to type checkers, and a better one when it runs
     ) -> None:
         """Settles how the model is trained. All names are looked up now, so typos fail here.
 
@@ -256,12 +255,12 @@ class Model(nn.Module):
         optimizer.place = Place(_checks.non_negative_int("epochs_trained", value))
 
     @property
-    def optimizer(self) -> Optimizer | None:
+    def optimizer(self) -> Any:  # each kind has attributes of its own
         """The optimizer that compile was given or made, or None before."""
         return None if self._recipe is None else self._recipe.optimizer
 
     @property
-    def loss(self) -> Loss | None:
+    def loss(self) -> Any:
         """The loss that compile was given or made, or None before."""
         return None if self._recipe is None else self._recipe.loss
 

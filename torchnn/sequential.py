@@ -53,8 +53,12 @@ class Sequential(Model, nn.Sequential):
         self._build_from_input()
 
     @property
-    def layers(self) -> list[nn.Module]:
-        """The layers, in order, without the Input."""
+    def layers(self) -> list[Any]:
+        """The layers, in order, without the Input.
+
+        To type checkers, they are anything: of an `nn.Module`, they take every attribute for a
+        Tensor or a Module, and would refuse `model.layers[0].get_weights()`.
+        """
         return list(self)
 
     def add(self, layer: nn.Module) -> None:
@@ -68,12 +72,12 @@ class Sequential(Model, nn.Sequential):
             del self[count:]
             raise
 
-    def pop(self, key: int | slice = -1) -> nn.Module:
+    def pop(self, key: int | slice = -1) -> Any:
         """Removes a layer, the last one by default, and returns it."""
         self._check_layers()
         return super().pop(key)
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> nn.Module:
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """Returns the layer of this name, or at this index.
 
         Raises:
