@@ -17,10 +17,12 @@ template <class T, class Trainer>
 class LargeBatches {
  public:
   explicit LargeBatches(const Train<T>& job) : job_(job), most_shares_(most_shares(job)) {
+    const int64_t threads = std::min(job.threads, most_shares_);
     job_.threads = 1;  // each worker is one
-    workers_.resize(most_shares_), losses_.resize(most_shares_);
-    workers_[0] = std::make_unique<Trainer>(job_, most_shares_);
-    layers_ = workers_[0]->layers();
+    for (int64_t i = 0; i < threads; ++i)
+      workers_.push_back({std::make_unique<Trainer>(job_, i ? 0 : most_shares_, i)});
+    losses_.resize(most_shares_);
+    layers_ = workers_[0].trainer->layers();
   }
 
   static bool suits(const Train<T>& job) {
@@ -28,9 +30,10 @@ class LargeBatches {
            most_shares(job) > 1;
   }
 
-  int64_t most_threads(int64_t threads) const { return std::min(threads, most_shares_); }
+  int64_t most_threads() const { return int64_t(workers_.size()); }
 
   void train(Team& team, Pace& pace) {
+    workers_[0].trainer->read(), workers_[0].has_begun = true;
     auto batch_after = [&](const Chunk& chunk) {
       return chunk_after(job_, chunk, job_.batch_size);
     };
@@ -47,10 +50,15 @@ class LargeBatches {
       T& loss = job_.losses[batch.step] = 0;
       for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
     }
-    workers_[0]->write_back();
+    workers_[0].trainer->write_back();
   }
 
  private:
+  struct Worker {
+    std::unique_ptr<Trainer> trainer;
+    bool has_begun = false;
+  };
+
   // As many as there is room for in the second-level cache (measured: docs/log.md). It follows from
   // the network alone, since it decides in which order products are summed.
   static int64_t most_shares(const Train<T>& job) {
@@ -78,13 +86,11 @@ class LargeBatches {
     }
   }
 
-  // That of a thread, in memory of that thread.
+  // That of a thread, which comes late, or never: its memory is cleared there and then.
   Trainer& worker(int64_t part) {
-    if (!workers_[part]) {
-      workers_[part] = std::make_unique<Trainer>(job_);
-      workers_[part]->borrow(layers_);
-    }
-    return *workers_[part];
+    Worker& own = workers_[part];
+    if (!own.has_begun) own.trainer->borrow(layers_), own.has_begun = true;
+    return *own.trainer;
   }
 
   // The step that the gradients of all shares call for, in a part of the features of each layer.
@@ -104,8 +110,8 @@ class LargeBatches {
   }
 
   Train<T> job_;
-  std::vector<std::unique_ptr<Trainer>> workers_;  // (threads), each made when it is needed
-  std::vector<Layer<T>> layers_;                   // with the parameters of all workers
+  std::vector<Worker> workers_;   // (threads)
+  std::vector<Layer<T>> layers_;  // with the parameters of all workers
   const int64_t most_shares_;
   std::vector<T> losses_;  // (shares)
 };

@@ -5,18 +5,23 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <vector>
 
+#include "../errors.h"
 #include "simd/isa.h"
 
 namespace torchnn::cpu {
 
-// 64-byte aligned memory. It only grows.
+// 64-byte aligned memory. It only grows; where that fails, OutOfMemory says how many bytes it was.
 template <class T>
 class Scratch {
  public:
   T* get(int64_t size) {
     if (size > size_) {
-      data_.reset(static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))));
+      data_.reset(), size_ = 0;
+      const int64_t bytes = size * int64_t(sizeof(T));
+      data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t(64), std::nothrow)));
+      if (!data_) throw OutOfMemory(bytes);
       size_ = size;
     }
     return data_.get();
@@ -31,19 +36,22 @@ class Scratch {
 };
 
 // Memory in pieces, each beginning a cache line of its own. `request` is called twice with the same
-// requests: first they are measured, then they are met, with zeros. The memory is the thread's, and
-// the last one to allocate has it.
+// requests: first they are measured, then they are met. A thread has such memory in several places,
+// and the last one to allocate in a place has what is there.
 template <class T>
 class Pieces {
  public:
   template <class F>
-  void allocate(const F& request) {
-    thread_local Scratch<T> memory;
+  void allocate(int64_t place, const F& request) {
+    thread_local std::vector<Scratch<T>> memory;
+    if (place >= int64_t(memory.size())) memory.resize(place + 1);
     request(*this);
-    place_ = memory.get(size_);
-    std::fill(place_, place_ + size_, T(0));
+    place_ = first_ = memory[place].get(size_);
     request(*this);
   }
+
+  // All numbers, for whichever thread will read them first.
+  void clear() { std::fill(first_, first_ + size_, T(0)); }
 
   T* take(int64_t count) {
     const int64_t line = 64 / sizeof(T), size = (count + line - 1) / line * line + line;
@@ -53,7 +61,7 @@ class Pieces {
   }
 
  private:
-  T* place_ = nullptr;
+  T *first_ = nullptr, *place_ = nullptr;
   int64_t size_ = 0;
 };
 

@@ -6,7 +6,10 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <thread>
+
+#include "../errors.h"
 
 namespace torchnn::cpu {
 
@@ -14,7 +17,11 @@ namespace torchnn::cpu {
 // would take longer than most pieces do.
 class Team {
  public:
-  explicit Team(int64_t most) : helpers_(new Helper[most]), most_(most) {}
+  explicit Team(int64_t most) : most_(most) {
+    if (most == 1) return;  // all by itself, it needs no memory
+    helpers_.reset(new (std::nothrow) Helper[most]);
+    if (!helpers_) throw OutOfMemory(most * int64_t(sizeof(Helper)));
+  }
 
   // For the leader: how many threads there are by now. A helper may come late, or never; nobody
   // waits for one.
@@ -24,7 +31,7 @@ class Team {
   }
 
   // For the leader: calls f(0), ... f(parts - 1), each in a thread of its own, and waits for all;
-  // parts <= size().
+  // parts <= size(). What one of them throws, this throws.
   template <class F>
   void run(int64_t parts, const F& f) {
     if (parts <= 1) return f(0);
@@ -32,12 +39,14 @@ class Team {
     context_ = &f;
     round_ = std::max<uint32_t>(round_ + 1, first_round);  // it wraps around
     for (int64_t i = 1; i < parts; ++i) helpers_[i].posted.store(round_, std::memory_order_release);
-    f(0);
+    error_.guard([&] { f(0); });
     for (int64_t i = 1; i < parts; ++i)
       spin([&] { return helpers_[i].done.load(std::memory_order_acquire) == round_; });
+    error_.rethrow();
   }
 
-  // For the leader, at the end: lets the helpers go, also those that have not come yet.
+  // For the leader, at the end: lets the helpers go, also those that have not come yet. Until then
+  // they wait, whatever becomes of the leader.
   void close() {
     for (int64_t i = 1; i < most_; ++i) helpers_[i].posted.store(closed, std::memory_order_release);
   }
@@ -50,7 +59,7 @@ class Team {
       spin([&] { return own.posted.load(std::memory_order_acquire) != round; });
       round = own.posted.load(std::memory_order_acquire);
       if (round == closed) return;
-      call_(context_, i);
+      error_.guard([&] { call_(context_, i); });
       own.done.store(round, std::memory_order_release);
     }
   }
@@ -86,6 +95,7 @@ class Team {
   uint32_t round_ = none;
   void (*call_)(const void* context, int64_t part) = nullptr;
   const void* context_ = nullptr;
+  FirstError error_;  // of a round
 };
 
 }  // namespace torchnn::cpu

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../errors.h"
 #include "../train.h"
 #include "pace.h"
 #include "team.h"
@@ -32,24 +33,33 @@ bool is_short(const Train<T>& job, int64_t models) {
   return products * double(job.samples) * double(models) < products_of_short_calls;
 }
 
-// f(0), ... f(parts - 1) on the threads that the caller lends.
+// f(0), ... f(parts - 1) on the threads that the caller lends. What one of them throws, this throws
+// when all are done.
 template <class T, class F>
-void run_parallel(const Train<T>& job, int64_t parts, F f) {
-  job.parallel(parts, [](void* f, int64_t part) { (*static_cast<F*>(f))(part); }, &f);
+void run_parallel(const Train<T>& job, int64_t parts, const F& f) {
+  FirstError error;
+  auto guarded = [&](int64_t part) { error.guard([&] { f(part); }); };
+  using Guarded = decltype(guarded);
+  job.parallel(parts, [](void* f, int64_t i) { (*static_cast<Guarded*>(f))(i); }, &guarded);
+  error.rethrow();
 }
 
-// Trains with an engine, which says how many threads find work in it.
+// Trains with an engine, which says how many threads find work in it. Memory, for all of them, is
+// taken when the engine is made: where there is none, nothing has begun.
 template <class Engine, class T>
-void train_with(const Train<T>& job) {
+void train_with(Train<T> job) {
+  if (is_short(job, 1)) job.threads = 1;
   Engine engine(job);
-  const int64_t threads = is_short(job, 1) ? 1 : engine.most_threads(job.threads);
+  const int64_t threads = engine.most_threads();
   Team team(threads);
   Pace& pace = pace_of(job);
   if (threads == 1) return engine.train(team, pace);
   run_parallel(job, threads, [&](int64_t part) {
     if (part > 0) return team.help(part);
-    engine.train(team, pace);
+    FirstError error;
+    error.guard([&] { engine.train(team, pace); });
     team.close();
+    error.rethrow();
   });
 }
 

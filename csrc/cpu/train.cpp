@@ -3,6 +3,7 @@
 #include "../train.h"
 
 #include <atomic>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -38,8 +39,9 @@ class Trainer {
   // cache.
   static constexpr int64_t chunk_rows = 128;
 
-  // gradients: how many may be put aside, if that is not for the Trainer to say.
-  explicit Trainer(const Train<T>& job, int64_t gradients = 0)
+  // gradients: how many may be put aside, if that is not for the Trainer to say. place: its memory
+  // among that of others in this thread.
+  explicit Trainer(const Train<T>& job, int64_t gradients = 0, int64_t place = 0)
       : job_(job), stride_(padded_(std::min({job.batch_size, job.samples, chunk_rows}))) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
@@ -53,17 +55,17 @@ class Trainer {
     const bool puts_gradients_aside =
         job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
     gradients = std::max<int64_t>(gradients, puts_gradients_aside);
-    memory_.allocate([&](Pieces<T>& memory) { take_memory(memory, gradients); });
+    memory_.allocate(place, [&](Pieces<T>& memory) { take_memory(memory, gradients); });
     now_.x.resize(stride_), next_.x.resize(stride_);
-    for (Layer<T>& layer : networks_[0].layers) layer.read();
   }
 
   // As many as find work in every chunk.
-  int64_t most_threads(int64_t threads) const {
-    return std::min(threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
+  int64_t most_threads() const {
+    return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
   }
 
   void train(Team& team, Pace& pace) {
+    read();
     Work<T> work;
     do {  // behind the last chunk comes one without rows
       work = {chunk_after(job_, work, chunk_rows)};
@@ -74,14 +76,21 @@ class Trainer {
     write_back();
   }
 
+  // Comes first: takes the parameters in.
+  void read() {
+    memory_.clear();
+    for (Layer<T>& layer : networks_[0].layers) layer.read();
+  }
+
   void write_back() {
     for (Layer<T>& layer : networks_[0].layers) layer.write_back();
   }
 
   const std::vector<Layer<T>>& layers() const { return networks_[0].layers; }
 
-  // Takes parameters and gradients of another's layers for its own.
+  // The same, with parameters and gradients of another's layers for its own.
   void borrow(const std::vector<Layer<T>>& layers) {
+    memory_.clear();
     for (size_t l = 0; l < layers.size(); ++l) networks_[0].layers[l].borrow(layers[l]);
   }
 
@@ -107,6 +116,7 @@ class Trainer {
   }
 
   void predict() {
+    read();
     for (int64_t first = 0; first < job_.samples; first += stride_) {
       Work<T> work;
       work.first = first, work.rows = std::min(stride_, job_.samples - first);
@@ -284,12 +294,36 @@ class Trainer {
   std::optional<UpdateStep<T>> step_;  // that this chunk completes
 };
 
+// Calls f.template operator()<Engine>() with the one that suits the job.
+template <class T, class F>
+void with_engine(const Train<T>& job, const F& f) {
+  using Large = LargeBatches<T, Trainer<T>>;
+  if (Large::suits(job))
+    f.template operator()<Large>();
+  else
+    f.template operator()<Trainer<T>>();
+}
+
 template <class T>
 void train_one(const Train<T>& job) {
-  if (LargeBatches<T, Trainer<T>>::suits(job))
-    train_with<LargeBatches<T, Trainer<T>>>(job);
-  else
-    train_with<Trainer<T>>(job);
+  with_engine(job, [&]<class Engine>() { train_with<Engine>(job); });
+}
+
+// Takes the memory that this thread needs for any of the models; it stays the thread's.
+template <class T>
+void reserve(Train<T> job) {
+  job.threads = 1;
+  with_engine(job, [&]<class Engine>() { Engine engine(job); });
+}
+
+template <class T>
+bool can_reserve(const Train<T>& job) {
+  try {
+    reserve(job);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -297,20 +331,23 @@ void train_one(const Train<T>& job) {
 template <class T>
 void train(const Train<T>& job, const Models& models) {
   if (job.samples == 0) return;
-  const int64_t threads = is_short(job, models.count) ? 1 : std::min(job.threads, models.count);
+  std::vector<TrainLayer<T>> layers;
+  if (models.count == 1) return train_one(model_of(job, models, 0, layers));
+  reserve(job);  // so that what can fail does so before any model has changed
   std::atomic<int64_t> next = 0;
-  auto train_models = [&](int64_t) {  // whoever is free takes the next
-    std::vector<TrainLayer<T>> layers;
+  auto train_models = [&](std::vector<TrainLayer<T>> layers) {  // whoever is free takes the next
     for (int64_t m; (m = next++) < models.count;) {
       Train<T> model = model_of(job, models, m, layers);
-      if (models.count > 1) model.threads = 1;
+      model.threads = 1;
       train_one(model);
     }
   };
+  const int64_t threads = is_short(job, models.count) ? 1 : std::min(job.threads, models.count);
   if (threads > 1)
-    run_parallel(job, threads, train_models);
-  else
-    train_models(0);
+    run_parallel(job, threads, [&](int64_t) {  // for whom there is no memory leaves it to others
+      if (can_reserve(job)) train_models({});
+    });
+  train_models(layers);
 }
 
 template <class T>

@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <vector>
 
+#include "../errors.h"
 #include "../math/activation.h"
 
 namespace torchnn {
@@ -19,23 +21,39 @@ using torch::headeronly::DeviceType;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A contiguous tensor on the device of `like`, of that dtype. The raw call takes a fifth of the
-// time of stable::new_empty.
-template <int dim>
-Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes, int32_t dtype) {
-  std::array<int64_t, dim> strides;
-  int64_t stride = 1;
-  for (int i = dim - 1; i >= 0; --i) {
-    strides[i] = stride;
-    stride *= std::max<int64_t>(sizes[i], 1);
+// a * b, both positive, or else the largest number there is.
+inline int64_t saturating_product(int64_t a, int64_t b) {
+  int64_t product;
+  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<int64_t>::max() : product;
+}
+
+// A contiguous tensor on the device of `like`, of that dtype; strides is where its `dim` strides
+// go. The raw call takes a fifth of the time of stable::new_empty, and lets us say OutOfMemory.
+inline Tensor new_tensor(const Tensor& like, int64_t dim, const int64_t* sizes, int64_t* strides,
+                         int32_t dtype) {
+  constexpr int64_t most = std::numeric_limits<int64_t>::max();
+  int64_t size = 1;
+  for (int64_t i = dim - 1; i >= 0; --i) {
+    strides[i] = size;
+    size = saturating_product(size, std::max<int64_t>(sizes[i], 1));
   }
+  const int64_t bytes = saturating_product(size, int64_t(aoti_torch_dtype_element_size(dtype)));
+  if (bytes == most) throw OutOfMemory(most);
   int32_t device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), dtype,
-                                                  device_type, device_index, &handle));
+  const AOTITorchError error =
+      aoti_torch_empty_strided(dim, sizes, strides, dtype, device_type, device_index, &handle);
+  if (error && like.is_cpu()) throw OutOfMemory(bytes);
+  TORCH_ERROR_CODE_CHECK(error);
   return Tensor(handle);
+}
+
+template <int dim>
+Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes, int32_t dtype) {
+  std::array<int64_t, dim> strides;
+  return new_tensor(like, dim, sizes.data(), strides.data(), dtype);
 }
 
 // The same, of the dtype of `like`.
@@ -49,9 +67,11 @@ Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes) {
 // A tensor like x, of shape (..., columns).
 inline Tensor new_output(const Tensor& x, int64_t columns) {
   if (x.dim() == 2) return new_tensor<2>(x, {x.size(0), columns});
-  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end()), strides(sizes.size());
   sizes.back() = columns;
-  return torch::stable::new_empty(x, sizes);
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  return new_tensor(x, x.dim(), sizes.data(), strides.data(), dtype);
 }
 
 inline Tensor make_contiguous(const Tensor& t) {
@@ -80,6 +100,16 @@ const T* data(const Tensor& t) {
 template <class T>
 T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
+}
+
+// torch::stable::parallel_for, but for errors: they come out as they are, where PyTorch's C API
+// would print them and make one kind of them all.
+template <class F>
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
+  FirstError error;
+  torch::stable::parallel_for(
+      begin, end, grain, [&](int64_t begin, int64_t end) { error.guard([&] { f(begin, end); }); });
+  error.rethrow();
 }
 
 inline bool is_like(const Tensor& t, const Tensor& x) {

@@ -37,7 +37,7 @@ void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& 
     return f(Range{0, rows}, Range{0, columns});
   const int64_t parts = (length + multiple - 1) / multiple;
   const int64_t grain = std::max<int64_t>(1, serial * parts / work);
-  torch::stable::parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
     const Range part{begin * multiple, std::min(end * multiple, length)};
     if (by_rows)
       f(part, Range{0, columns});
@@ -52,7 +52,8 @@ void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& 
 bool library_multiplies(int64_t dim, int64_t rows, int64_t in_features, int64_t units) {
   constexpr int64_t large = 1 << 25;  // products
   return cpu::capability_in_use() == cpu::Capability::avx2 && dim == 2 &&
-         std::min({rows, in_features, units}) >= 64 && rows * in_features * units >= large;
+         std::min({rows, in_features, units}) >= 64 &&
+         double(rows) * double(in_features) * double(units) >= large;
 }
 
 // f(begin, end) for parts of `count` rows of so many elements that are worth a thread.
@@ -60,7 +61,7 @@ template <class F>
 void parallel_elements(int64_t count, int64_t row, const F& f) {
   constexpr int64_t worth = 1 << 15;
   if (count * row <= worth) return f(0, count);
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
+  parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
 }
 
 Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -189,26 +190,25 @@ struct Cpu {
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
   const Network network{activations, weights, biases};
-  check_network(x, network, DeviceType::CPU);
-  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions");
-  const int64_t units = network.outputs();
+  check_prediction(x, network, DeviceType::CPU);
+  const int64_t units = network.outputs(), samples = x.size(0);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
-  Tensor out = new_tensor<2>(x, {x.size(0), units});
+  Tensor out = new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
     const auto layers = as_layers<T>(network, {});
-    torch::stable::parallel_for(0, (x.size(0) + rows_at_once - 1) / rows_at_once, 16,
-                                [&](int64_t begin, int64_t end) {
-                                  const int64_t first = begin * rows_at_once;
-                                  cpu::predict(Train<T>{
-                                      .layers = layers.data(),
-                                      .layer_count = int64_t(layers.size()),
-                                      .x = data<T>(x) + first * x.stride(0),
-                                      .x_stride = x.stride(0),
-                                      .samples = std::min(end * rows_at_once, x.size(0)) - first,
-                                      .batch_size = rows_at_once,
-                                      .predictions = mutable_data<T>(out) + first * units,
-                                  });
-                                });
+    const auto predict_rows = [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * rows_at_once;
+      cpu::predict(Train<T>{
+          .layers = layers.data(),
+          .layer_count = int64_t(layers.size()),
+          .x = data<T>(x) + first * x.stride(0),
+          .x_stride = x.stride(0),
+          .samples = std::min(end * rows_at_once, samples) - first,
+          .batch_size = rows_at_once,
+          .predictions = mutable_data<T>(out) + first * units,
+      });
+    };
+    parallel_for(0, (samples + rows_at_once - 1) / rows_at_once, 16, predict_rows);
   });
   return out;
 }

@@ -21,8 +21,7 @@ namespace {
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
   const Network network{activations, weights, biases};
-  check_network(x, network, DeviceType::CUDA);
-  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions");
+  check_prediction(x, network, DeviceType::CUDA);
   Tensor a = x;
   for (int64_t l = 0; l < network.layer_count(); ++l)
     a = cuda_dense(a, weights[l], network.bias(l), activations[l]);

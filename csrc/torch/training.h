@@ -1,10 +1,15 @@
 // The operator train_, for every device: what it is given, the checks that memory safety rests on,
 // what it returns, and the job that it hands to the kernels.
+//
+// A check's message names the argument as Python spells it, says what is allowed, and what came.
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <optional>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../math/loss.h"
@@ -17,7 +22,7 @@ namespace torchnn {
 // slots holds, for each slot of the update rule, weight and bias of each layer in turn. Weights,
 // biases and slots of models that train side by side have a leading dimension of models, as have
 // the results then; x, y, sample_weight, order, learning_rates and options have it too, or are
-// shared by all.
+// shared by all. What changes must not share memory with anything else.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
@@ -60,9 +65,13 @@ inline void check_network(const Tensor& x, const Network& network, DeviceType de
   STD_TORCH_CHECK(count > 0 && int64_t(network.biases.size()) == count &&
                       int64_t(network.activations.size()) == count,
                   "there must be a weight, a bias and an activation for each layer");
-  STD_TORCH_CHECK(x.device().type() == device && (last == 1 || last == 1 + lead) &&
-                      (x.stride(last) == 1 || x.size(last) == 1),
-                  "x must be rows on the device of these kernels");
+  STD_TORCH_CHECK(x.device().type() == device, "x must be on the device of these kernels");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
+                  "x must be float32 or float64");
+  STD_TORCH_CHECK(last == 1 || last == 1 + lead, "x must have 2 dimensions",
+                  lead ? ", or one more of as many models as weights" : "", ", got ", last + 1);
+  STD_TORCH_CHECK(x.stride(last) == 1 || x.size(last) == 1,
+                  "the features of a row of x must lie side by side");
   STD_TORCH_CHECK(network.models() > 0, "there must be at least one model");
   int64_t features = x.size(last);
   STD_TORCH_CHECK(features > 0, "x must have features");
@@ -107,19 +116,113 @@ inline int64_t model_stride(const char* name, const Tensor& t, int64_t dim,
   return t.dim() == dim ? 0 : t.stride(0);
 }
 
-// A tensor of its own dtype: contiguous, on a device, with parts of `size` elements.
+// A tensor of its own dtype: contiguous, on a device, with parts of `size` elements: so many of a
+// kind.
 inline int64_t check_numbers(const char* name, const Tensor& t, ScalarType dtype,
-                             const Tensor& like, int64_t size, const Network& network) {
-  STD_TORCH_CHECK(t.device() == like.device() && t.is_contiguous() && t.scalar_type() == dtype,
-                  name, " must be contiguous, of its dtype, on its device");
+                             const Tensor& like, int64_t size, const char* kind,
+                             const Network& network) {
+  STD_TORCH_CHECK(t.is_contiguous() && t.scalar_type() == dtype, name, " must be contiguous ",
+                  dtype == ScalarType::Long     ? "int64"
+                  : dtype == ScalarType::Double ? "float64"
+                                                : "float32");
+  STD_TORCH_CHECK(t.device() == like.device(), name, " must be on the ",
+                  like.is_cpu() ? "CPU" : "device of x");
   const int64_t stride = model_stride(name, t, 1, network);
-  STD_TORCH_CHECK(t.size(t.dim() - 1) == size, "there must be ", size, " ", name);
+  const int64_t given = t.size(t.dim() - 1);
+  STD_TORCH_CHECK(given == size, name, " must have one number for each of ", size, " ", kind,
+                  ", got ", given);
   return stride;
 }
 
+// One int64; and if it can be read here, it must leave room to count so many steps more.
 inline void check_counter(const char* name, const Tensor& t) {
   STD_TORCH_CHECK(t.numel() == 1 && t.scalar_type() == ScalarType::Long, name,
                   " must be one int64");
+}
+
+inline void check_room(const char* name, const Tensor& t, int64_t steps) {
+  const int64_t most = std::numeric_limits<int64_t>::max() - steps, value = *data<int64_t>(t);
+  STD_TORCH_CHECK(value >= 0 && value <= most, name, " must be from 0 to ", most, ", got ", value);
+}
+
+// ---- where the arguments lie ----
+
+struct Extent {
+  const char* name;
+  int64_t layer;  // of a weight, a bias or a slot; else -1
+  const char *begin, *end;
+  bool is_written;
+
+  std::string called() const {
+    return layer < 0 ? name : std::string(name) + " " + std::to_string(layer);
+  }
+};
+
+// Adds where t reaches from and to, if it has numbers. Its storage may have been made smaller than
+// that, which no other check would see.
+inline void add_extent(std::vector<Extent>& extents, const char* name, int64_t layer,
+                       const Tensor& t, bool is_written) {
+  if (t.numel() == 0) return;
+  int64_t count = 1, offset, bytes;
+  for (int64_t i = 0; i < t.dim(); ++i) count += (t.size(i) - 1) * t.stride(i);
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(t.get(), &offset));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(t.get(), &bytes));
+  const int64_t size = t.element_size();
+  const char* begin = is_written ? mutable_data<char>(t) : data<char>(t);
+  const Extent extent{name, layer, begin, begin + count * size, is_written};
+  STD_TORCH_CHECK((offset + count) * size <= bytes, extent.called(), " reaches beyond its storage");
+  extents.push_back(extent);
+}
+
+inline void check_overlaps(std::vector<Extent>& extents) {
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  const Extent *farthest = nullptr, *farthest_written = nullptr;  // of those that begin before
+  for (const Extent& extent : extents) {
+    const Extent* other = extent.is_written ? farthest : farthest_written;
+    if (other && extent.begin < other->end) {
+      const bool is_second = extent.is_written;
+      STD_TORCH_CHECK(false, (is_second ? extent : *other).called(), " shares memory with ",
+                      (is_second ? *other : extent).called(), ", and would change it");
+    }
+    if (!farthest || extent.end > farthest->end) farthest = &extent;
+    if (extent.is_written && (!farthest_written || extent.end > farthest_written->end))
+      farthest_written = &extent;
+  }
+}
+
+inline void add_network(std::vector<Extent>& extents, const Network& network, bool is_written) {
+  for (int64_t l = 0; l < network.layer_count(); ++l) {
+    add_extent(extents, "weight", l, network.weights[l], is_written);
+    add_extent(extents, "bias", l, network.biases[l], is_written);
+  }
+}
+
+// Of training: all that it is given, and of that what it changes.
+inline void check_memory(const Network& network, const std::vector<Tensor>& slots,
+                         const Tensor& steps_done,
+                         std::initializer_list<std::pair<const char*, const Tensor*>> read) {
+  std::vector<Extent> extents;
+  extents.reserve(2 * network.layer_count() + slots.size() + 1 + read.size());
+  add_network(extents, network, true);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    const int64_t l = int64_t(i / 2) % network.layer_count();
+    if (i % 2 == 0) add_extent(extents, "slot of weight", l, slots[i], true);
+    if (i % 2 == 1 && network.bias(l)) add_extent(extents, "slot of bias", l, slots[i], true);
+  }
+  add_extent(extents, "steps_done", -1, steps_done, true);
+  for (const auto& [name, t] : read)
+    if (t) add_extent(extents, name, -1, *t, false);
+  check_overlaps(extents);
+}
+
+inline void check_prediction(const Tensor& x, const Network& network, DeviceType device) {
+  check_network(x, network, device);
+  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions");
+  std::vector<Extent> extents;
+  extents.reserve(2 * network.layer_count() + 1);
+  add_extent(extents, "x", -1, x, false);
+  add_network(extents, network, false);
 }
 
 // ---- the job ----
@@ -149,7 +252,7 @@ std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<T
                         .bias_slots = {}};
     for (int64_t s = 0; s < slot_count; ++s) {
       layer.weight_slots[s] = mutable_data<T>(slots[2 * (s * count + l)]);
-      layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + l) + 1]);
+      if (layer.bias) layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + l) + 1]);
     }
     layers.push_back(layer);
   }
@@ -192,25 +295,36 @@ std::tuple<Tensor, Tensor> train_(
                       y.size(y.dim() - 1) == units,
                   "y must be contiguous, on the device of x, of shape (", rows, ", ", units, ")");
   if (sample_weight)
-    models.sample_weight =
-        check_numbers("sample weights", *sample_weight, x.scalar_type(), x, rows, network);
+    models.sample_weight = check_numbers("sample_weight", *sample_weight, x.scalar_type(), x, rows,
+                                         "rows of x", network);
   int64_t samples = rows;
   if (order) {
     STD_TORCH_CHECK(order->dim() > 0, "order must have a dimension");
     samples = order->size(order->dim() - 1);
-    models.order = check_numbers("rows in order", *order, ScalarType::Long, x, samples, network);
-    Device::check_order(*order, rows);
+    models.order = check_numbers("order", *order, ScalarType::Long, x, samples, "samples", network);
   }
   // So that no sum of them overflows.
   epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
   batch_size = std::min(batch_size, epoch_size);
   const int64_t steps = step_count(samples, epoch_size, batch_size);
   models.learning_rates =
-      check_numbers("learning rates", learning_rates, ScalarType::Double, x, steps, network);
-  // Shared options are read here, and those of each model by whoever has the other numbers.
-  const bool has_own_options = options.dim() == 2;
+      check_numbers("learning_rates", learning_rates, ScalarType::Double, x, steps,
+                    samples ? "steps" : "steps, as of no samples", network);
+  const bool has_own_options = options.dim() == 2;  // if not, they are read here
   check_numbers("options", options, ScalarType::Double, has_own_options ? x : steps_done,
-                option_count, network);
+                option_count, "names in update_options()", network);
+  check_memory(network, slots, steps_done,
+               {{"x", &x},
+                {"y", &y},
+                {"sample_weight", sample_weight ? &*sample_weight : nullptr},
+                {"order", order ? &*order : nullptr},
+                {"learning_rates", &learning_rates},
+                {"options", &options},
+                {"steps_before", &steps_before}});
+  // Now that memory is known to be there, the numbers in it.
+  check_room("steps_done", steps_done, steps);
+  if (steps_before.is_cpu()) check_room("steps_before", steps_before, steps);
+  if (order) Device::check_order(*order, rows);
 
   const bool many = network.has_models();
   Tensor losses = many ? new_tensor<2>(x, {models.count, steps}) : new_tensor<1>(x, {steps});

@@ -1,17 +1,36 @@
 // Trains networks with one thread and with several, and models one by one and side by side: every
-// bit must be the same, whoever comes to help and when. Run under ThreadSanitizer, and built by
-// tests/test_kernels.py, with the baseline's registers alone: four rows of floats.
+// bit must be the same, whoever comes to help and when. Where memory runs out, whoever it is that
+// asks for it, the call must come back with an error, or do without. Run under ThreadSanitizer, and
+// built by tests/test_kernels.py, with the baseline's registers alone: four rows of floats.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <new>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "../../csrc/errors.h"
 #include "../../csrc/train.h"
 
 using namespace torchnn;
+
+// ---- memory that runs out: all that the engines keep comes from here ----
+
+static std::atomic<int64_t> requests = 0, failing = 0;  // the one to refuse, counted from 1
+
+void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  if (++requests == failing) return nullptr;
+  return std::aligned_alloc(size_t(alignment), (size + 63) / 64 * 64);
+}
+void* operator new[](size_t size, std::align_val_t alignment, const std::nothrow_t& t) noexcept {
+  return operator new(size, alignment, t);
+}
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -189,6 +208,26 @@ void check_models(const Problem& problem) {
                "models change one another", threads);
 }
 
+// Each request for memory fails once, in threads that have none yet.
+void check_memory(const Problem& problem, int64_t models, int64_t most_errors) {
+  const Sweep sweep(problem, models);
+  const Values expected = sweep.train(1, nullptr, 0, models);
+  int64_t errors = 0;
+  for (int64_t at = 1; requests >= at - 1; ++at) {
+    requests = 0, failing = at;
+    std::thread([&] {
+      try {
+        expect(sweep.train(3, at_once, 0, models) == expected, problem.name, "other bits", 3);
+      } catch (const OutOfMemory&) {
+        ++errors;
+      }
+    }).join();
+  }
+  failing = 0;
+  expect(sweep.train(3, at_once, 0, models) == expected, problem.name, "no recovery", 3);
+  expect(errors > 0 && errors <= most_errors, problem.name, "errors for others' memory", 3);
+}
+
 }  // namespace
 
 int main() {
@@ -203,6 +242,9 @@ int main() {
   check_threads({"chunks of a large batch, one after the other", {300, 230, 1}, 640, 300, 3});
   check_models({"small models", {20, 16, 16, 1}, 1200, 32, 1});
   check_models({"models with shares of a large batch", {20, 16, 1}, 2100, 900, 4});
+  check_memory({"no memory for shares of a large batch", {200, 25, 25, 1}, 4060, 1500, 0}, 1, 4);
+  check_memory({"no memory for a replica", {200, 25, 25, 1}, 612, 32, 0}, 1, 2);
+  check_memory({"no memory for models", {20, 16, 16, 1}, 1200, 32, 1}, 5, 1);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }
