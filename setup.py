@@ -24,7 +24,7 @@ from setuptools.command.dist_info import dist_info
 from setuptools.errors import CompileError, SetupError
 
 ROOT = Path(__file__).resolve().parent
-BUILD = Path("build", "native")  # relative to ROOT, where ninja runs
+BUILD = Path("build", "native")  # unless --build-temp says another; relative to ROOT, as in ninja
 
 TORCH_MINIMUM = (2, 11)
 PYTHON_MINIMUM = (3, 10)
@@ -190,7 +190,7 @@ def quote(*arguments):
     return shlex.join(map(str, arguments)).replace("$", "$$")
 
 
-def write_ninja(file, libraries, cuda=None):
+def write_ninja(file, libraries, cuda=None, folder=BUILD):
     """Writes how to build the libraries; ninja rebuilds what has a new command or a new header."""
     try:
         from ninja import ninja_syntax
@@ -198,7 +198,7 @@ def write_ninja(file, libraries, cuda=None):
         raise SetupError("the build needs ninja: pip install ninja, then repeat") from None
     torch = find_torch()
     ninja = ninja_syntax.Writer(file)
-    ninja.variable("builddir", str(BUILD))  # ninja's own log
+    ninja.variable("builddir", str(folder))  # ninja's own log
     ninja.variable("cxx", quote(*find_compiler()))
     ninja.variable("flags", quote(*COMPILE_FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))))
     ninja.variable("link", quote(f"-L{torch}/lib", *link_flags()))
@@ -239,15 +239,16 @@ def write_ninja(file, libraries, cuda=None):
             extra = "$binding" if Path(source).parent == Path("csrc/torch") else ""
             rule = "compile_cuda" if source.endswith(".cu") else "compile"
             variables = {"extra": extra + (" $cuda_binding" if is_cuda else "")}
-            objects += ninja.build(str(BUILD / f"{source}.o"), rule, source, variables=variables)
+            objects += ninja.build(str(folder / f"{source}.o"), rule, source, variables=variables)
         extra = "$cuda_link" if is_cuda else ""
-        ninja.build(str(BUILD / library.name), "link", objects, variables={"extra": extra})
+        ninja.build(str(folder / library.name), "link", objects, variables={"extra": extra})
 
 
 class NinjaBuild(build_ext):
     """Builds all the libraries in one run of ninja and puts them where setuptools wants them."""
 
     def finalize_options(self):
+        self.folder = Path(self.build_temp) if self.build_temp else BUILD
         self.cuda = find_cuda()
         if self.cuda:
             self.distribution.ext_modules = [CPU_LIBRARY, CUDA_LIBRARY]
@@ -256,18 +257,18 @@ class NinjaBuild(build_ext):
     def build_extensions(self):
         if not self.cuda:
             self.warn("building without CUDA kernels: TORCHNN_CUDA is 0, or there is no nvcc")
-        build_file = ROOT / BUILD / "build.ninja"
+        build_file = ROOT / self.folder / "build.ninja"
         build_file.parent.mkdir(parents=True, exist_ok=True)
         with build_file.open("w") as file:
-            write_ninja(file, self.extensions, self.cuda)
-        command = [sys.executable, "-m", "ninja", "-f", str(BUILD / "build.ninja")]
+            write_ninja(file, self.extensions, self.cuda, self.folder)
+        command = [sys.executable, "-m", "ninja", "-f", str(self.folder / "build.ninja")]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             hint = " (TORCHNN_CUDA=0 leaves the CUDA kernels out)" if self.cuda else ""
             raise CompileError(f"the native libraries do not build: see the messages above{hint}")
         for library in self.extensions:
             target = Path(self.get_ext_fullpath(library.name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.copy_file(str(ROOT / BUILD / library.name), str(target))
+            self.copy_file(str(ROOT / self.folder / library.name), str(target))
 
 
 class CheckedMetadata(dist_info):

@@ -420,9 +420,9 @@ def test_models_of_larger_networks_and_batches():
         ("x", lambda t: t.expand(MODELS - 1, *t.shape), "x must have 2 dimensions, or one more"),
         ("y", lambda t: t.expand(1, *t.shape), "y must have 2 dimensions, or one more"),
         ("order", lambda t: t.repeat(2, 1), "order must have 1 dimension, or one more"),
-        ("weights", lambda ts: [ts[0], ts[1][:-1].clone()], "weight 1 must have the shape"),
+        ("weights", lambda ts: [ts[0], ts[1][:-1].clone()], "weight 1 must have shape"),
         ("weights", lambda ts: [t[:0].clone() for t in ts], "there must be at least one model"),
-        ("biases", lambda ts: [ts[0], ts[1][0].clone()], "bias 1 must have the shape"),
+        ("biases", lambda ts: [ts[0], ts[1][0].clone()], "bias 1 must have shape"),
         ("options", lambda o: o | {"momentum": [0.9, 0.8]}, "options must have 1 dimension, "),
     ],
 )

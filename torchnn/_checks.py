@@ -51,6 +51,14 @@ def string(name: str, value: Any) -> str:
     return value
 
 
+def bounded_int(name: str, value: Any, least: int, most: int) -> int:
+    """Returns value as an int from least to most."""
+    allowed = f"an integer from {least} to {most}"
+    if _integer(name, value, least, allowed) > most:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return int(value)
+
+
 def number(name: str, value: Any) -> float:
     """Returns value as a finite float."""
     return _real(name, value, lambda v: True, "a finite number")

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -30,6 +31,9 @@ inline constexpr int cluster_blocks = 8;
 
 inline constexpr int most_rows = 128;   // of a batch that go through the network at once
 inline constexpr int most_layers = 64;  // they travel as arguments of the kernel
+// More than any network has, and than any GPU: below, no product of such numbers overflows.
+inline constexpr int64_t most_units = std::numeric_limits<int32_t>::max();
+inline constexpr int64_t most_shared_bytes = 1 << 20;
 // Layers of so few weights go through row by row, in one warp, with all that come after them.
 inline constexpr int64_t few_weights = 1024;
 
@@ -312,10 +316,11 @@ Plan lay_out(const Shape& shape, int64_t rows, bool keeps_slots, int64_t most_sp
   if (shape.blocks > 1) {
     record = stride(record);
     plan.shares = take(shape.blocks * own_rows * plan.layers[0].share_stride);
-    plan.records = take(rows * record), plan.record_packs = Divider(record / pack);
+    const int64_t records = plan.records = take(rows * record);
+    plan.record_packs = Divider(record / pack);
     for (int64_t l = 0; l < shape.layers(); ++l) {
       LayerPlace& layer = plan.layers[l];
-      layer.out += plan.records, layer.grad += plan.records;
+      layer.out = int(layer.out + records), layer.grad = int(layer.grad + records);
       layer.out_stride = layer.grad_stride = int(record);
       if (l) layer.input_stride = int(record);
     }
@@ -366,7 +371,7 @@ inline double step_microseconds(const Shape& shape, int64_t rows, int64_t rows_a
   for (int64_t l = 1; l < shape.layers(); ++l)
     rest += double(shape.widths[l]) * double(shape.widths[l + 1]);
   const double layers = double(shape.layers()), wide = double(shape.wide_layers());
-  const double chunks = double(over(rows, rows_at_once));
+  const double chunks = std::ceil(double(rows) / double(rows_at_once));
   if (shape.blocks == 1)
     return chunks * (3 + layers + (wide > 0 ? 1.5 : 0)) +
            double(rows) * (2 * first + 3 * rest) / 130'000;

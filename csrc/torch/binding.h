@@ -50,6 +50,14 @@ inline Tensor new_tensor(const Tensor& like, int64_t dim, const int64_t* sizes, 
   return Tensor(handle);
 }
 
+// The same, of any sizes and of the dtype of `like`.
+inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int32_t dtype;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  return new_tensor(like, int64_t(sizes.size()), sizes.data(), strides.data(), dtype);
+}
+
 template <int dim>
 Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes, int32_t dtype) {
   std::array<int64_t, dim> strides;
@@ -67,15 +75,15 @@ Tensor new_tensor(const Tensor& like, std::array<int64_t, dim> sizes) {
 // A tensor like x, of shape (..., columns).
 inline Tensor new_output(const Tensor& x, int64_t columns) {
   if (x.dim() == 2) return new_tensor<2>(x, {x.size(0), columns});
-  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end()), strides(sizes.size());
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes.back() = columns;
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  return new_tensor(x, x.dim(), sizes.data(), strides.data(), dtype);
+  return new_tensor(x, sizes);
 }
 
 inline Tensor make_contiguous(const Tensor& t) {
-  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  if (t.is_contiguous()) return t;
+  Tensor copy = new_tensor(t, {t.sizes().begin(), t.sizes().end()});
+  return torch::stable::copy_(copy, t);
 }
 
 // A tensor (..., columns) as a matrix: rows contiguous in themselves, row_stride apart.

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <cstdlib>
+#include <limits>
 #include <string_view>
 #include <tuple>
 
@@ -95,11 +96,13 @@ struct Cuda {
 std::tuple<int64_t, int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths,
                                                          int64_t element_size, int64_t batch_size,
                                                          int64_t shared_bytes, int64_t blocks) {
-  STD_TORCH_CHECK(widths.size() > 1 && *std::min_element(widths.begin(), widths.end()) > 0 &&
-                      (element_size == 4 || element_size == 8) && batch_size > 0,
-                  "there must be two positive widths or more, of 4 or 8 bytes, and a batch");
-  STD_TORCH_CHECK(blocks >= 1 && blocks <= cuda::cluster_blocks, "there must be 1 to ",
-                  cuda::cluster_blocks, " blocks");
+  STD_TORCH_CHECK(widths.size() > 1, "widths must be two or more, got ", widths.size());
+  for (int64_t width : widths) check_range("each width", width, 1, cuda::most_units);
+  STD_TORCH_CHECK(element_size == 4 || element_size == 8, "element_size must be 4 or 8, got ",
+                  element_size);
+  check_range("batch_size", batch_size, 1, std::numeric_limits<int64_t>::max());
+  check_range("shared_bytes", shared_bytes, 0, cuda::most_shared_bytes);
+  check_range("blocks", blocks, 1, cuda::cluster_blocks);
   const cuda::Shape shape{widths, 0, element_size, blocks};
   const cuda::Plan plan = cuda::choose_plan(shape, batch_size, shared_bytes);
   return {plan.rows, plan.bytes, cuda::most_batch_rows(shape, shared_bytes), plan.blocks};

@@ -48,16 +48,30 @@ struct Network {
 
 // ---- checks ----
 
+inline void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
+  STD_TORCH_CHECK(value >= least && value <= most, name, " must be from ", least, " to ", most,
+                  ", got ", value);
+}
+
+inline std::string as_text(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + ")";
+}
+
 // A part of the state that the kernels change, of that shape behind the models.
 inline void check_state(const char* name, int64_t l, const Tensor& t, const Network& network,
                         std::initializer_list<int64_t> shape, const Tensor& x) {
   STD_TORCH_CHECK(is_like(t, x) && t.is_contiguous(), name, " ", l,
                   " must be contiguous, on the device of x, of its dtype");
-  const int64_t lead = network.has_models();
+  const bool lead = network.has_models();
   bool fits = t.dim() == lead + int64_t(shape.size()) && (!lead || t.size(0) == network.models());
   for (int64_t i = lead; fits && i < t.dim(); ++i) fits = t.size(i) == shape.begin()[i - lead];
-  STD_TORCH_CHECK(fits, name, " ", l, " must have the shape of its layer, behind ",
-                  lead ? "as many models as the others" : "no other dimension");
+  if (fits) return;
+  std::vector<int64_t> wanted(shape);
+  if (lead) wanted.insert(wanted.begin(), network.models());
+  STD_TORCH_CHECK(false, name, " ", l, " must have shape ", as_text(wanted), ", got ",
+                  as_text({t.sizes().begin(), t.sizes().end()}));
 }
 
 inline void check_network(const Tensor& x, const Network& network, DeviceType device) {
@@ -141,8 +155,7 @@ inline void check_counter(const char* name, const Tensor& t) {
 }
 
 inline void check_room(const char* name, const Tensor& t, int64_t steps) {
-  const int64_t most = std::numeric_limits<int64_t>::max() - steps, value = *data<int64_t>(t);
-  STD_TORCH_CHECK(value >= 0 && value <= most, name, " must be from 0 to ", most, ", got ", value);
+  check_range(name, *data<int64_t>(t), 0, std::numeric_limits<int64_t>::max() - steps);
 }
 
 // ---- where the arguments lie ----

@@ -774,12 +774,33 @@ void check_plans() {
   expect(warps(std::vector<int64_t>(66, 1), hopper) == 0, "65 layers are too many for a warp");
 }
 
+// As absurd as the operator cuda_plan lets them be: no number overflows.
+void check_absurd_plans() {
+  std::mt19937_64 random(0);
+  auto up_to = [&](int64_t most) {  // of any magnitude
+    return std::max<int64_t>(1, most >> random() % 64) - int64_t(random() % 2 && most > 1);
+  };
+  for (int i = 0; i < 3000; ++i) {
+    std::vector<int64_t> widths(2 + random() % (i % 10 ? 5 : 80));
+    for (int64_t& width : widths) width = std::max<int64_t>(1, up_to(cuda::most_units));
+    const int64_t limit = up_to(cuda::most_shared_bytes);
+    const int64_t rows = std::max<int64_t>(1, up_to(std::numeric_limits<int64_t>::max()));
+    const cuda::Shape shape{widths, i % 3, i % 2 ? 4 : 8, 1 + i % cuda::cluster_blocks};
+    const cuda::Plan plan = cuda::choose_plan(shape, rows, limit);
+    expect(!plan.rows || plan.bytes <= limit, "an absurd plan keeps to its limit");
+    const cuda::WarpPlan one = cuda::make_warp_plan(shape, rows, limit);
+    expect(!one.rows || one.bytes <= limit, "an absurd plan of a warp keeps to its limit");
+    if (i % 100 == 0) expect(cuda::most_batch_rows(shape, limit) >= 0, "there is a most of rows");
+  }
+}
+
 void check_everything() {
   check_all<float>();
   check_all<double>();
   check_a_row_that_is_not_there();
   check_the_parts_of_a_step();
   check_plans();
+  check_absurd_plans();
 }
 
 #endif

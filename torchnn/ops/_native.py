@@ -1,11 +1,14 @@
 """The native library: loaded here, and asked what it knows and on which devices."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+
+from torchnn import _checks
 
 try:
     import torchnn._C  # type: ignore[import-not-found]  # (registers the operators)
@@ -29,6 +32,27 @@ CUDA_DTYPES = (*CPU_DTYPES, torch.bfloat16, torch.float16)
 HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense_forward", "CUDA")
 if not HAS_CUDA:
     CUDA_DTYPES = ()
+
+# More than there are: the kernels refuse to count with them.
+MOST_UNITS = 2**31 - 1
+MOST_SHARED_BYTES = 2**20
+MOST_BLOCKS = 8
+
+# What PyTorch's checks put in front of a message: the C++ function, its file, and the line.
+_PLACE = re.compile(r"^\w+, \S+:\d+, ")
+
+
+def call(operator: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls an operator of the library; its errors say what is wrong, not where in C++ that is."""
+    try:
+        return operator(*arguments)
+    except NotImplementedError as error:  # no such device; the rest is a page of them all
+        raise NotImplementedError(str(error).partition(". ")[0]) from None
+    except RuntimeError as error:
+        message = _PLACE.sub("", str(error))
+        if message == str(error):
+            raise
+        raise RuntimeError(message) from None
 
 
 def activations() -> tuple[str, ...]:
@@ -99,14 +123,29 @@ def cuda_plan(
     """Returns how train_ on CUDA trains a network by itself.
 
     Args:
-        widths: The number of features, then the units of each layer.
+        widths: The number of features, then the units of each layer, below 2**31.
         dtype: float32 or float64.
         batch_size: Rows a step.
-        shared_bytes: The most memory that a block may have.
+        shared_bytes: The most memory that a block may have, up to a megabyte.
         blocks: How many blocks may work together, 1 to 8.
+
+    Raises:
+        TypeError: A number is no integer.
+        ValueError: One of these is not as it should be.
+        RuntimeError: The library was built without CUDA kernels.
     """
+    if len(widths) < 2:
+        raise ValueError(f"widths must be two or more, got {list(widths)}")
+    if dtype not in CPU_DTYPES:
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    if not HAS_CUDA:
+        raise RuntimeError("cuda_plan needs the CUDA kernels, and this build has none")
     found = torch.ops.torchnn.cuda_plan(
-        list(widths), dtype.itemsize, batch_size, shared_bytes, blocks
+        [_checks.bounded_int("each width", width, 1, MOST_UNITS) for width in widths],
+        dtype.itemsize,
+        min(_checks.positive_int("batch_size", batch_size), 2**63 - 1),
+        _checks.bounded_int("shared_bytes", shared_bytes, 0, MOST_SHARED_BYTES),
+        _checks.bounded_int("blocks", blocks, 1, MOST_BLOCKS),
     )
     return CudaPlan(*found)
 
@@ -114,7 +153,7 @@ def cuda_plan(
 def cuda_limits(device: torch.device) -> tuple[int, int]:
     """Returns the most memory that a block may have on a GPU, and how many may work together."""
     properties: Any = torch.cuda.get_device_properties(device)
-    return properties.shared_memory_per_block_optin, 8 if properties.major >= 9 else 1
+    return properties.shared_memory_per_block_optin, MOST_BLOCKS if properties.major >= 9 else 1
 
 
 def cpu_capability() -> str:

@@ -2,21 +2,29 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, is_autocast_enabled
 
 from torchnn import _checks
-from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES
+from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES, call, trains_on
 from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training, taking
+
+LARGEST = 2**63 - 1  # int64: any size above it is as good
 
 
 def run(job: Training) -> Results:
     """Does what train_ says, for arguments that are there already."""
-    with _undisturbed(job.x.device.type):
-        results = torch.ops.torchnn.train_(*_as_native(job))
+    try:
+        arguments = _as_native(job)
+        with _undisturbed(job.x.device.type):
+            results = call(torch.ops.torchnn.train_, *arguments)
+    except (AttributeError, RuntimeError, TypeError):
+        _check_training(job)  # after the fact, so that good calls do not pay for it
+        raise
     mark_changed(job.weights, job.biases, *job.slots)
     return results
 
@@ -27,7 +35,8 @@ def train_(job: Training) -> Results:
 
     Weights, biases and slots change in place. `reference.train_` is the same in plain PyTorch. All
     tensors are on one device and contiguous, float32 or float64 where nothing else is said;
-    steps_done is on the CPU; learning_rates, steps_before and options may be.
+    steps_done is on the CPU; learning_rates, steps_before and options may be. What changes shares
+    no memory with any other argument.
 
     What a model comes to that trains side by side with others does not depend on them, or on how
     many there are. On the CPU, each of several threads takes whole models. On CUDA, small models
@@ -46,9 +55,10 @@ def train_(job: Training) -> Results:
         (samples, units), or (0, units) if they were not to be kept.
 
     Raises:
-        TypeError: An argument is missing, or unknown.
+        TypeError: An argument is missing, unknown, or of another kind.
         ValueError: The loss, the update rule, one of its options or an activation is unknown.
-        RuntimeError: A shape, dtype or device does not fit. Nothing has changed, in all cases.
+        RuntimeError: A shape, size, dtype or device does not fit, or memory is shared.
+        MemoryError: The CPU has too little memory. Nothing has changed, in all cases.
     """
     return run(job)
 
@@ -59,6 +69,8 @@ def _as_native(job: Training) -> list[Any]:
     if not isinstance(before, Tensor):
         before = torch.full((), before, dtype=torch.int64, device=x.device)
     converted = {
+        "epoch_size": min(job.epoch_size, LARGEST),
+        "batch_size": min(job.batch_size, LARGEST),
         "learning_rates": to_device(float64(job.learning_rates), x.device),
         "loss": LOSSES.index(_checks.choice("loss", job.loss, LOSSES)),
         "update": UPDATES.index(_checks.choice("update", job.update, UPDATES)),
@@ -110,11 +122,18 @@ def predict(
         Shape (N, units of the last layer).
 
     Raises:
+        TypeError: An argument is of another kind.
+        ValueError: An activation is unknown.
         RuntimeError: A shape, dtype or device does not fit.
+        MemoryError: The CPU has too little memory.
     """
-    places = _as_places(activations)
-    with _undisturbed(x.device.type):
-        return torch.ops.torchnn.predict(x, places, list(weights), _filled_in(biases, x))
+    try:
+        network = _as_places(activations), list(weights), _filled_in(biases, x)
+        with _undisturbed(x.device.type):
+            return call(torch.ops.torchnn.predict, x, *network)
+    except (AttributeError, RuntimeError, TypeError):
+        _check_tensors(x, {"x": [x], "each weight": weights}, {"each bias": biases})
+        raise
 
 
 @contextmanager
@@ -131,3 +150,34 @@ def _undisturbed(device: str) -> Iterator[None]:
 def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
     """An operator's list holds tensors only: one without elements stands for None."""
     return [like.new_empty(0) if t is None else t for t in tensors]
+
+
+def _check_training(job: Training) -> None:
+    """Raises the error that tells a user which argument is of another kind, if any."""
+    for name in ("epoch_size", "batch_size"):
+        if not isinstance(getattr(job, name), Integral):
+            raise TypeError(f"{name} must be an integer, got {getattr(job, name)!r}")
+    needed = {"x": [job.x], "y": [job.y], "each weight": job.weights}
+    slots = [tensor for slot in job.slots for tensor in slot]
+    optional = {"sample_weight": [job.sample_weight], "order": [job.order]}
+    _check_tensors(job.x, needed, optional | {"each bias": job.biases, "each slot": slots})
+    if not isinstance(job.steps_done, Tensor):
+        raise TypeError(f"steps_done must be a torch.Tensor, got {type(job.steps_done).__name__}")
+
+
+def _check_tensors(
+    x: Tensor, needed: Mapping[str, Sequence[Any]], optional: Mapping[str, Sequence[Any]]
+) -> None:
+    """The same for tensors on the device of x, by their names; optional ones may be None."""
+    for name, values in (needed | optional).items():
+        for value in values:
+            if value is None and name in optional:
+                continue
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+            if not trains_on(x.device):
+                raise RuntimeError(f"x must be on the CPU, or on a GPU, got {x.device}")
+            if value.device != x.device:
+                raise RuntimeError(
+                    f"{name} must be on the device of x, {x.device}, got {value.device}"
+                )
