@@ -33,7 +33,9 @@ class Watch:
         for buffer, before, inside in self._buffers:
             if buffer.untyped_storage().nbytes() == 0:
                 continue  # a case took it away
-            now, then = (t.view(torch.uint8).reshape(-1, t.element_size()) for t in (buffer, before))
+            now, then = (
+                t.view(torch.uint8).reshape(-1, t.element_size()) for t in (buffer, before)
+            )
             changed = (now != then).any(1)
             if margins_only:
                 changed[inside] = False

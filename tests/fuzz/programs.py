@@ -43,11 +43,13 @@ def random_optimizer(rng):
     rate = rng.choice([0.01, 0.1, schedules.ExponentialDecay(0.1, 5, 0.7)])
     decay = rng.choice([None, None, 0.1])
     momentum = rng.choice([0.0, 0.5, 0.9])
-    return rng.choice([
-        lambda: optimizers.SGD(rate, momentum, momentum > 0 and decay is None, decay),
-        lambda: optimizers.Adam(rate, epsilon=1e-3, weight_decay=decay),
-        lambda: optimizers.RMSprop(rate, momentum=momentum, epsilon=1e-3, weight_decay=decay),
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            lambda: optimizers.SGD(rate, momentum, momentum > 0 and decay is None, decay),
+            lambda: optimizers.Adam(rate, epsilon=1e-3, weight_decay=decay),
+            lambda: optimizers.RMSprop(rate, momentum=momentum, epsilon=1e-3, weight_decay=decay),
+        ]
+    )
 
 
 class Program:

@@ -169,7 +169,7 @@ def _check_tensors(
     x: Tensor, needed: Mapping[str, Sequence[Any]], optional: Mapping[str, Sequence[Any]]
 ) -> None:
     """The same for tensors on the device of x, by their names; optional ones may be None."""
-    for name, values in (needed | optional).items():
+    for name, values in [*needed.items(), *optional.items()]:
         for value in values:
             if value is None and name in optional:
                 continue
