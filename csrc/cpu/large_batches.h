@@ -26,8 +26,7 @@ class LargeBatches {
   }
 
   static bool suits(const Train<T>& job) {
-    return std::min({job.batch_size, job.epoch_size, job.samples}) > Trainer::chunk_rows &&
-           most_shares(job) > 1;
+    return job.batch_size > Trainer::chunk_rows && most_shares(job) > 1;
   }
 
   int64_t most_threads() const { return int64_t(workers_.size()); }

@@ -42,7 +42,7 @@ class Trainer {
   // gradients: how many may be put aside, if that is not for the Trainer to say. place: its memory
   // among that of others in this thread.
   explicit Trainer(const Train<T>& job, int64_t gradients = 0, int64_t place = 0)
-      : job_(job), stride_(padded_(std::min({job.batch_size, job.samples, chunk_rows}))) {
+      : job_(job), stride_(padded_(std::min(job.batch_size, chunk_rows))) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
     slices_ = std::clamp<int64_t>(first.in_features * first.units * stride_ / products_a_slice, 1,

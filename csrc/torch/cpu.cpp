@@ -204,7 +204,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
           .x = data<T>(x) + first * x.stride(0),
           .x_stride = x.stride(0),
           .samples = std::min(end * rows_at_once, samples) - first,
-          .batch_size = rows_at_once,
+          .batch_size = std::min(rows_at_once, samples),
           .predictions = mutable_data<T>(out) + first * units,
       });
     };

@@ -316,9 +316,10 @@ std::tuple<Tensor, Tensor> train_(
     samples = order->size(order->dim() - 1);
     models.order = check_numbers("order", *order, ScalarType::Long, x, samples, "samples", network);
   }
-  // So that no sum of them overflows.
+  // So that no sum of them overflows. The engines go by batch_size, whose rounding must be the same
+  // for the end of an epoch alone: it is not clamped to what comes of the epoch in this call.
+  batch_size = std::min({batch_size, epoch_size, std::max<int64_t>({rows, samples, 1})});
   epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
-  batch_size = std::min(batch_size, epoch_size);
   const int64_t steps = step_count(samples, epoch_size, batch_size);
   models.learning_rates =
       check_numbers("learning_rates", learning_rates, ScalarType::Double, x, steps,

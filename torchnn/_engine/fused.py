@@ -60,7 +60,7 @@ class FusedEngine:
                 y=samples.y,
                 sample_weight=samples.weight,
                 order=run.rows,
-                epoch_size=run.epoch_size,
+                epoch_size=len(run.samples),  # also for a part of one
                 batch_size=run.batch_size,
                 learning_rates=_rates(
                     optimizer.learning_rate, range(first, first + len(run)), samples.x.device

@@ -88,7 +88,7 @@ class Trainer:
         if not job.x.is_cuda or torch.cuda.is_current_stream_capturing():
             return False
         widths = job.weights[0].shape[1], *(weight.shape[0] for weight in job.weights)
-        batch_size = min(job.batch_size, job.epoch_size, job.samples)
+        batch_size = min(job.batch_size, job.epoch_size, max(len(job.x), job.samples))
         return _trains_by_layers(widths, job.x.dtype, batch_size, job.x.device)
 
     def _forget_if_new(self, job: Training) -> None:
@@ -182,12 +182,10 @@ def _parts(job: Any) -> Iterator[Training]:
     rates = to_device(float64(job.learning_rates), order.device)
     before = 0
     for start, stop in cut(len(order), job.epoch_size, job.batch_size):
-        epoch_size = min(job.epoch_size, stop - start)
-        after = before + Batches(stop - start, epoch_size, job.batch_size).count
+        after = before + Batches(stop - start, job.epoch_size, job.batch_size).count
         yield replace(
             job,
             order=order[start:stop],
-            epoch_size=epoch_size,
             learning_rates=rates[before:after],
             steps_before=job.steps_before + before,
         )
