@@ -76,6 +76,27 @@ def test_it_goes_on_with_all_that_the_optimizer_remembers(name, optimizer, engin
     assert {id(p) for p in model.optimizer.parameters} == ours
 
 
+@pytest.mark.parametrize("name", STAYS_THE_SAME)
+def test_it_goes_on_with_a_torch_optimizer_that_was_made_for_it(name):
+    found = []
+    for change in (lambda model: model, STAYS_THE_SAME[name]):
+        set_random_seed(0)
+        model = Sequential([Dense(4, "tanh", in_features=3), Dense(1, in_features=4)])
+        model.compile(torch.optim.Adam(model.parameters(), lr=0.01), "mse")
+        fit(model)
+        found.append(fit(change(model)))
+    assert found[0] == found[1]
+
+
+@every_engine
+@every_optimizer
+def test_parameters_may_be_assigned_midway(optimizer, engine):
+    expected = fit(fitted(optimizer, engine))
+    model = fitted(optimizer, engine)
+    assign = LambdaCallback(on_epoch_end=lambda epoch, logs: assigned(model) and None)
+    assert fit(model, callbacks=assign) == expected
+
+
 @every_engine
 @every_optimizer
 def test_a_copy_is_trained_without_the_original(optimizer, engine):

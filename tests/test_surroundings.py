@@ -134,3 +134,14 @@ def test_a_model_that_inference_mode_has_made_can_be_asked_but_not_trained(name,
         assert model.history is None
         assert model.predict(X, verbose=0).shape == (40, 1)
         assert model.evaluate(X, Y, verbose=0) == pytest.approx(model.test_on_batch(X, Y))
+
+
+@pytest.mark.parametrize("engine", ["auto", "autograd"])
+@pytest.mark.parametrize("in_features", [None, 3])
+def test_dense_layers_that_inference_mode_has_made_learn(in_features, engine):
+    with torch.inference_mode():
+        model = Sequential([Dense(1, in_features=in_features)])
+        model.compile("adam", "mse", engine=engine)
+        before = model.evaluate(X, Y, verbose=0)
+        model.fit(X, Y, epochs=5, verbose=0)
+    assert model.evaluate(X, Y, verbose=0) < before
