@@ -46,7 +46,6 @@ class HeldInterrupt:
         """Returns what a function returns, during which nothing is held."""
         held, self._holds = self._holds, False
         try:
-            self.release()
             return function(*arguments, **named)
         finally:
             self._holds = held
@@ -54,7 +53,10 @@ class HeldInterrupt:
     def between(self, items: Iterable[T]) -> Iterator[T]:
         """Yields the items; while the next one is fetched, nothing is held."""
         iterator, end = iter(items), object()
-        while (item := self.meanwhile(next, iterator, end)) is not end:
+        while True:
+            self.release()
+            if (item := self.meanwhile(next, iterator, end)) is end:
+                return
             yield item  # type: ignore[misc]
 
     def _hold(self, *arguments: Any) -> None:

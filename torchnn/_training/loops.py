@@ -145,6 +145,7 @@ class Fit:
             if self.model.stop_training:
                 break
         self.catch_up()
+        self.interrupt.release()
 
     def settle(self) -> None:
         """Of what has been trained, counts what nobody has been told of."""
@@ -282,6 +283,7 @@ class Fit:
         self.logs = self.tally.logs()
         try:
             if self.validation is not None and not self.has_failed:
+                self.interrupt.release()
                 self.logs |= self.interrupt.meanwhile(self.validate, self.validation)
             self.call("on_epoch_end", epoch, self.logs)
         finally:
