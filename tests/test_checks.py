@@ -218,6 +218,8 @@ def test_a_name_like_no_other_gets_the_list_alone():
         (activations, "sigmiod", "sigmoid"),
         (activations, "lekyrelu", "leaky_relu"),
         (initializers, "zero", "zeros"),
+        (initializers, "glorot", "glorot_uniform"),
+        (losses, "categorical", "categorical_crossentropy"),
         (metrics, "acuracy", "accuracy"),
     ],
 )

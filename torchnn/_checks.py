@@ -165,8 +165,8 @@ def find(kind: str, name: str, known: Iterable[str]) -> str:
     spellings = {_plain(each): each for each in known}
     if _plain(name) in spellings:
         return spellings[_plain(name)]
-    slip_of = _misspelled(_plain(name), spellings)
-    hint = f": did you mean {spellings[slip_of]!r}?" if slip_of else "."
+    meant = _unfinished(name, spellings.values()) or spellings.get(_misspelled(name, spellings))
+    hint = f": did you mean {meant!r}?" if meant else "."
     raise ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(spellings.values())}")
 
 
@@ -212,12 +212,17 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _misspelled(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody wanted to write who wrote name, or None."""
-    nearest = min(known, key=lambda each: _slips(name, each), default=None)
-    if nearest is None or name in OTHERS or _slips(name, nearest) > 1 + (len(name) > 5):
-        return None
-    return nearest
+def _unfinished(name: str, known: Iterable[str]) -> str | None:
+    """The first known name that begins with the words of this one, or None."""
+    return next((each for each in known if each.startswith(f"{name.lower()}_")), None)
+
+
+def _misspelled(name: str, spellings: Iterable[str]) -> str:
+    """The spelling that this name is a slip of, or nothing."""
+    name = _plain(name)
+    nearest = min(spellings, key=lambda each: _slips(name, each), default="")
+    is_slip = _slips(name, nearest) <= 1 + (len(name) > 5)
+    return nearest if is_slip and name not in OTHERS else ""
 
 
 def _slips(one: str, other: str) -> int:
