@@ -69,7 +69,7 @@ def test_a_function_will_do():
     assert initializers.get(torch.nn.init.xavier_uniform_) is torch.nn.init.xavier_uniform_
 
 
-@pytest.mark.parametrize("value", ["glorot_norml", "glorot_unifrom"])
+@pytest.mark.parametrize("value", ["glorot", "glorot_unifrom"])
 def test_an_unknown_name_is_an_error_with_a_suggestion(value):
     with pytest.raises(ValueError, match=f"^unknown initializer '{value}': did you mean 'glorot_"):
         initializers.get(value)

@@ -114,8 +114,9 @@ def test_a_failing_callback_loses_nothing(hook, at, batches, epochs, engine, who
     assert end_and_history(model, first, second) == whole
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize(
+    ("at", "looks"), [(1, False), (2, False), (1, True), (2, True), (STEPS, True), (17, True)]
+)
 def test_ctrl_c_loses_nothing(at, looks, engine, whole, monkeypatch):
     model, ended = made(engine), []
     callbacks = [LambdaCallback(on_train_end=lambda logs: ended.append(logs))]
