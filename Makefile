@@ -1,10 +1,10 @@
 # Each target finds a Python that has what it needs, makes one in .venv if there is none (see
 # tools/environment.py), builds the native library in place, and runs.
 #   PYTHON=/path/to/python   the Python to use
-#   ARGS="-k dense"          more arguments for pytest; -n 0 runs one after the other
+#   ARGS="-k dense"          more arguments for pytest (-n 0: one after the other), or for the fuzzer
 #   TORCHNN_CUDA=1           build the CUDA kernels, 0: leave them out (see CONTRIBUTING.md)
 
-.PHONY: help demo test lint check format ulp build venv clean
+.PHONY: help demo test fuzz lint check format ulp build venv clean
 .DEFAULT_GOAL := help
 
 # $(call with,EXTRA): sets $$python to one that has this list of pyproject.toml.
@@ -18,6 +18,7 @@ cxx_files = $$(find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name 
 help:
 	@echo "make demo    train on handwritten digits, zeros against ones, and draw digits.png"
 	@echo "make test    build and run all the tests"
+	@echo "make fuzz    random cases under sanitizers, an hour a module; ARGS=\"--seconds 60\""
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make check   what CI runs: lint and test"
 	@echo "make format  let ruff and clang-format rewrite the files"
@@ -34,6 +35,9 @@ demo:
 
 test:
 	@$(call with,test) && $(build) && "$$python" -m pytest $(two_files_at_a_time) $(ARGS)
+
+fuzz:
+	@$(call with,test) && $(build) && "$$python" -m tests.fuzz --sanitized $(ARGS)
 
 lint:
 	@$(call with,lint) && set -x \

@@ -39,6 +39,15 @@ def test_integers_have_a_least_value():
         _checks.non_negative_int("epochs", -1)
 
 
+@pytest.mark.parametrize("value", [0, 9, -(10**30)])
+def test_bounded_integers_have_a_least_and_a_greatest_value(value):
+    assert _checks.bounded_int("blocks", 8, 1, 8) == 8
+    with pytest.raises(ValueError, match=rf"^blocks must be an integer from 1 to 8, got {value}$"):
+        _checks.bounded_int("blocks", value, 1, 8)
+    with pytest.raises(TypeError, match=r"^blocks must be an integer from 1 to 8, got 2\.5$"):
+        _checks.bounded_int("blocks", 2.5, 1, 8)
+
+
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5)])
 @pytest.mark.parametrize("check", REALS)
 def test_numbers_come_back_as_float(check, value):

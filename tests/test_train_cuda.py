@@ -85,12 +85,29 @@ def test_several_blocks_take_a_network_together_that_has_a_wide_first_layer():
 
 @built
 def test_a_plan_of_nothing_is_refused():
-    for widths in ((4,), (4, 0)):
-        with pytest.raises(RuntimeError, match="two positive widths"):
-            ops.cuda_plan(widths, torch.float32, 32, HOPPER)
-    for blocks in (0, 9):
-        with pytest.raises(RuntimeError, match="1 to 8 blocks"):
-            ops.cuda_plan((4, 1), torch.float32, 32, HOPPER, blocks)
+    good = {"widths": (4, 1), "dtype": torch.float32, "batch_size": 32, "shared_bytes": HOPPER}
+    bad = [
+        ("widths", (4,), r"widths must be two or more, got \[4\]"),
+        ("widths", (4, 0), "each width must be an integer from 1 to 2147483647, got 0"),
+        ("widths", (2**62, 4), f"each width must be .*, got {2**62}"),
+        ("dtype", torch.float16, "dtype must be torch.float32 or torch.float64, got .*"),
+        ("batch_size", 0, "batch_size must be a positive integer, got 0"),
+        ("shared_bytes", 2**62, f"shared_bytes must be an integer from 0 to 1048576, got {2**62}"),
+        ("shared_bytes", -1, "shared_bytes must be .*, got -1"),
+        ("blocks", 9, "blocks must be an integer from 1 to 8, got 9"),
+        ("blocks", 0, "blocks must be an integer from 1 to 8, got 0"),
+    ]
+    for name, value, message in bad:
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            ops.cuda_plan(**good | {name: value})
+    with pytest.raises(TypeError, match=r"^each width must be .*, got 2\.5$"):
+        ops.cuda_plan((4, 2.5), torch.float32, 32, HOPPER)
+
+
+@built
+@pytest.mark.parametrize("batch_size", [10**9, 2**63 - 1, 10**30])
+def test_a_batch_of_any_size_has_a_plan(batch_size):
+    assert ops.cuda_plan((400, 25, 1), torch.float32, batch_size, HOPPER).rows == 0
 
 
 def test_the_devices_of_the_kernels():

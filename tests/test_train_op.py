@@ -1,6 +1,7 @@
 """torchnn.ops.train_ and predict against their definition in plain PyTorch, in float64."""
 
 import inspect
+import re
 from dataclasses import fields
 from itertools import pairwise
 
@@ -432,3 +433,168 @@ def test_parts_of_another_number_of_models_are_refused(name, wrong, message):
     with pytest.raises(RuntimeError, match=message):
         call(ops.train_, together | {name: wrong(together[name])})
     assert all(map(torch.equal, together["weights"], before))
+
+
+# ---- memory ----
+
+
+def beside(numbers, *tensors):
+    """Copies of the tensors that lie one behind the other, each so many numbers into the last."""
+    size = sum(t.numel() for t in tensors)
+    buffer, placed, at = torch.zeros(size, dtype=tensors[0].dtype), [], 0
+    for t in tensors:
+        at -= numbers if placed else 0
+        placed.append(buffer[at : at + t.numel()].view(t.shape).copy_(t))
+        at += t.numel()
+    return placed
+
+
+def two(arguments, one, other, numbers):
+    """The arguments with two of them in the same memory, as far as so many numbers."""
+    places = {"x": ("x",), "y": ("y",), "sample_weight": ("sample_weight",), "order": ("order",)}
+    places |= {"learning_rates": ("learning_rates",), "steps_done": ("steps_done",)}
+    places |= {"weight 0": ("weights", 0), "weight 1": ("weights", 1), "bias 0": ("biases", 0)}
+    places |= {"slot of bias 1": ("slots", 0, 3), "slot of weight 0": ("slots", 0, 0)}
+
+    def at(path):
+        value = arguments
+        for key in path:
+            value = value[key]
+        return value
+
+    pair = beside(numbers, at(places[one]), at(places[other]))
+    for name, tensor in zip((one, other), pair, strict=True):
+        at(places[name][:-1])[places[name][-1]] = tensor
+    return arguments
+
+
+SHARING = [
+    ("weight 0", "weight 1"),
+    ("weight 1", "x"),
+    ("y", "weight 0"),
+    ("bias 0", "weight 0"),
+    ("sample_weight", "bias 0"),
+    ("slot of weight 0", "weight 0"),
+    ("slot of bias 1", "x"),
+    ("learning_rates", "weight 0"),
+    ("order", "steps_done"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SHARING)
+def test_what_training_changes_shares_no_memory(one, other):
+    arguments = job((6, 5, 1), 20, 8, update="momentum", sample_weight=torch.ones(20).double())
+    arguments["learning_rates"] = torch.full((3,), 0.1, dtype=torch.float64)
+    call(ops.train_, two(copy(arguments), one, other, 0))  # side by side
+    shared = two(copy(arguments), one, other, 1)
+    before = copy(shared)
+    with pytest.raises(RuntimeError) as raised:
+        call(ops.train_, shared)
+    named = re.fullmatch("(.*) shares memory with (.*), and would change it", str(raised.value))
+    assert {*named.groups()} == {one, other}
+    for name in ("weights", "biases", "order", "steps_done"):
+        assert same(shared[name], before[name])
+
+
+def copy(arguments):
+    return {name: copied(value) for name, value in arguments.items()}
+
+
+def copied(value):
+    if isinstance(value, list):
+        return [copied(each) for each in value]
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def same(one, other):
+    if isinstance(one, list):
+        return all(map(same, one, other))
+    return torch.equal(one, other)
+
+
+def test_what_is_only_read_may_share_memory():
+    x = torch.randn(12, 1, dtype=torch.float64)
+    assert_same_training(job((1, 4, 1), 12, 4, x=x, y=x, sample_weight=x[:, 0]))
+
+
+def test_a_tensor_whose_memory_was_taken_away_is_refused():
+    arguments = job((6, 5, 1), 20, 8)
+    arguments["weights"][1].untyped_storage().resize_(0)
+    message = "^weight 1 reaches beyond its storage$"
+    with pytest.raises(RuntimeError, match=message):
+        call(ops.train_, arguments)
+    with pytest.raises(RuntimeError, match=message):
+        ops.predict(*(arguments[k] for k in ("x", "activations", "weights", "biases")))
+
+
+def test_memory_that_is_not_there_is_an_error_that_says_how_much():
+    weights = [torch.ones(4, 3)]
+    for rows, amount in [(2**40, f"{2**44}"), (2**61, f"more than {2**63 - 1}")]:
+        x = torch.ones(1, 3).expand(rows, 3)
+        with pytest.raises(MemoryError, match=f"^out of memory: {amount} bytes were asked for$"):
+            ops.predict(x, ["relu"], weights, [None])
+
+
+@pytest.mark.parametrize("size", [2**63 - 1, 2**63, 10**30])
+def test_sizes_beyond_all_numbers_are_whole_epochs(size):
+    arguments = job((6, 5, 1), 20, 20)
+    expected = run(ops.train_, arguments)
+    huge = run(ops.train_, arguments | {"batch_size": size, "epoch_size": size})
+    assert all(map(torch.equal, huge, expected))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"learning_rates": [0.1]}, RuntimeError, "learning_rates must have .* of 3 steps, got 1"),
+        (
+            {"order": torch.zeros(0, dtype=torch.int64)},
+            RuntimeError,
+            "learning_rates must have one number for each of 0 steps, as of no samples, got 3",
+        ),
+        ({"x": [[1.0]]}, TypeError, "x must be a torch.Tensor, got list"),
+        ({"weights": [None, None]}, TypeError, "each weight must be a torch.Tensor, got NoneType"),
+        ({"biases": [None, 3]}, TypeError, "each bias must be a torch.Tensor, got int"),
+        ({"order": [0, 1]}, TypeError, "order must be a torch.Tensor, got list"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, got 2.5"),
+        ({"steps_done": 0}, TypeError, "steps_done must be a torch.Tensor, got int"),
+        ({"steps_before": -1}, RuntimeError, r"steps_before must be from 0 to \d+, got -1"),
+        (
+            {"steps_done": torch.tensor([2**63 - 2])},
+            RuntimeError,
+            f"steps_done must be from 0 to {2**63 - 4}, got {2**63 - 2}",
+        ),
+        (
+            {"x": torch.ones(20, 6, device="meta")},
+            RuntimeError,
+            "x must be on the CPU, or on a GPU, got meta",
+        ),
+        (
+            {"y": torch.ones(20, 1, device="meta")},
+            RuntimeError,
+            "y must be on the device of x, cpu, got meta",
+        ),
+        ({"x": torch.ones(20, 7).double()}, RuntimeError, r"weight 0 must have shape \(5, 7\), .*"),
+    ],
+)
+def test_errors_speak_of_the_argument_and_not_of_cpp(changes, kind, message):
+    arguments = job((6, 5, 1), 20, 8) | changes
+    with pytest.raises(kind, match=f"^{message}$"):
+        call(ops.train_, arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"x": [1.0]}, TypeError, "x must be a torch.Tensor, got list"),
+        ({"x": torch.ones(2)}, RuntimeError, "x must have 2 dimensions, got 1"),
+        ({"x": torch.ones(2, 3).half()}, RuntimeError, "x must be float32 or float64"),
+        ({"weights": [torch.ones(4, 2)]}, RuntimeError, r"weight 0 must have shape \(4, 3\), .*"),
+        ({"weights": [1]}, TypeError, "each weight must be a torch.Tensor, got int"),
+        ({"activations": ["gelu"]}, ValueError, "activation must be one of .*, got 'gelu'"),
+    ],
+)
+def test_errors_of_predict_speak_of_the_argument(changes, kind, message):
+    network = {"activations": ["relu"], "weights": [torch.ones(4, 3)], "biases": [None]}
+    with pytest.raises(kind, match=f"^{message}$"):
+        ops.predict(**{"x": torch.ones(2, 3)} | network | changes)

@@ -18,7 +18,15 @@ from torchnn.ops._network import _as_native
 
 SLOTS = [0, 1, 1, 2, 1, 2]  # of each update rule
 EXTREMES = [0, -1, 1, 2, 3, 7, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63)]
-CLEAN = (AttributeError, MemoryError, OverflowError, RuntimeError, TypeError, ValueError)
+CLEAN = (
+    AttributeError,
+    IndexError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # What no error of a public function may contain.
 RAW = re.compile(r"csrc/|\.(cpp|h):\d+|INTERNAL ASSERT|std::|API call failed")
 
@@ -258,9 +266,11 @@ TENSOR = [
 
 
 def bad_tensor(rng, t, others):
+    if has_no_memory(t):  # by now; PyTorch's own functions die of it
+        return t
     try:
         return rng.choice(TENSOR)(rng, t, others)
-    except (IndexError, RuntimeError, ValueError):  # PyTorch itself refuses to make one
+    except (IndexError, MemoryError, RuntimeError, ValueError):  # PyTorch refuses to make one
         return t
 
 
@@ -431,11 +441,13 @@ def compare(found, expect, before):
         expected = expect(before)
     except Exception:  # the reference is for calls that are good
         return "done"
+    is_finite = all(t.isfinite().all() for t in expected)  # where a NaN ends is a kernel's affair
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape, f"shape {one.shape} and not {other.shape}"
-        if other.isfinite().all() and other.numel() and other.abs().max() < 1e6:
+        if is_finite and other.numel() and other.abs().max() < 1e6:
             bound = 2e-3 if one.dtype == torch.float32 else 1e-7
-            torch.testing.assert_close(one.to(other), other, rtol=bound, atol=bound)
+            error = (one.to(other) - other).abs() / (1 + other.abs())
+            assert (error <= bound).all(), f"off by {error.max():.2g}"
     return "compared"
 
 

@@ -10,8 +10,10 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from tests.fuzz import sanitized
+
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 120  # seconds a case, also under sanitizers
+PATIENCE = 300  # seconds for fifty cases, also under sanitizers
 FAILED, DIED = "FAILED", "DIED"
 
 
@@ -19,7 +21,8 @@ def work(module, seed, first, count):
     """The child's part: names each case on stdout before it runs it, and its outcome behind."""
     cases = importlib.import_module(f"tests.fuzz.{module}")
     for number in range(first, first + count):
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        if number % 50 == 0 or number == first:
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
         os.write(1, b"%d " % number)
         os.write(1, f"{outcome(cases.check, f'{seed}/{number}')}\n".encode())
     faulthandler.cancel_dump_traceback_later()
@@ -35,21 +38,16 @@ def outcome(check, seed):
 
 
 def run(module, seed, first, count, library=None):
-    """Runs cases in a child; returns how many ended how, which of them went wrong, and all it said.
+    """Runs cases in a child, which imports torchnn from a folder if that is not the checkout.
 
-    Args:
-        library: A folder with a torchnn to import instead of the checkout's.
+    Returns:
+        How each of them ended, by its number, and what the child said.
     """
     code = f"from tests.fuzz.runner import work; work({module!r}, {seed}, {first}, {count})"
-    # Fresh memory holds no zeros, so that a number that is read before it is written shows.
-    environment = {"MALLOC_PERTURB_": "1", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-    environment |= {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **os.environ}
-    cases = importlib.import_module(f"tests.fuzz.{module}")
-    environment |= getattr(cases, "environment", dict)()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=library or ROOT,
-        env=environment,
+        env=os.environ | environment(module, library),
         capture_output=True,
         text=True,
         errors="replace",
@@ -62,7 +60,16 @@ def run(module, seed, first, count, library=None):
     return outcomes, done.stderr
 
 
-def campaign(module, seed, seconds, cases, first=0, library=None, share=2000):
+def environment(module, library):
+    """Of a child. Fresh memory holds no zeros: a number that is read before it is written shows."""
+    own = {"MALLOC_PERTURB_": "1", "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    own |= {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    cases = importlib.import_module(f"tests.fuzz.{module}")
+    own |= getattr(cases, "environment", dict)()
+    return own | (sanitized.environment() if library else {})
+
+
+def campaign(module, seed, seconds, cases, first=0, is_sanitized=False, share=5000):
     """Runs children one after the other until the time or the cases are over.
 
     A child that dies is followed by one that goes on behind the case.
@@ -70,17 +77,24 @@ def campaign(module, seed, seconds, cases, first=0, library=None, share=2000):
     Returns:
         The numbers of the cases that went wrong; what there is to say of them has been printed.
     """
+    library = sanitized.build() if is_sanitized else None
     begun, outcomes = time.monotonic(), {}
     while len(outcomes) < cases and time.monotonic() - begun < seconds:
-        number = first + len(outcomes)
-        found, said = run(module, seed, number, min(share, first + cases - number), library)
+        number, left = first + len(outcomes), cases - len(outcomes)
+        found, said = run(module, seed, number, min(share, left), library)
         outcomes |= found
-        wrong = [number for number, how in found.items() if how in (FAILED, DIED)]
-        for number in wrong:
-            repeat = f"python -m tests.fuzz {module} --seed {seed} --first {number} --cases 1"
-            print(f"case {number} of {module} {outcomes[number]}; to repeat it: {repeat}")
-        print(said[-8000:] if wrong else "", end="", flush=True)
+        report(module, seed, found, said, is_sanitized)
     counts = ", ".join(f"{n} {how}" for how, n in sorted(Counter(outcomes.values()).items()))
-    seconds = time.monotonic() - begun
-    print(f"{module}: {len(outcomes)} cases in {seconds:.0f} s, seed {seed}: {counts}", flush=True)
+    took = time.monotonic() - begun
+    print(f"{module}: {len(outcomes)} cases in {took:.0f} s, seed {seed}: {counts}", flush=True)
     return [number for number, how in outcomes.items() if how in (FAILED, DIED)]
+
+
+def report(module, seed, outcomes, said, is_sanitized):
+    """Prints which cases went wrong, how to repeat them, and what was said of them."""
+    flag = " --sanitized" if is_sanitized else ""
+    wrong = [number for number, how in outcomes.items() if how in (FAILED, DIED)]
+    for number in wrong:
+        repeat = f"python -m tests.fuzz {module} --seed {seed} --first {number} --cases 1{flag}"
+        print(f"case {number} of {module} {outcomes[number]}; to repeat it: {repeat}")
+    print(said[-8000:] if wrong else "", end="", flush=True)
