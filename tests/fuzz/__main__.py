@@ -6,7 +6,7 @@ import sys
 
 from tests.fuzz import runner
 
-MODULES = ("operators", "programs", "faults")
+MODULES = ("operators", "programs", "interrupts", "faults")
 
 
 def main():
