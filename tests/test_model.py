@@ -320,3 +320,18 @@ def test_no_samples_have_no_predictions(model, verbose):
     assert found.shape == model.predict_on_batch(X[:0]).shape == (0, 1)
     assert model(torch.ones(0, 3)).shape == (0, 1)
     assert len(calls) == 2
+
+
+def test_time_steps_may_have_weights_of_their_own():
+    x, y = torch.rand(6, 4, 3), torch.rand(6, 4, 1)
+    weight = torch.arange(24.0).reshape(6, 4)
+    model = Sequential([Dense(1, in_features=3)])
+    model.compile("sgd", "mse")
+    expected = ((model(x) - y).square().squeeze(-1) * weight).mean().item()
+    assert model.evaluate(x, y, sample_weight=weight, batch_size=6, verbose=0) == pytest.approx(
+        expected
+    )
+    history = model.fit(x, y, sample_weight=weight.numpy(), batch_size=6, verbose=0).history
+    assert history["loss"] == pytest.approx([expected])
+    with pytest.raises(ValueError, match=r"one number a sample, shape \(6,\), got shape \(6, 3\)"):
+        model.fit(x, y, sample_weight=weight[:, :3], verbose=0)

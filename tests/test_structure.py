@@ -52,6 +52,7 @@ ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._training"]
 TESTED_BY = {
     "torchnn": "sequential",
     "torchnn._engine.plan": "choice",
+    "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",
     "torchnn.layers._base": "layer",
     "torchnn.layers._weightless": "layers",

@@ -20,6 +20,7 @@ from torchnn._training import data as _data
 from torchnn._training import loops as _loops
 from torchnn._training import turns as _turns
 from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
+from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
@@ -166,7 +167,7 @@ class Model(nn.Module):
                 validation = validation.unweighted()  # classes are weighted to learn alone
             self._prepare(recipe, feed, *([validation] if validation else []))
             span = range(initial_epoch, epochs)
-            return _loops.Fit(self, recipe, feed, validation, listeners, span, verbose).run()
+            return Fit(self, recipe, feed, validation, listeners, span, verbose).run()
 
     def evaluate(
         self,

@@ -35,7 +35,7 @@ class Samples:
     Attributes:
         x: Shape (N, ...).
         y: Shape (N,) or (N, ...), or None where there is nothing to compare with.
-        weight: Shape (N,), or None for all ones.
+        weight: Shape (N,), or more of the first axes of y; None for all ones.
         origin: Where they came from, for messages: " of validation_data".
     """
 

@@ -50,7 +50,7 @@ def samples(
         sample_weight = class_weights(class_weight, y)
     weight = None
     if sample_weight is not None:
-        weight = weights(f"sample_weight{origin}", sample_weight, len(x), form)
+        weight = weights(f"sample_weight{origin}", sample_weight, x, y, form)
     return Samples(x, y, weight, origin)
 
 
@@ -83,15 +83,20 @@ def rows(name: str, value: Any, count: int, form: Form) -> Tensor:
     return _finite(name, y, form)
 
 
-def weights(name: str, value: Any, count: int, form: Form) -> Tensor:
-    """Returns sample_weight as a finite, non-negative tensor of shape (count,)."""
-    weight = rows(name, value, count, form)
-    if weight.numel() != count:
-        shape = tuple(weight.shape)
-        raise ValueError(f"{name} must be one number a sample, shape ({count},), got shape {shape}")
+def weights(name: str, value: Any, x: Tensor, y: Tensor | None, form: Form) -> Tensor:
+    """Returns sample_weight as finite, non-negative numbers: one a sample, shape (N,), or one for
+    each entry of the first axes of y, such as (N, T) for the time steps of y of shape (N, T, 1)."""
+    weight = rows(name, value, len(x), form)
+    shape = tuple(weight.shape)
+    if weight.numel() == len(x):
+        weight = weight.reshape(len(x))
+    elif y is None or y.ndim <= weight.ndim or shape != y.shape[: weight.ndim]:
+        raise ValueError(
+            f"{name} must be one number a sample, shape ({len(x)},), got shape {shape}"
+        )
     if weight.min() < 0:
         raise ValueError(f"{name} must not be negative, got {weight.min().item()}")
-    return weight.reshape(count)
+    return weight
 
 
 def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:

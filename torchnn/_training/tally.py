@@ -53,7 +53,7 @@ class Tally:
         return {"loss": loss, "samples": samples, "measured": measured, **sums}
 
     def restore(self, steps: int, sums: Mapping[str, float]) -> None:
-        """Goes on from sums(), if they are of the same metrics."""
+        """Goes on after so many batches, and from sums() if they are of the same metrics."""
         names = [metric.name for metric in self.metrics]
         if set(sums) == {"loss", "samples", "measured", *names}:
             self._loss = sums["loss"], int(sums["samples"])

@@ -1,0 +1,319 @@
+"""fit: epoch after epoch, each followed by validation, with callbacks told.
+
+    epoch    run after run, one call of the engine each
+    run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
+             if they are that short and nobody looks at the model in between
+
+What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it;
+if nobody looks in between, the next run is queued before anyone is told of this one, so that it
+need not wait for the host.
+
+What has been trained counts, whatever ends a fit: Ctrl-C waits for the end of a step, the history
+gets what is known, on_train_end is told, and the next fit goes on with the batch after the last.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from torchnn import _warnings
+from torchnn._console.progress import Progress
+from torchnn._engine.autograd import Result
+from torchnn._engine.building import mode
+from torchnn._engine.choice import Engine
+from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Run
+from torchnn._training.batches import Feed
+from torchnn._training.loops import measure
+from torchnn._training.tally import Figures, Tally
+from torchnn.callbacks import History, InvalidLossWarning
+from torchnn.callbacks._base import CallbackList
+from torchnn.optimizers._base import Place
+
+# Whoever listens to one of these may look at the model, or change it, between two epochs.
+BETWEEN_EPOCHS = (
+    "on_epoch_begin",
+    "on_epoch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_invalid_loss",
+)
+
+
+class Fit:
+    """One fit: its algorithm, and what that works with.
+
+    Args:
+        model: A built module with the attributes stop_training, epochs_trained and history.
+        recipe: What compile settled.
+        feed: What to train on.
+        validation: What to measure after each epoch, or None.
+        callbacks: The user's.
+        epochs: The numbers of the epochs.
+        verbose: As in Progress.
+
+    Raises:
+        ValueError: There is nothing to train, or the optimizer belongs to another model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        feed: Feed,
+        validation: Feed | None,
+        callbacks: CallbackList,
+        epochs: range,
+        verbose: Any,
+    ) -> None:
+        self.model, self.recipe, self.epochs = model, recipe, epochs
+        self.feed, self.validation = feed, validation
+        self.engine = Engine(model, recipe, feed.first, callbacks)
+        self.engine.build_optimizer()
+        self.tally, self.history = Tally(recipe.metrics), History()
+        self.progress = Progress(self.engine, self.tally, feed.steps, epochs.stop, verbose)
+        self.callbacks = callbacks
+        # Told after the user's, so that what they add to the logs is shown and kept.
+        self.shown = CallbackList(self.progress if self.progress.is_visible else None)
+        for told in (callbacks, self.shown, CallbackList(self.history)):
+            told.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
+        self.looks_at_batches = callbacks.listens("on_train_batch_begin", "on_train_batch_end")
+        self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
+        self.looks_between_epochs = validation is not None or self.may_be_changed
+        self.tells_late = self.engine.is_queued and not self.may_be_changed
+        self.interrupt = HeldInterrupt()
+        self.untold: deque[Callable[[], None]] = deque()
+        self.has_failed = False  # then only the history is told
+        self.arrived = 0.0  # when the figures of the last run were there
+        self.logs: dict[str, float] = {}  # of the last epoch
+        self.has_warned = False
+
+    @property
+    def place(self) -> Place:
+        """How far the optimizer has come."""
+        return self.recipe.optimizer.place
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self.recipe.optimizer.place = place
+
+    def run(self) -> History:
+        """Trains the model and returns the history of the epochs."""
+        model = self.model
+        model.stop_training, model.history = False, self.history
+        self.place = self.resumed()
+        with self.interrupt, mode(model, training=True), self.progress:
+            self.call("on_train_begin", {})
+            try:
+                self.fit()
+            except BaseException:
+                self.settle()
+                raise
+            finally:
+                if model.optimizer is not self.recipe.optimizer:  # a callback has compiled it
+                    model.epochs_trained = self.place.epochs
+                self.call("on_train_end", self.logs)
+        return self.history
+
+    def resumed(self) -> Place:
+        """Where an earlier fit stopped; where an epoch begins if this one cannot go on there."""
+        place, first, feed = self.place, self.epochs.start, self.feed
+        if place.epochs < first:
+            place = Place(first)
+        elif place.batches and place.batches == feed.steps:
+            place = Place(place.epochs + 1)
+        elif not place.batches or feed.identity is None or place.feed != feed.identity:
+            place = Place(place.epochs)
+        seed = place.seed if place.batches else feed.seed
+        return replace(place, feed=feed.identity, seed=seed)
+
+    def fit(self) -> None:
+        """Epoch after epoch, until the last or until a callback says stop."""
+        epoch = self.epochs.start
+        while epoch < self.epochs.stop:
+            self.interrupt.release()
+            epoch += self.short_epochs(epoch) or self.epoch(epoch)
+            if self.model.stop_training:
+                break
+        self.catch_up()
+        self.interrupt.release()
+
+    def settle(self) -> None:
+        """Of what has been trained, counts what nobody has been told of."""
+        self.has_failed = True
+        self.catch_up()
+        if self.place.batches and self.place.batches == self.feed.steps:
+            self.end_epoch(self.current)
+        self.remember_sums()
+
+    def short_epochs(self, epoch: int) -> int:
+        """Trains several epochs in one run, if nobody looks in between; returns how many."""
+        if self.looks_between_epochs or self.place.batches:
+            return 0
+        run = self.feed.epochs(self.place.epochs, self.epochs.stop - epoch)
+        if run is None:
+            return 0
+        self.train(run, epoch, is_whole=True)
+        return run.epochs
+
+    def epoch(self, epoch: int) -> int:
+        """Trains on everything once, run after run; returns 1."""
+        self.current = epoch
+        place = self.place
+        self.tell(self.begin, epoch, place)
+        runs = self.feed.runs(place.epochs, self.looks_at_batches, place.batches, place.seed)
+        for run in self.progress.watched(self.interrupt.between(runs)):
+            self.call("on_train_batch_begin", self.tally.steps, {})
+            self.train(run, epoch, is_whole=False)
+            if self.model.stop_training:
+                break
+        self.end_epoch(epoch)
+        if self.looks_between_epochs:
+            self.catch_up()
+        return 1
+
+    def end_epoch(self, epoch: int) -> None:
+        """Counts an epoch, and tells of it."""
+        place = self.place
+        self.place = Place(place.epochs + 1, feed=place.feed, seed=self.feed.seed)
+        self.tell(self.end, epoch)
+
+    def train(self, run: Run, epoch: int, is_whole: bool) -> None:
+        """Trains a run; is_whole if it is made of whole epochs, of which nobody has been told.
+
+        A held Ctrl-C may cut it short. Then it takes effect here; should whoever handles it let the
+        work go on, the rest is trained.
+        """
+        runs = [run]
+        while runs:
+            self.interrupt.release()
+            run, began = runs.pop(0), perf_counter()
+            result = self.train_counted(run, is_whole)
+            done, rest = run.cut(len(result.losses))
+            figures = [Figures(self.recipe.metrics, *each) for each in _results(done, result)]
+            self.catch_up()  # now that the device has enough to do
+            for each in figures:
+                self.tell(self.count, epoch, each, is_whole, began)
+            runs[:0] = rest
+
+    def train_counted(self, run: Run, is_whole: bool) -> Result:
+        """Trains a run, and counts the batches that have been trained, whatever happens."""
+        before = self.engine.steps_done
+        try:
+            return self.engine.train(run, self.interrupt.is_pending)
+        finally:
+            steps = self.feed.steps if is_whole else None
+            self.place = self.place.after(self.engine.steps_done - before, steps)
+
+    def tell(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls what reads figures or tells of them; if nobody waits for that, after the next run
+        has been queued, so that the device goes on meanwhile."""
+        self.untold.append(partial(function, *arguments))
+        if not self.tells_late:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Calls all that is still to be told, in order."""
+        while self.untold:
+            self.untold.popleft()()
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of everybody: the user's callbacks may be interrupted, ours are quick."""
+        if self.has_failed and hook != "on_train_end":
+            return
+        if self.callbacks.listens(hook):
+            self.interrupt.meanwhile(self.callbacks, hook, *arguments)
+        self.shown(hook, *arguments)
+
+    def begin(self, epoch: int, place: Place) -> None:
+        """Tells that an epoch starts, or goes on after an earlier fit."""
+        self.call("on_epoch_begin", epoch, {})
+        self.tally.reset()
+        if place.batches:
+            self.tally.restore(place.batches, place.sums or {})
+
+    def count(self, epoch: int, figures: Figures, is_whole: bool, began: float) -> None:
+        """Adds a run to the epoch's means, which are over the samples, while the weights changed;
+        of whole epochs, tells one by one."""
+        began, parts = max(began, self.arrived), figures.wait()
+        self.arrived = perf_counter()
+        seconds = (self.arrived - began) / len(parts)
+        # One by one on the list of what is to be told, so that none is lost when telling fails.
+        to_come = [partial(self.add, epoch, is_whole, seconds, *part) for part in parts]
+        self.untold.extendleft([partial(self.counted, figures.run, began), *reversed(to_come)])
+
+    def add(
+        self, epoch: int, is_whole: bool, seconds: float, run: Run, losses: list[float], *more: Any
+    ) -> None:
+        """Adds what was trained of one epoch."""
+        size = len(run.samples)
+        if is_whole and run.start % size == 0:
+            self.begin(epoch + run.start // size, Place())
+        self.tally.add(run, losses, *more)
+        try:
+            self.check(epoch + run.start // size, losses)
+        finally:
+            if is_whole and run.stop % size == 0:
+                self.tally.seconds = seconds
+                self.end(epoch + run.start // size)
+
+    def counted(self, run: Run, began: float) -> None:
+        """Tells of the last batch of a run."""
+        if self.looks_at_batches and not self.has_failed:
+            self.remember_sums()
+            self.call("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
+        self.feed.learn(run, perf_counter() - began)
+
+    def remember_sums(self) -> None:
+        """Lets the means of an epoch that is not over go on in another fit."""
+        if self.place.batches and self.place.batches == self.tally.steps:
+            self.place = replace(self.place, sums=self.tally.sums())
+
+    def end(self, epoch: int) -> None:
+        """Validates, and tells that an epoch has ended."""
+        self.logs = self.tally.logs()
+        try:
+            if self.validation is not None and not self.has_failed:
+                self.interrupt.release()
+                self.logs |= self.interrupt.meanwhile(self.validate, self.validation)
+            self.call("on_epoch_end", epoch, self.logs)
+        finally:
+            self.history.on_epoch_end(epoch, self.logs)
+
+    def validate(self, validation: Feed) -> dict[str, float]:
+        """Returns the means of the validation data by their "val_" names."""
+        tally = Tally(self.recipe.metrics)
+        means = measure(self.model, self.engine, validation, tally, self.callbacks, self.progress)
+        return {f"val_{name}": value for name, value in means.items()}
+
+    def check(self, epoch: int, losses: list[float]) -> None:
+        """Tells everyone, once, if a loss that has just been counted is no number."""
+        if self.has_warned or self.has_failed or math.isfinite(sum(losses)):
+            return
+        self.has_warned = True
+        index, loss = next((i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss))
+        batch = self.tally.steps - len(losses) + index
+        self.call("on_invalid_loss", epoch, batch, {"loss": loss})
+        _warnings.warn(
+            f"the loss became {loss} at epoch {epoch + 1}, batch {batch + 1}. Try a smaller "
+            f"learning_rate (it is {self.recipe.optimizer.current_learning_rate():g}), features "
+            "scaled to mean 0 and variance 1, or another loss; the callback TerminateOnNaN() "
+            "stops fit here",
+            InvalidLossWarning,
+        )
+
+
+def _results(runs: list[Run], result: Result) -> Iterator[tuple[Run, Result]]:
+    """Yields each run with its part of what came of all of them together."""
+    losses, predictions = result
+    for run in runs:
+        steps, rows = len(run), run.stop - run.start
+        own = None if predictions is None else predictions[:rows]
+        yield run, Result(losses[:steps], own)
+        losses = losses[steps:]
+        predictions = None if predictions is None else predictions[rows:]
