@@ -152,6 +152,15 @@ VIEWS = {
 }
 
 
+def test_nothing_of_very_many_rows_takes_no_time():
+    x = torch.ones(1, 3).expand(2**40, 3)
+    assert ops.dense(x, torch.ones(0, 3)).shape == (2**40, 0)
+    learning = torch.ones(0, 3, requires_grad=True), torch.ones(0, requires_grad=True)
+    out = ops.dense(x, *learning, "tanh")
+    grads = torch.autograd.grad(out.sum(), learning)
+    assert [grad.shape for grad in grads] == [(0, 3), (0,)]
+
+
 @pytest.mark.parametrize("which", ["x", "weight", "grad_out"])
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", [(5, 9, 7), (40, 70, 30)])

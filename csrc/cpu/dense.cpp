@@ -86,6 +86,7 @@ template <class T>
 void dense_backward_bias(const DenseBackward<T>& layer, Range units) {
   // So many rows are summed on their own, so that rounding errors grow with the block.
   constexpr int64_t block = 128;
+  if (units.size() == 0) return;
   static thread_local Scratch<T> memory;
   T* part = memory.get(units.size());
   T* total = layer.grad_bias + units.begin;

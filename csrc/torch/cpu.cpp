@@ -28,9 +28,10 @@ void dispatch_float(const Tensor& t, F&& f) {
 // f(rows, columns) for each. Waking them takes microseconds, so little work stays on this thread.
 template <class F>
 void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& f) {
-  constexpr int64_t serial = 1 << 20;  // multiply-adds: 10 to 20 us
-  constexpr int64_t activation = 32;   // what an activation costs in these
-  constexpr int64_t multiple = 24;     // whole register tiles for every thread but one
+  constexpr int64_t serial = 1 << 20;     // multiply-adds: 10 to 20 us
+  constexpr int64_t activation = 32;      // what an activation costs in these
+  constexpr int64_t multiple = 24;        // whole register tiles for every thread but one
+  if (rows == 0 || columns == 0) return;  // of nothing there may be very much
   const bool by_rows = rows >= columns;
   const int64_t length = by_rows ? rows : columns, work = rows * columns * (depth + activation);
   if (work < 2 * serial || torch::stable::get_num_threads() == 1)

@@ -396,12 +396,16 @@ def made(seed):
     if name == "native dense":
         place = ops.activations().index(arguments["activation"] or "identity")
         arguments["activation"] = place
-    for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
+    for i in range(rng.choice([0, 1, 1, 1, 2, 3])):
         key = rng.choice([*arguments])
-        made = bad(rng, arguments[key], [*tensors_of(arguments)])
-        # A single layer takes memory for granted, as PyTorch's own do.
-        if "dense" not in name or not any(map(has_no_memory, tensors_of(made))):
-            arguments[key] = made
+        changed = bad(rng, arguments[key], [*tensors_of(arguments)])
+        # A single layer takes memory for granted, as PyTorch's own do, and its messages too, in
+        # which it prints what is of a wrong kind.
+        if not any(map(has_no_memory, tensors_of(changed))):
+            arguments[key] = changed
+        elif i == 0 and "dense" not in name:
+            arguments[key] = changed
+            break
     return name, arguments, watch
 
 
@@ -432,8 +436,14 @@ def written_and_read(arguments):
         isinstance(b, torch.Tensor) and b.numel() for b in biases
     )
     written = [key for key in WRITTEN if has_all or key != "slots"]
-    read = [key for key in arguments if key not in WRITTEN]
+    read = [key for key in arguments if key not in WRITTEN and not is_copied(arguments, key)]
     return [[*tensors_of([arguments[key] for key in keys])] for keys in (written, read)]
+
+
+def is_copied(arguments, key):
+    """Whether the operator is given a copy of an argument of the public function."""
+    value = arguments[key]
+    return isinstance(value, dict) or (key == "learning_rates" and value.dtype != torch.float64)
 
 
 def compare(found, expect, before):
@@ -441,11 +451,12 @@ def compare(found, expect, before):
         expected = expect(before)
     except Exception:  # the reference is for calls that are good
         return "done"
-    is_finite = all(t.isfinite().all() for t in expected)  # where a NaN ends is a kernel's affair
+    # How far a NaN gets, and what overflows in float32, is the kernels' affair.
+    is_moderate = all((t.abs() < 1e6).all() for t in expected if t.is_floating_point())
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape, f"shape {one.shape} and not {other.shape}"
-        if is_finite and other.numel() and other.abs().max() < 1e6:
-            bound = 2e-3 if one.dtype == torch.float32 else 1e-7
+        if is_moderate and other.numel():
+            bound = {torch.float64: 1e-7, torch.float32: 2e-3}.get(one.dtype, 3e-2)
             error = (one.to(other) - other).abs() / (1 + other.abs())
             assert (error <= bound).all(), f"off by {error.max():.2g}"
     return "compared"

@@ -10,7 +10,10 @@ from setuptools.errors import CompileError
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "build" / "sanitized"
 SANITIZERS = "-fsanitize=address,undefined"
-FLAGS = f"-O1 -g1 -fno-omit-frame-pointer {SANITIZERS} -fno-sanitize=vptr -fno-sanitize-recover"
+FLAGS = (
+    f"-O1 -g1 -fno-omit-frame-pointer {SANITIZERS} -fno-sanitize=vptr "
+    "-fno-sanitize-recover=undefined"
+)
 
 
 def build():
