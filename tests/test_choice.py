@@ -59,6 +59,12 @@ def watched():
     return [model]
 
 
+def in_one_memory():
+    layers = [layer(3), layer(3), layer()]
+    layers[1].weight = nn.Parameter(layers[0].weight.data)
+    return layers
+
+
 NOT_FUSED = {
     "layer 2 is a Dropout, which": lambda: [layer(3), Dropout(0.5), layer()],
     "layer 2 is a BatchNorm1d, which": lambda: [layer(3), nn.BatchNorm1d(3), layer()],
@@ -72,6 +78,7 @@ NOT_FUSED = {
     "layer 1 is a Dense with hooks": hooked,
     "a parameter has hooks": watched,
     "layers share parameters": shared,
+    "layers share": in_one_memory,
     "a parameter is of torch.bfloat16": lambda: [layer(dtype=torch.bfloat16)],
     "a parameter is of torch.float64": lambda: [layer(3), layer(dtype=torch.float64)],
     "the model has no dense layer": lambda: [Flatten()],

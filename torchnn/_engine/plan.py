@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -199,8 +200,6 @@ def _fused(activation: Any, called: str, known: Container[str | None]) -> str:
 
 def _check_parameters(model: nn.Module, network: Plan) -> None:
     own = [p for layer in network.layers for p in (layer.weight, layer.bias) if p is not None]
-    if len({id(p) for p in own}) < len(own):
-        raise NotFusedError("layers share parameters")
     if {id(p) for p in model.parameters()} != {id(p) for p in own}:
         raise NotFusedError("it has parameters outside its dense layers")
     for p in own:
@@ -216,6 +215,17 @@ def _check_parameters(model: nn.Module, network: Plan) -> None:
             raise NotFusedError("a parameter has hooks")
         if not is_lazy(p) and not p.is_contiguous():
             raise NotFusedError("a parameter is not contiguous")
+    if _share_memory(own):
+        raise NotFusedError("layers share parameters")
+
+
+def _share_memory(parameters: list[Tensor]) -> bool:
+    """Whether one is there twice, or lies in the memory of another."""
+    ends = {id(p): 0 if is_lazy(p) else p.data_ptr() + p.nbytes for p in parameters}
+    by_place = sorted((p for p in parameters if ends[id(p)]), key=Tensor.data_ptr)
+    return len(ends) < len(parameters) or any(
+        ends[id(one)] > other.data_ptr() for one, other in pairwise(by_place)
+    )
 
 
 def _check_samples(front: list[nn.Module], shape: tuple[int, ...] | None) -> None:
