@@ -120,7 +120,7 @@ def test_the_figures_of_several_epochs_are_those_of_each(batch_size, kind):
     order, predictions = torch.stack([torch.randperm(6) for _ in range(3)]), torch.rand(18, 1)
     run = Run(samples, batch_size, 0, 18, order.reshape(-1), epochs=3)
     losses = torch.rand(len(run))
-    together = Figures(tally.metrics, run, Result(losses, predictions)).wait()
+    together = [*Figures(tally.metrics, run, Result(losses, predictions)).wait()]
     assert len(together) == 3
     for i, (part, *numbers) in enumerate(together):
         own = Result(losses.view(3, -1)[i], predictions[6 * i : 6 * i + 6])

@@ -32,7 +32,7 @@ from torchnn._training.batches import Feed
 from torchnn._training.loops import measure
 from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import History, InvalidLossWarning
-from torchnn.callbacks._base import CallbackList
+from torchnn.callbacks._base import HOOKS, CallbackList
 from torchnn.optimizers._base import Place
 
 # Whoever listens to one of these may look at the model, or change it, between two epochs.
@@ -82,6 +82,7 @@ class Fit:
         self.shown = CallbackList(self.progress if self.progress.is_visible else None)
         for told in (callbacks, self.shown, CallbackList(self.history)):
             told.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
+        self.heard = {hook for hook in HOOKS if callbacks.listens(hook)}
         self.looks_at_batches = callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
         self.looks_between_epochs = validation is not None or self.may_be_changed
@@ -158,7 +159,7 @@ class Fit:
         run = self.feed.epochs(self.place.epochs, self.epochs.stop - epoch)
         if run is None:
             return 0
-        self.train(run, epoch, is_whole=True)
+        self.train(run, epoch, size=run.epoch_size)
         return run.epochs
 
     def epoch(self, epoch: int) -> int:
@@ -169,7 +170,7 @@ class Fit:
         runs = self.feed.runs(place.epochs, self.looks_at_batches, place.batches, place.seed)
         for run in self.progress.watched(self.interrupt.between(runs)):
             self.call("on_train_batch_begin", self.tally.steps, {})
-            self.train(run, epoch, is_whole=False)
+            self.train(run, epoch)
             if self.model.stop_training:
                 break
         self.end_epoch(epoch)
@@ -183,8 +184,9 @@ class Fit:
         self.place = Place(place.epochs + 1, feed=place.feed, seed=self.feed.seed)
         self.tell(self.end, epoch)
 
-    def train(self, run: Run, epoch: int, is_whole: bool) -> None:
-        """Trains a run; is_whole if it is made of whole epochs, of which nobody has been told.
+    def train(self, run: Run, epoch: int, size: int = 0) -> None:
+        """Trains a run; if it is made of whole epochs, of which nobody has been told, they have a
+        size.
 
         A held Ctrl-C may cut it short. Then it takes effect here; should whoever handles it let the
         work go on, the rest is trained.
@@ -193,21 +195,21 @@ class Fit:
         while runs:
             self.interrupt.release()
             run, began = runs.pop(0), perf_counter()
-            result = self.train_counted(run, is_whole)
+            result = self.train_counted(run, of_epochs=size > 0)
             done, rest = run.cut(len(result.losses))
             figures = [Figures(self.recipe.metrics, *each) for each in _results(done, result)]
             self.catch_up()  # now that the device has enough to do
             for each in figures:
-                self.tell(self.count, epoch, each, is_whole, began)
+                self.tell(self.count, epoch, each, size, began)
             runs[:0] = rest
 
-    def train_counted(self, run: Run, is_whole: bool) -> Result:
+    def train_counted(self, run: Run, of_epochs: bool) -> Result:
         """Trains a run, and counts the batches that have been trained, whatever happens."""
         before = self.engine.steps_done
         try:
             return self.engine.train(run, self.interrupt.is_pending)
         finally:
-            steps = self.feed.steps if is_whole else None
+            steps = self.feed.steps if of_epochs else None
             self.place = self.place.after(self.engine.steps_done - before, steps)
 
     def tell(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -226,41 +228,50 @@ class Fit:
         """Calls a hook of everybody: the user's callbacks may be interrupted, ours are quick."""
         if self.has_failed and hook != "on_train_end":
             return
-        if self.callbacks.listens(hook):
+        if hook in self.heard:
             self.interrupt.meanwhile(self.callbacks, hook, *arguments)
         self.shown(hook, *arguments)
 
-    def begin(self, epoch: int, place: Place) -> None:
-        """Tells that an epoch starts, or goes on after an earlier fit."""
+    def begin(self, epoch: int, place: Place | None = None) -> None:
+        """Tells that an epoch starts, or goes on from where an earlier fit stopped."""
         self.call("on_epoch_begin", epoch, {})
         self.tally.reset()
-        if place.batches:
+        if place is not None and place.batches:
             self.tally.restore(place.batches, place.sums or {})
 
-    def count(self, epoch: int, figures: Figures, is_whole: bool, began: float) -> None:
+    def count(self, epoch: int, figures: Figures, size: int, began: float) -> None:
         """Adds a run to the epoch's means, which are over the samples, while the weights changed;
         of whole epochs, tells one by one."""
         began, parts = max(began, self.arrived), figures.wait()
         self.arrived = perf_counter()
-        seconds = (self.arrived - began) / len(parts)
-        # One by one on the list of what is to be told, so that none is lost when telling fails.
-        to_come = [partial(self.add, epoch, is_whole, seconds, *part) for part in parts]
-        self.untold.extendleft([partial(self.counted, figures.run, began), *reversed(to_come)])
+        seconds = (self.arrived - began) / figures.run.epochs
+        add = partial(self.add, epoch, size, seconds)
+        self.untold.appendleft(partial(self.each, parts, add, figures.run, began))
+
+    def each(self, parts: Iterator[Any], add: Callable[..., None], run: Run, began: float) -> None:
+        """Adds the next part; it is on the list of what is to be told until all have been."""
+        part = next(parts, None)
+        if part is None:
+            self.counted(run, began)
+            return
+        self.untold.appendleft(partial(self.each, parts, add, run, began))  # telling may fail
+        add(*part)
 
     def add(
-        self, epoch: int, is_whole: bool, seconds: float, run: Run, losses: list[float], *more: Any
+        self, epoch: int, size: int, seconds: float, run: Run, losses: list[float], *more: Any
     ) -> None:
-        """Adds what was trained of one epoch."""
-        size = len(run.samples)
-        if is_whole and run.start % size == 0:
-            self.begin(epoch + run.start // size, Place())
+        """Adds what was trained of an epoch; if that has a size, tells of its begin and end."""
+        if size:
+            epoch += run.start // size
+        if size and run.start % size == 0:
+            self.begin(epoch)
         self.tally.add(run, losses, *more)
         try:
-            self.check(epoch + run.start // size, losses)
+            self.check(epoch, losses)
         finally:
-            if is_whole and run.stop % size == 0:
+            if size and run.stop % size == 0:
                 self.tally.seconds = seconds
-                self.end(epoch + run.start // size)
+                self.end(epoch)
 
     def counted(self, run: Run, began: float) -> None:
         """Tells of the last batch of a run."""

@@ -1,6 +1,6 @@
 """The means of an epoch, gathered run by run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add, mul
 from time import perf_counter
@@ -130,7 +130,7 @@ class Figures:
         self._columns = [result.losses, *_measured(metrics, run, result.predictions)]
         self._wait = to_host([each for each in self._columns if isinstance(each, Tensor)])
 
-    def wait(self) -> list[tuple[Any, ...]]:
+    def wait(self) -> Iterator[tuple[Any, ...]]:
         """Waits for the numbers; returns the arguments of Tally.add for each epoch of the run."""
         sent = iter(self._wait())
         columns = [
@@ -138,10 +138,11 @@ class Figures:
             for column in self._columns
         ]
         steps = len(self.run) // self.run.epochs
-        return [
+        # Lazily: thousands of short epochs at once would keep the garbage collector busy.
+        return (
             (part, *(column[i * steps : (i + 1) * steps] for column in columns))
             for i, part in enumerate(self.run.split())
-        ]
+        )
 
 
 def _measured(
