@@ -469,3 +469,10 @@ def test_the_private_names_of_pytorch_still_mean_what_we_take_them_for():
     assert forward_ad._current_level == -1
     with forward_ad.dual_level():
         assert forward_ad._current_level >= 0
+
+
+def test_an_unknown_activation_is_told_whatever_the_layout():
+    x, weight = torch.ones(2, 3), torch.ones(4, 3)
+    for each in (x, x.to_sparse(), x.to("meta"), x.bfloat16()):
+        with pytest.raises(ValueError, match=r"^activation must be None or one of identity, "):
+            ops.dense(each, weight.to(each.device, each.dtype), None, "gelu")

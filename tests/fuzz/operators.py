@@ -266,7 +266,7 @@ TENSOR = [
 
 
 def bad_tensor(rng, t, others):
-    if has_no_memory(t):  # by now; PyTorch's own functions die of it
+    if has_no_memory(t) or t._is_zerotensor():  # by now; PyTorch's own functions die of it
         return t
     try:
         return rng.choice(TENSOR)(rng, t, others)
@@ -451,6 +451,8 @@ def compare(found, expect, before):
     try:
         expected = expect(before)
     except Exception:  # the reference is for calls that are good
+        return "done"
+    if any(t.layout != torch.strided for t in expected):  # by PyTorch's own kernels, both
         return "done"
     # How far a NaN gets, and what overflows in float32, is the kernels' affair.
     is_moderate = all((t.abs() < 1e6).all() for t in expected if t.is_floating_point())

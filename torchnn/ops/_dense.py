@@ -69,13 +69,16 @@ def dense(
         return _dense_fused(x, weight, bias, PLACES[activation or "identity"])
     except (RuntimeError, TypeError, KeyError, AttributeError):
         # After the fact, so that good calls do not pay for it.
-        if any(isinstance(t, Tensor) and not _is_strided(t) for t in (x, weight, bias)):
-            return reference.dense(x, weight, bias, activation)
+        are_arrays = all(_is_strided(t) for t in (x, weight, bias) if isinstance(t, Tensor))
         try:
-            _check(x, weight, bias, activation)
+            _check_activation(activation)
+            if are_arrays:
+                _check(x, weight, bias)
         except (TypeError, ValueError) as wrong:
             raise wrong from None
-        raise
+        if are_arrays:
+            raise
+        return reference.dense(x, weight, bias, activation)
 
 
 def _is_strided(tensor: Tensor) -> bool:
@@ -127,7 +130,7 @@ def _dense_elsewhere(
             return dense(
                 _lowered(x, dtype), _lowered(weight, dtype), _lowered(bias, dtype), activation
             )
-    _check(x, weight, bias, activation)
+    _check(x, weight, bias)
     if _has_kernels(x):
         return _dense_fused(x, weight, bias, PLACES[activation or "identity"])
     if device != "cpu":
@@ -141,12 +144,15 @@ def _lowered(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
-    """Raises the error that tells a user what is wrong with the arguments of dense, if anything."""
-    if activation is not None and activation not in PLACES:
+def _check_activation(activation: Any) -> None:
+    if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(
             f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}"
         )
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raises the error that tells a user what is wrong with the arguments of dense, if anything."""
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
         if tensor is None and name == "bias":
             continue
