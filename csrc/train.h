@@ -20,6 +20,11 @@ struct TrainLayer {
   // What the update rule remembers, shaped like weight and bias; the first Updates entry::slots.
   T* weight_slots[most_slots];
   T* bias_slots[most_slots];
+  Penalty<T> weight_penalty{}, bias_penalty{};
+  double dropout = 0;  // the probability that an output is dropped, below 1
+  int64_t seed = 0;    // of what is dropped
+
+  bool has_penalty() const { return weight_penalty || (bias && bias_penalty); }
 };
 
 // Calls f(context, 0), ... f(context, parts - 1), at the same time as far as there are threads, and
@@ -31,7 +36,7 @@ struct Train {
   const TrainLayer<T>* layers;
   int64_t layer_count;
   const T* x;                        // rows of in_features, x_stride apart
-  const T* y = nullptr;              // rows of units of the last layer
+  const T* y = nullptr;              // rows of target_count numbers
   const T* sample_weight = nullptr;  // one number a row, or null
   // (samples): which row of x, y and sample_weight comes when; null for 0, 1, ...
   const int64_t* order = nullptr;
@@ -41,13 +46,19 @@ struct Train {
   int64_t batch_size;      // the last batch of an epoch may be shorter
   int64_t loss = 0;        // place in Losses
   int64_t update = 0;      // place in Updates
-  UpdateOptions options{};
+  TrainOptions options{};
   const double* learning_rates = nullptr;  // (steps)
   const int64_t* steps_before = nullptr;   // one number: taken by earlier calls; null for none
-  T* losses = nullptr;                     // (steps): the loss of each batch before its step
+  T* losses = nullptr;                     // (steps): the loss of each batch before its step,
+                                           // with the penalties of weights and biases
   T* predictions = nullptr;     // (samples, units of the last layer) before each step, or null
   Parallel parallel = nullptr;  // on the CPU, for more than one thread
   int64_t threads = 1;          // at most
+
+  bool has_penalties() const {
+    return std::any_of(layers, layers + layer_count,
+                       [](auto& layer) { return layer.has_penalty(); });
+  }
 };
 
 // Models that are trained side by side. Weights, biases, slots, losses and predictions of one
@@ -56,7 +67,7 @@ struct Train {
 struct Models {
   int64_t count = 1;
   int64_t x = 0, y = 0, sample_weight = 0, order = 0, learning_rates = 0;
-  const UpdateOptions* options = nullptr;  // (count), or null where all have the job's
+  const TrainOptions* options = nullptr;  // (count), or null where all have the job's
   int64_t rows = 0;  // of x, y and sample_weight: CUDA gives a loss of NaN for others in order
 };
 
@@ -153,7 +164,7 @@ int64_t step_numbers(const Train<T>& job, const Models& models);
 template <class T>
 struct BatchLoss {
   const T* out;            // (rows, units)
-  const T* y;              // (rows, units)
+  const T* y;              // (rows, target_count)
   const T* sample_weight;  // (rows), or null
   T* grad_out;             // (rows, units)
   T* sums;                 // (loss_parts): workspace

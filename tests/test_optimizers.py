@@ -128,8 +128,8 @@ def test_an_optimizer_names_the_kernel_that_takes_its_steps(name):
     optimizer = KERNELS[name]()
     kernel = ops.kernel_of(optimizer)
     assert kernel.name == name
-    assert set(kernel.options) <= set(ops.update_options())
-    options = dict.fromkeys(ops.update_options(), 0.0) | dict(kernel.options)
+    assert set(kernel.options) <= set(ops.train_options())
+    options = dict.fromkeys(ops.train_options(), 0.0) | dict(kernel.options)
     w = torch.ones(1, dtype=torch.float64)
     slots = [torch.zeros_like(w) for _ in optimizer.slots]
     places = []

@@ -45,7 +45,40 @@ struct Backward {
   }
 };
 
+template <class T>
+struct Drop {
+  template <class Isa>
+  static TORCHNN_FN void run(const Dropping<T>& dropping, const Key<T>* row_keys,
+                             const Key<T>* column_keys, T* const& a, int64_t rows, int64_t columns,
+                             int64_t stride) {
+    using V = Register<Isa, T>;
+    using Bits = BitsOf<V>;
+    for (int64_t row = 0; row < rows; ++row) {
+      T* own = a + row * stride;
+      int64_t i = 0;
+      for (; i + lanes<V> <= columns; i += lanes<V>) {
+        const Bits keys = load<Bits>(column_keys + i) + row_keys[row];
+        store(own + i, dropping.apply(load<V>(own + i), keys));
+      }
+      if (i < columns) {
+        const Bits keys = load<Bits>(column_keys + i) + row_keys[row];
+        store_part(own + i, dropping.apply(load_part<V>(own + i, columns - i), keys), columns - i);
+      }
+    }
+  }
+};
+
 }  // namespace
+
+template <class T>
+void drop(const Dropping<T>& dropping, const Key<T>* row_keys, const Key<T>* column_keys, T* a,
+          int64_t rows, int64_t columns, int64_t stride) {
+  run<Drop<T>>(dropping, row_keys, column_keys, a, rows, columns, stride);
+}
+template void drop(const Dropping<float>&, const Key<float>*, const Key<float>*, float*, int64_t,
+                   int64_t, int64_t);
+template void drop(const Dropping<double>&, const Key<double>*, const Key<double>*, double*,
+                   int64_t, int64_t, int64_t);
 
 template <class T>
 ActivationCalls<T> activation_calls(int64_t place) {
@@ -60,6 +93,7 @@ ActivationCalls<T> activation_calls(int64_t place) {
                         int64_t stride) {
       run<Backward<A, T>>(grad_out, out, grad_z, rows, columns, stride);
     };
+    calls.keeps_z = keeps_z<A>;
   });
   return calls;
 }

@@ -1,10 +1,12 @@
-// Large batches of small networks.
+// Large batches of small networks, and gradients whose norms are clipped.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
+#include "../dense.h"
 #include "layer.h"
 #include "pace.h"
 #include "team.h"
@@ -12,11 +14,13 @@
 namespace torchnn::cpu {
 
 // Large batches are cut into shares, each of some chunks and with a gradient of its own. A thread
-// takes whole shares, so that threads meet twice a batch and not in every chunk.
+// takes whole shares, so that threads meet twice a batch and not in every chunk. Where a norm is
+// clipped, all gradients must be there before the first step, as they are here, of any batch.
 template <class T, class Trainer>
 class LargeBatches {
  public:
-  explicit LargeBatches(const Train<T>& job) : job_(job), most_shares_(most_shares(job)) {
+  explicit LargeBatches(const Train<T>& job)
+      : job_(job), most_shares_(std::min(most_shares(job), chunk_count(job.batch_size))) {
     const int64_t threads = std::min(job.threads, most_shares_);
     job_.threads = 1;  // each worker is one
     for (int64_t i = 0; i < threads; ++i)
@@ -26,7 +30,8 @@ class LargeBatches {
   }
 
   static bool suits(const Train<T>& job) {
-    return job.batch_size > Trainer::chunk_rows && most_shares(job) > 1;
+    const bool is_large = job.batch_size > Trainer::chunk_rows && most_shares(job) > 1;
+    return is_large || job.options.clips_norms();
   }
 
   int64_t most_threads() const { return int64_t(workers_.size()); }
@@ -37,17 +42,16 @@ class LargeBatches {
       return chunk_after(job_, chunk, job_.batch_size);
     };
     for (Chunk batch = batch_after({}); batch.rows; batch = batch_after(batch)) {
-      const int64_t shares = std::min(most_shares_, chunk_count(batch));
+      const int64_t shares = std::min(most_shares_, chunk_count(batch.rows));
       const int64_t parts = std::min(shares, pace.threads(team.size(), batch.rows));
       team.run(parts, [&](int64_t part) {
         for (int64_t s = shares * part / parts; s < shares * (part + 1) / parts; ++s)
           add_share(worker(part), batch, s, shares);
         worker(part).advance({});
       });
-      const UpdateStep<T> step = step_of(job_, batch.step);
-      team.run(parts, [&](int64_t part) { update(shares, step, part, parts); });
-      T& loss = job_.losses[batch.step] = 0;
+      T& loss = job_.losses[batch.step] = penalty();
       for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
+      update(team, step_of(job_, batch.step), shares, parts);
     }
     workers_[0].trainer->write_back();
   }
@@ -67,13 +71,13 @@ class LargeBatches {
     return weights <= 1 << 14 ? 8 : weights <= 1 << 16 ? 4 : 1;
   }
 
-  static int64_t chunk_count(const Chunk& batch) {
-    return (batch.rows + Trainer::chunk_rows - 1) / Trainer::chunk_rows;
+  static int64_t chunk_count(int64_t rows) {
+    return (rows + Trainer::chunk_rows - 1) / Trainer::chunk_rows;
   }
 
   // The chunks of one share: their gradients and losses are added up.
   void add_share(Trainer& worker, const Chunk& batch, int64_t share, int64_t shares) {
-    const int64_t chunks = chunk_count(batch);
+    const int64_t chunks = chunk_count(batch.rows);
     const int64_t begin = chunks * share / shares, end = chunks * (share + 1) / shares;
     for (int64_t c = begin; c < end; ++c) {
       Work<T> work{batch};
@@ -92,20 +96,69 @@ class LargeBatches {
     return *own.trainer;
   }
 
-  // The step that the gradients of all shares call for, in a part of the features of each layer.
-  void update(int64_t shares, const UpdateStep<T>& step, int64_t part, int64_t parts) const {
-    Work<T> all;
-    all.adds = true;
+  // What the parameters as they are add to the loss.
+  T penalty() const {
+    T sum = 0;
+    for (const Layer<T>& layer : layers_)
+      sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
+    return sum;
+  }
+
+  // The step that the gradients of all shares call for.
+  void update(Team& team, const UpdateStep<T>& step, int64_t shares, int64_t parts) {
+    if (!job_.options.clips_norms())
+      return team.run(parts, [&](int64_t part) {
+        add_up_shares(shares, part, parts);
+        take_steps(step, part, parts);
+      });
+    team.run(parts, [&](int64_t part) { add_up_shares(shares, part, parts); });
+    clip_norms();
+    team.run(parts, [&](int64_t part) { take_steps(step, part, parts); });
+  }
+
+  // A part of the features of each layer: the first of some blocks, and the last.
+  static Range part_of(const Layer<T>& layer, int64_t part, int64_t parts) {
+    const int64_t blocks = update_tile_count<T>(1, Padding<T>()(layer.in_features));
+    return {blocks * part / parts, blocks * (part + 1) / parts};
+  }
+
+  void add_up_shares(int64_t shares, int64_t part, int64_t parts) const {
     const int64_t width = block_features<T>();
     for (const Layer<T>& layer : layers_) {
-      const int64_t features = Padding<T>()(layer.in_features);
-      const int64_t blocks = update_tile_count<T>(1, features);
-      const int64_t tiles = update_tile_count<T>(layer.units, width);  // of a block
-      const int64_t begin = blocks * part / parts, end = blocks * (part + 1) / parts;
-      layer.add_gradients(shares, begin * width, std::min(end * width, features));
-      update_tiles(layer.update(all, &step, job_.update), StridedRows<T>{layer.x, layer.w.stride},
-                   tiles * begin, tiles * end);
+      const Range blocks = part_of(layer, part, parts);
+      layer.add_gradients(shares, blocks.begin * width,
+                          std::min(blocks.end * width, Padding<T>()(layer.in_features)));
     }
+  }
+
+  void take_steps(const UpdateStep<T>& step, int64_t part, int64_t parts) const {
+    Work<T> all;
+    all.adds = true;
+    for (const Layer<T>& layer : layers_) {
+      const Range blocks = part_of(layer, part, parts);
+      const int64_t tiles = update_tile_count<T>(layer.units, block_features<T>());  // of a block
+      update_tiles(layer.update(all, &step, job_.update), StridedRows<T>{layer.x, layer.w.stride},
+                   tiles * blocks.begin, tiles * blocks.end);
+    }
+  }
+
+  // That of each weight and bias, or that of all together.
+  void clip_norms() {
+    auto scale_to = [](double most, T square) {
+      const T norm = std::sqrt(square);
+      return norm > T(most) ? T(most) / norm : T(1);
+    };
+    T all = 0;
+    for (Layer<T>& layer : layers_) {
+      const T weight = squared_norm(layer.w, layer.weight_gradient, layer.units);
+      const T bias = layer.bias ? squared_norm(layer.b, layer.bias_gradient, 1) : T(0);
+      all += weight + bias;
+      layer.w.scale = scale_to(job_.options.clip_norm, weight);
+      layer.b.scale = scale_to(job_.options.clip_norm, bias);
+    }
+    if (job_.options.clip_norm > 0) return;
+    for (Layer<T>& layer : layers_)
+      layer.w.scale = layer.b.scale = scale_to(job_.options.global_clip_norm, all);
   }
 
   Train<T> job_;

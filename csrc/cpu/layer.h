@@ -18,11 +18,15 @@ struct Layer : TrainLayer<T> {
   int64_t slot_count;
   Parameter<T> w, b;
   T *weight_gradient, *bias_gradient;  // (gradients) like w and b
-  T* x_t;          // (in_features, rows): the input, transposed: the output of the layer before
-  T* x;            // (rows, w.stride): the input
-  T* out;          // (units, rows)
-  T* grad_t;       // (units, rows): grad_z
-  T* grad;         // (rows, b.stride): the same, transposed
+  T* x_t;  // (in_features, rows): the input, transposed: the output of the layer before
+  T* x;    // (rows, w.stride): the input
+  T* out;  // (units, rows)
+  // What the derivative is computed from, if that is not out: z, or what has been dropped since;
+  // and the same of a few rows, (lanes, b.stride).
+  T *kept = nullptr, *kept_rows = nullptr;
+  Key<T>*row_keys = nullptr, *unit_keys = nullptr;  // (rows), (b.stride): of what is dropped
+  T* grad_t;                                        // (units, rows): grad_z
+  T* grad;                                          // (rows, b.stride): the same, transposed
   int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
 
   Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
@@ -36,8 +40,8 @@ struct Layer : TrainLayer<T> {
     const Padding<T> padded;
     const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded(this->units);
     const int64_t size = this->units * in_stride;
-    w = {memory.take(size), {}, in_stride};
-    b = {memory.take(out_stride), {}, out_stride};
+    w = {memory.take(size), {}, in_stride, this->weight_penalty};
+    b = {memory.take(out_stride), {}, out_stride, this->bias ? this->bias_penalty : Penalty<T>{}};
     for (int64_t s = 0; s < slot_count; ++s) {
       w.slots[s] = memory.take(size);
       b.slots[s] = memory.take(out_stride);
@@ -55,7 +59,17 @@ struct Layer : TrainLayer<T> {
     out = memory.take(b.stride * stride);
     grad_t = memory.take(b.stride * stride);
     grad = memory.take(stride * b.stride);
+    if (keeps_more()) {
+      kept = memory.take(b.stride * stride);
+      kept_rows = memory.take(Padding<T>().lanes * b.stride);
+    }
+    if (this->dropout > 0) {
+      row_keys = reinterpret_cast<Key<T>*>(memory.take(stride));
+      unit_keys = reinterpret_cast<Key<T>*>(memory.take(b.stride));
+    }
   }
+
+  bool keeps_more() const { return calls.keeps_z || this->dropout > 0; }
 
   // Calls copy(user's array, rows, columns, ours, our stride) for all there is to remember.
   template <class Copy>
@@ -128,12 +142,36 @@ struct Layer : TrainLayer<T> {
                              .c_stride = stride});
   }
 
+  // The keys of what is dropped of rows begin ... end - 1 of a chunk, in the step of that number.
+  void make_keys(const Chunk& chunk, int64_t step, int64_t begin, int64_t end) {
+    if (this->dropout == 0) return;
+    const uint32_t key = step_key(this->seed, step);
+    const int64_t first = chunk.first - chunk.begin;  // of the batch's rows
+    for (int64_t i = begin; i < end; ++i) row_keys[i] = row_key(key, first + i);
+    for (int64_t n = 0; n < this->units; ++n) unit_keys[n] = unit_key(n);
+  }
+
+  // From z to what goes on from here: a, or what is left of it. values and kept are (rows, columns)
+  // with their strides.
+  void finish(T* values, int64_t rows, int64_t columns, int64_t stride, T* kept,
+              int64_t kept_stride, const Key<T>* keys_down, const Key<T>* keys_across) const {
+    auto keep = [&] {
+      for (int64_t i = 0; i < rows; ++i)
+        std::copy(values + i * stride, values + i * stride + columns, kept + i * kept_stride);
+    };
+    if (calls.keeps_z) keep();
+    if (calls.forward) calls.forward(values, rows, columns, stride);
+    if (this->dropout == 0) return;
+    if (!calls.keeps_z) keep();
+    drop(Dropping<T>(this->dropout), keys_down, keys_across, values, rows, columns, stride);
+  }
+
   // The same for a few rows, by rows: to (rows, to_stride) = activation(bias + x @ weight.T).
   template <class Rows>
   void forward_by_rows(int64_t rows, const Rows& from, T* to, int64_t to_stride) {
     multiply_rows(rows, this->units, Padding<T>()(this->in_features), from, w.values, w.stride,
                   this->bias ? b.values : nullptr, to, to_stride);
-    if (calls.forward) calls.forward(to, rows, this->units, to_stride);
+    finish(to, rows, this->units, to_stride, kept_rows, b.stride, row_keys, unit_keys);
   }
 
   // grad_z of the layer before, by rows: (grad_z @ weight) * da/dz
@@ -150,20 +188,32 @@ struct Layer : TrainLayer<T> {
                              .bias = nullptr,
                              .c = before.grad,
                              .c_stride = stride});
+    before.drop_gradients(before.grad, rows, features, stride, before.row_keys, before.unit_keys);
     for (int64_t i = 0; i < rows; ++i) {
       T* grad_out = before.grad + i * stride;
-      before.calls.backward(grad_out, x + i * w.stride, grad_out, 1, features, features);
+      const T* from = before.kept_rows ? before.kept_rows + i * stride : x + i * w.stride;
+      before.calls.backward(grad_out, from, grad_out, 1, features, features);
     }
   }
 
+  // Those of what has been dropped are 0.
+  void drop_gradients(T* grad_out, int64_t rows, int64_t columns, int64_t stride,
+                      const Key<T>* keys_down, const Key<T>* keys_across) const {
+    if (this->dropout > 0)
+      drop(Dropping<T>(this->dropout), keys_down, keys_across, grad_out, rows, columns, stride);
+  }
+
   void activate(int64_t begin, int64_t end) {
-    if (calls.forward) calls.forward(out + begin, this->units, end - begin, stride);
+    T* const own = kept ? kept + begin : nullptr;
+    finish(out + begin, this->units, end - begin, stride, own, stride, unit_keys, row_keys + begin);
   }
 
   // From grad_out, in grad_t, to grad_z
   void backward_z(int64_t begin, int64_t end) {
     T* grad_out = grad_t + begin;
-    calls.backward(grad_out, out + begin, grad_out, this->units, end - begin, stride);
+    drop_gradients(grad_out, this->units, end - begin, stride, unit_keys, row_keys + begin);
+    calls.backward(grad_out, (kept ? kept : out) + begin, grad_out, this->units, end - begin,
+                   stride);
     transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
               b.stride);
   }

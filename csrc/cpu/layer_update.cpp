@@ -19,6 +19,12 @@ TORCHNN_FN void take_step(const Parameter<T>& parameter, int64_t at, V gradient,
   for (int s = 0; s < Rule::slots; ++s) store(parameter.slots[s] + at, slots[s]);
 }
 
+// Whether a gradient is more than that of the loss.
+template <class T>
+TORCHNN_FN bool is_adjusted(const Parameter<T>& parameter, const UpdateStep<T>& step) {
+  return parameter.penalty || parameter.scale != 1 || step.clip_value < T(INFINITY);
+}
+
 // The same for a rectangle whose gradient has been put aside.
 template <class Rule, class T>
 struct TakeSteps {
@@ -26,9 +32,15 @@ struct TakeSteps {
   static TORCHNN_FN void run(const Parameter<T>& parameter, const T* const& gradient, int64_t at,
                              int64_t rows, int64_t columns, const UpdateStep<T>& step) {
     using V = Register<Isa, T>;
+    const bool adjusts = is_adjusted(parameter, step);
     for (int64_t i = 0; i < rows; ++i, at += parameter.stride)
-      for (int64_t k = 0; k < columns; k += lanes<V>)
-        take_step<Rule>(parameter, at + k, load<V>(gradient + at + k), step);
+      for (int64_t k = 0; k < columns; k += lanes<V>) {
+        V grad = load<V>(gradient + at + k);
+        if (adjusts)
+          grad = adjusted(grad, load<V>(parameter.values + at + k), parameter.penalty,
+                          parameter.scale, step);
+        take_step<Rule>(parameter, at + k, grad, step);
+      }
   }
 };
 
@@ -51,9 +63,10 @@ struct UpdateTile {
     using V = Register<Isa, T>;
     Tile<V, height, registers> tile;
     tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
-    // Gradient descent remembers nothing and is done at once; a rule with slots goes over what has
-    // been put aside, which is in the cache.
-    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
+    // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
+    // has been put aside, which is in the cache.
+    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>() &&
+                         !is_adjusted(layer.weight, *layer.step);
     const int64_t first = unit * layer.weight.stride + feature;
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
@@ -113,6 +126,37 @@ struct UpdateTiles {
   }
 };
 
+// The sum over all of a parameter of term(w, gradient), which is 0 where both are; row by row, each
+// in one order.
+template <class Term, class T>
+struct SumUp {
+  template <class Isa>
+  static TORCHNN_FN void run(const Parameter<T>& parameter, const T* const& gradient, int64_t rows,
+                             T* const& sum) {
+    using V = Register<Isa, T>;
+    V sums{};
+    for (int64_t i = 0; i < rows * parameter.stride; i += lanes<V>)
+      sums += Term::of(parameter, load<V>(parameter.values + i),
+                       gradient ? load<V>(gradient + i) : V{});
+    *sum = torchnn::sum(sums);
+  }
+};
+
+struct PenaltyOf {
+  template <class V, class T>
+  static TORCHNN_FN V of(const Parameter<T>& parameter, V w, V) {
+    return parameter.penalty.value(w);
+  }
+};
+
+struct SquareOf {
+  template <class V, class T>
+  static TORCHNN_FN V of(const Parameter<T>& parameter, V w, V gradient) {
+    const V all = gradient + parameter.penalty.gradient(w);
+    return all * all;
+  }
+};
+
 template <class T>
 struct TileShape {
   int64_t units, features;
@@ -128,6 +172,21 @@ struct TileShape {
 };
 
 }  // namespace
+
+template <class T>
+T penalty_of(const Parameter<T>& parameter, int64_t rows) {
+  T sum = 0;
+  const T* const none = nullptr;
+  if (parameter.penalty) run<SumUp<PenaltyOf, T>>(parameter, none, rows, &sum);
+  return sum;
+}
+
+template <class T>
+T squared_norm(const Parameter<T>& parameter, const T* gradient, int64_t rows) {
+  T sum;
+  run<SumUp<SquareOf, T>>(parameter, gradient, rows, &sum);
+  return sum;
+}
 
 template <class T>
 int64_t block_features() {
@@ -146,6 +205,8 @@ void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int
 }
 
 #define TORCHNN_INSTANTIATE(T)                                                               \
+  template T penalty_of(const Parameter<T>&, int64_t);                                       \
+  template T squared_norm(const Parameter<T>&, const T*, int64_t);                           \
   template int64_t block_features<T>();                                                      \
   template int64_t update_tile_count<T>(int64_t, int64_t);                                   \
   template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t); \

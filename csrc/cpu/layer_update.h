@@ -15,7 +15,17 @@ struct Parameter {
   T* values;  // (units, stride)
   T* slots[most_slots];
   int64_t stride;  // whole registers
+  Penalty<T> penalty{};
+  T scale = 1;  // of its gradient, to bring the norm down
 };
+
+// What a parameter of so many rows adds to the loss.
+template <class T>
+T penalty_of(const Parameter<T>& parameter, int64_t rows);
+
+// The sum of the squares of its gradient, that of its penalty included.
+template <class T>
+T squared_norm(const Parameter<T>& parameter, const T* gradient, int64_t rows);
 
 // weight and bias take the step that a batch calls for, whose gradients are grad_z.T @ x and the
 // sum of grad_z over the rows. A batch may come in several parts: then the gradient is put aside,

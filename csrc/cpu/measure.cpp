@@ -7,12 +7,18 @@ namespace torchnn::cpu {
 namespace {
 
 // A register of rows: their outputs, and their targets.
-template <class V>
+template <class Loss, class V>
 struct Outputs {
   int64_t units, stride;
   const Element<V>*out, *targets;
+  Element<V> delta;
   TORCHNN_FN V a(int64_t n) const { return load<V>(out + n * stride); }
-  TORCHNN_FN V y(int64_t n) const { return load<V>(targets + n * stride); }
+  TORCHNN_FN V y(int64_t n) const {
+    if constexpr (takes_labels<Loss>)
+      return target_of_label(load<V>(targets), n);
+    else
+      return load<V>(targets + n * stride);
+  }
 };
 
 template <class Loss, class T>
@@ -21,7 +27,7 @@ struct MeasureLoss {
   static TORCHNN_FN void run(const LossOfOutputs<T>& o) {
     using V = Register<Isa, T>;
     for (int64_t first = 0; first < o.columns; first += lanes<V>) {
-      const Outputs<V> outputs{o.units, o.stride, o.out + first, o.targets + first};
+      const Outputs<Loss, V> outputs{o.units, o.stride, o.out + first, o.targets + first, o.delta};
       const typename Loss::template Row<V> row(outputs);
       const V scale = load<V>(o.scales + first);
       V value{};

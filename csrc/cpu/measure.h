@@ -11,11 +11,12 @@ template <class T>
 struct LossOfOutputs {
   int64_t units, columns, stride;
   const T* out;      // (units, stride)
-  const T* targets;  // (units, stride)
+  const T* targets;  // (target_count, stride)
   const T* scales;   // (columns)
   T* grad;           // (units, stride); may be out
   T* values;         // (columns)
   int64_t loss;      // place in Losses
+  T delta;           // its number
 };
 
 template <class T>

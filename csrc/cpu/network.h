@@ -47,6 +47,11 @@ struct Network {
     losses = memory.take(stride);
   }
 
+  // The keys of what is dropped of a chunk's rows.
+  void make_keys(const Train<T>& job, const Work<T>& work, int64_t begin, int64_t end) {
+    for (Layer<T>& layer : layers) layer.make_keys(work, step_number(job, work.step), begin, end);
+  }
+
   // Layer by layer; z of the first is in its out.
   void forward(int64_t begin, int64_t end) {
     for (size_t l = 0; l < layers.size(); ++l) {
@@ -68,8 +73,19 @@ struct Network {
                                   to_stride);
     }
     const Layer<T>& last = layers.back();
-    transpose(padded.lanes, last.b.stride, StridedRows<T>{outputs, last.b.stride}, last.out,
-              stride);
+    auto turn = [&](const T* from, T* to) {
+      transpose(padded.lanes, last.b.stride, StridedRows<T>{from, last.b.stride}, to, stride);
+    };
+    turn(outputs, last.out);
+    if (last.kept) turn(last.kept_rows, last.kept);
+  }
+
+  // What the parameters as they are add to the loss.
+  T penalty() const {
+    T sum = 0;
+    for (const Layer<T>& layer : layers)
+      sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
+    return sum;
   }
 
   void store_predictions(const Train<T>& job, const Chunk& chunk, int64_t begin,
@@ -84,12 +100,13 @@ struct Network {
   void measure(const Train<T>& job, const Chunk& chunk, int64_t begin, int64_t end) {
     const Layer<T>& last = layers.back();
     const T share = share_of_output<T>(job.loss, chunk.batch_rows(), last.units);
+    const int64_t target_count = torchnn::target_count(job.loss, last.units);
     std::fill(scales + begin, scales + end, T(0));  // of rows that are none
     for (int64_t i = begin; i < std::min(end, chunk.rows); ++i) {
       const int64_t row = row_of(job, chunk.first + i);
       scales[i] = job.sample_weight ? share * job.sample_weight[row] : share;
-      for (int64_t n = 0; n < last.units; ++n)
-        targets[n * stride + i] = job.y[row * last.units + n];
+      for (int64_t n = 0; n < target_count; ++n)
+        targets[n * stride + i] = job.y[row * target_count + n];
     }
     measure_loss(LossOfOutputs<T>{.units = last.units,
                                   .columns = end - begin,
@@ -99,7 +116,8 @@ struct Network {
                                   .scales = scales + begin,
                                   .grad = last.grad_t + begin,
                                   .values = losses + begin,
-                                  .loss = job.loss});
+                                  .loss = job.loss,
+                                  .delta = T(job.options.delta)});
   }
 
   // From grad_out of the last layer to grad_z of all, and their inputs by rows.

@@ -42,7 +42,9 @@ class Trainer {
   // gradients: how many may be put aside, if that is not for the Trainer to say. place: its memory
   // among that of others in this thread.
   explicit Trainer(const Train<T>& job, int64_t gradients = 0, int64_t place = 0)
-      : job_(job), stride_(padded_(std::min(job.batch_size, chunk_rows))) {
+      : job_(job),
+        stride_(padded_(std::min(job.batch_size, chunk_rows))),
+        has_penalties_(job.has_penalties()) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
     slices_ = std::clamp<int64_t>(first.in_features * first.units * stride_ / products_a_slice, 1,
@@ -52,8 +54,9 @@ class Trainer {
       products += 3 * job.layers[l].in_features * job.layers[l].units * stride_;
     is_replicated_ = products < products_worth_sharing;
     networks_.assign(is_replicated_ ? std::min(job.threads, slices_) : 1, {job, stride_});
-    const bool puts_gradients_aside =
-        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
+    const bool puts_gradients_aside = job.update != Updates::place<GradientDescent>() ||
+                                      job.batch_size > chunk_rows || has_penalties_ ||
+                                      job.options.clip_value > 0;
     gradients = std::max<int64_t>(gradients, puts_gradients_aside);
     memory_.allocate(place, [&](Pieces<T>& memory) { take_memory(memory, gradients); });
     now_.x.resize(stride_), next_.x.resize(stride_);
@@ -102,11 +105,12 @@ class Trainer {
     const int64_t threads = goes_by_rows(now_) ? 1 : pace.threads(team.size(), now_.work.rows);
     step_.reset();
     if (now_.work.rows && now_.work.takes_step) step_ = step_of(job_, now_.work.step);
+    const T penalty = step_ && has_penalties_ ? networks_[0].penalty() : T(0);
     if (is_replicated_)
       advance_replicas(team, threads);
     else
       advance_together(team, threads);
-    if (now_.work.rows) add_loss();
+    if (now_.work.rows) add_loss(penalty);
   }
 
   void advance(const Work<T>& next) {
@@ -234,6 +238,7 @@ class Trainer {
   void back_propagate(Network<T>& network, int64_t begin, int64_t end) {
     if (begin == end) return;
     // 2. forward: a = activation(x @ weight.T + bias), layer by layer
+    network.make_keys(job_, now_.work, begin, end);
     forward(network, begin, end);
     const bool is_leading = !is_replicated_ || &network == &networks_[0];
     if (job_.predictions && is_leading) network.store_predictions(job_, now_.work, begin, end);
@@ -274,16 +279,17 @@ class Trainer {
 
   const UpdateStep<T>* step() const { return step_ ? &*step_ : nullptr; }
 
-  void add_loss() {
+  void add_loss(T penalty) {
     const Work<T>& work = now_.work;
-    T loss = work.adds ? *work.loss : T(0);
+    T loss = (work.adds ? *work.loss : T(0)) + penalty;
     for (int64_t i = 0; i < work.rows; ++i) loss += networks_[0].losses[i];
     *work.loss = loss;
   }
 
   const Train<T>& job_;
   const Padding<T> padded_;
-  const int64_t stride_;     // between the features of a chunk: its rows, in whole registers
+  const int64_t stride_;  // between the features of a chunk: its rows, in whole registers
+  const bool has_penalties_;
   int64_t blocks_, slices_;  // of the first layer's features
   bool is_replicated_;
   std::vector<Network<T>> networks_;  // replicas, or one; their first layer's parameters are one

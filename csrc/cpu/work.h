@@ -23,10 +23,15 @@ int64_t row_of(const Train<T>& job, int64_t sample) {
   return job.order ? job.order[sample] : sample;
 }
 
-// The numbers of step i of a call.
+// The number of step i of a call, of all steps ever taken: 1, 2, ...
+template <class T>
+int64_t step_number(const Train<T>& job, int64_t i) {
+  return (job.steps_before ? *job.steps_before : 0) + i + 1;
+}
+
 template <class T>
 UpdateStep<T> step_of(const Train<T>& job, int64_t i) {
-  return {job.options, job.learning_rates[i], (job.steps_before ? *job.steps_before : 0) + i + 1};
+  return {job.options, job.learning_rates[i], step_number(job, i)};
 }
 
 // Model m by itself, with layers in place of the job's.

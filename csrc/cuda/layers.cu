@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(part_threads)
        i += gridDim.x * int64_t(part_threads)) {
     const int64_t model = i / step_count, n = i - model * step_count;
     const double rate = job.learning_rates[model * models.learning_rates + n];
-    const UpdateOptions& options = models.options ? models.options[model] : job.options;
+    const TrainOptions& options = models.options ? models.options[model] : job.options;
     steps[i] = UpdateStep<T>(options, rate, before + n + 1);
   }
 }

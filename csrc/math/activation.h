@@ -1,8 +1,8 @@
 // The list of activations. To add one: a struct here, an entry in Activations, a line in
-// torchnn/reference.py. The tests find it by its name.
+// torchnn/ops/reference.py. The tests find it by its name.
 //
-// backward takes the output a, not z, so that a layer keeps one tensor. An activation whose
-// derivative cannot be had from its output (GELU, SiLU) does not fit this list.
+// backward takes the output a, so that a layer keeps one tensor. An activation whose derivative
+// cannot be had from its output has keeps_z, and backward takes z.
 #pragma once
 
 #include <string_view>
@@ -65,6 +65,104 @@ struct Tanh {  // a = (e^z - e^-z) / (e^z + e^-z),  da/dz = 1 - a^2
   }
 };
 
-using Activations = TypeList<Identity, Sigmoid, Relu, Tanh>;
+struct LeakyRelu {  // a = max(z, z / 5),  da/dz = 1 where a > 0, else 1 / 5: Keras's slope
+  static constexpr std::string_view name = "leaky_relu";
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    return z < 0 ? z * fifth<Lane>() : z;
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
+    return a <= 0 ? grad * fifth<Lane>() : grad;
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane fifth() {
+    return (Lane{} + 1) / 5;
+  }
+};
+
+struct Elu {  // a = z where z > 0, else e^z - 1;  da/dz = 1, else a + 1
+  static constexpr std::string_view name = "elu";
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    return z < 0 ? expm1_nonpositive(z > 0 ? Lane{} : z) : z;
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
+    return a <= 0 ? grad * (a + 1) : grad;
+  }
+};
+
+// a = scale z where z > 0, else scale alpha (e^z - 1);  da/dz = scale, else a + scale alpha
+// Source: G. Klambauer et al., Self-normalizing neural networks, 2017.
+struct Selu {
+  static constexpr std::string_view name = "selu";
+  static constexpr double scale = 1.0507009873554804934193349852946;
+  static constexpr double alpha = 1.6732632423543772848170429916717;
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    using T = ElementOf<Lane>;
+    return z < 0 ? T(scale * alpha) * expm1_nonpositive(z > 0 ? Lane{} : z) : T(scale) * z;
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
+    using T = ElementOf<Lane>;
+    return grad * (a <= 0 ? a + T(scale * alpha) : Lane{} + T(scale));
+  }
+};
+
+struct Softplus {  // a = log(1 + e^z),  da/dz = 1 - e^-a
+  static constexpr std::string_view name = "softplus";
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    return (z < 0 ? Lane{} : z) + log1p_fraction(exp_nonpositive(-abs(z)));
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
+    return -grad * expm1_nonpositive(-a);
+  }
+};
+
+struct Silu {  // a = z s with s = sigmoid(z),  da/dz = s (1 + z (1 - s))
+  static constexpr std::string_view name = "silu";
+  static constexpr bool keeps_z = true;
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    return z * Sigmoid::forward(z);
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane z) {
+    const Lane s = Sigmoid::forward(z);
+    return grad * s * (1 + z * (1 - s));
+  }
+};
+
+// a = z P(z), with the probability P(z) that a standard normal number is below z, and its density
+// p(z);  da/dz = P(z) + z p(z). Source: D. Hendrycks and K. Gimpel, Gaussian error linear units,
+// 2016.
+struct Gelu {
+  static constexpr std::string_view name = "gelu";
+  static constexpr bool keeps_z = true;
+  template <class Lane>
+  static TORCHNN_FN Lane forward(Lane z) {
+    return z * normal_cdf(z);
+  }
+  template <class Lane>
+  static TORCHNN_FN Lane backward(Lane grad, Lane z) {
+    using T = ElementOf<Lane>;
+    constexpr T height = T(0.39894228040143267794);  // of the density: 1 / sqrt(2 pi)
+    return grad * (normal_cdf(z) + height * z * exp_nonpositive(T(-0.5) * z * z));
+  }
+};
+
+using Activations =
+    TypeList<Identity, Sigmoid, Relu, Tanh, LeakyRelu, Elu, Selu, Softplus, Silu, Gelu>;
+
+// Whether backward takes z.
+template <class Activation>
+inline constexpr bool keeps_z = false;
+template <class Activation>
+  requires(Activation::keeps_z)
+inline constexpr bool keeps_z<Activation> = true;
 
 }  // namespace torchnn

@@ -18,6 +18,14 @@
 
 namespace torchnn {
 
+// The type of the numbers in a Lane.
+template <class Lane>
+struct LaneElement {
+  using type = Lane;
+};
+template <class Lane>
+using ElementOf = typename LaneElement<Lane>::type;
+
 // ---- scalars: the lane of a CUDA thread, and of the tails ----
 
 TORCHNN_FN float exp(float x) { return ::expf(x); }
@@ -26,6 +34,8 @@ TORCHNN_FN float expm1(float x) { return ::expm1f(x); }
 TORCHNN_FN double expm1(double x) { return ::expm1(x); }
 TORCHNN_FN float abs(float x) { return ::fabsf(x); }
 TORCHNN_FN double abs(double x) { return ::fabs(x); }
+TORCHNN_FN float log(float x) { return ::logf(x); }
+TORCHNN_FN double log(double x) { return ::log(x); }
 TORCHNN_FN float sqrt(float x) { return ::sqrtf(x); }
 TORCHNN_FN double sqrt(double x) { return ::sqrt(x); }
 
@@ -61,6 +71,10 @@ template <class V>
 inline constexpr int lanes = sizeof(V) / sizeof(Element<V>);
 template <class V>
 concept Simd = sizeof(V) > sizeof(double) && requires(V v) { v[0]; };
+template <Simd V>
+struct LaneElement<V> {
+  using type = Element<V>;
+};
 
 // The address need not be aligned: tensors may be slices.
 template <Simd V>
@@ -232,12 +246,55 @@ TORCHNN_FN V log_from_one(V x) {
   return x < std::numeric_limits<T>::infinity() ? log : x;  // and NaN stays NaN
 }
 
+// log x for normal numbers; that of 0 is -infinity, and of what is below, NaN.
+template <Simd V>
+TORCHNN_FN V log(V x) {
+  constexpr Element<V> infinity = std::numeric_limits<Element<V>>::infinity();
+  const V log = log_from_one(x);
+  return x <= 0 ? (x < 0 ? V{} + std::numeric_limits<Element<V>>::quiet_NaN() : V{} - infinity)
+                : log;
+}
+
+// e^(u^2) erfc(u) / 2 for u >= 0 as a polynomial in s = 2 / (1 + 0.4 u) - 1, which goes from 1 to
+// -1: its expansion in Chebyshev polynomials, by powers of s.
+template <class T>
+inline constexpr double tail_powers[] = {
+    0.105403181144729068,     0.185868298985249865,     0.125856661754189093,
+    0.0625179087081907871,    0.0199604863401609424,    0.00198891329031143199,
+    -0.00131768524520799862,  -0.000419049582543610041, 0.000106905512296083783,
+    0.0000439343324416431931, -9.55029903972327639e-6};
+template <>
+inline constexpr double tail_powers<double>[] = {
+    0.105403182030571721,    0.185868366974521139,      0.125856596608740594,
+    0.0625165261868497748,   0.0199612695371936185,     0.00199685063934303242,
+    -0.00132118297371473741, -0.000437958296738205687,  0.000114190135239526475,
+    0.000064441792438492341, -0.0000170910084606193198, -9.31815363483324001e-6,
+    3.77707968388886535e-6,  1.17261568520400909e-6,    -9.0799544536187864e-7,
+    -7.0157076066001438e-8,  1.95616367624351858e-7,    -1.52886819050282865e-8,
+    -3.18701988926218917e-8, 3.68729479487639414e-9,    2.8400227302653914e-9};
+
+// The probability that a standard normal number is below x.
+template <Simd V>
+TORCHNN_FN V normal_cdf(V x) {
+  using T = Element<V>;
+  constexpr int powers = sizeof(tail_powers<T>) / sizeof(double);
+  constexpr T slope = T(0.4 * 0.70710678118654752440);
+  const V s = 2 / (1 + slope * abs(x)) - 1;
+  V series = V{} + T(tail_powers<T>[powers - 1]);
+#pragma GCC unroll 24
+  for (int k = powers - 2; k >= 0; --k) series = series * s + T(tail_powers<T>[k]);
+  const V tail = series * exp_nonpositive(T(-0.5) * x * x);
+  return x < 0 ? tail : 1 - tail;
+}
+
 #endif  // !__CUDACC__
 
 TORCHNN_FN float log1p_fraction(float t) { return ::log1pf(t); }
 TORCHNN_FN double log1p_fraction(double t) { return ::log1p(t); }
 TORCHNN_FN float log_from_one(float x) { return ::logf(x); }
 TORCHNN_FN double log_from_one(double x) { return ::log(x); }
+TORCHNN_FN float normal_cdf(float x) { return 0.5f * ::erfcf(-0.70710678f * x); }
+TORCHNN_FN double normal_cdf(double x) { return 0.5 * ::erfc(-0.70710678118654752440 * x); }
 TORCHNN_FN float exp_nonpositive(float x) { return ::expf(x); }
 TORCHNN_FN double exp_nonpositive(double x) { return ::exp(x); }
 TORCHNN_FN float expm1_nonpositive(float x) { return ::expm1f(x); }

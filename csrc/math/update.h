@@ -14,13 +14,18 @@
 
 namespace torchnn {
 
-// The numbers of an optimizer, 0 where its rule has no use for one.
-struct UpdateOptions {
+// The numbers of an optimizer and of a loss, 0 where there is no use for one: clip_value, clip_norm
+// and global_clip_norm, where gradients are not clipped.
+struct TrainOptions {
   double momentum, beta_1, beta_2, epsilon, weight_decay, rho;
-  static constexpr std::string_view names = "momentum beta_1 beta_2 epsilon weight_decay rho";
+  double clip_value, clip_norm, global_clip_norm;
+  double delta;
+  static constexpr std::string_view names =
+      "momentum beta_1 beta_2 epsilon weight_decay rho clip_value clip_norm global_clip_norm delta";
+  constexpr bool clips_norms() const { return clip_norm > 0 || global_clip_norm > 0; }
 };
-inline constexpr int64_t option_count = sizeof(UpdateOptions) / sizeof(double);
-static_assert(std::ranges::count(UpdateOptions::names, ' ') + 1 == option_count);
+inline constexpr int64_t option_count = sizeof(TrainOptions) / sizeof(double);
+static_assert(std::ranges::count(TrainOptions::names, ' ') + 1 == option_count);
 
 // The same for one step, in the dtype of the weights. Adam's correction for its zero start is in
 // the learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...
@@ -29,8 +34,10 @@ struct UpdateStep {
   T learning_rate, corrected_rate, decay, momentum, epsilon;
   // 1 - beta, 1 - rho: taken in double, since 1 - float(0.999) is off by 1e-5 of itself.
   T rest_1, rest_2, rest_rho;
+  T clip_value;  // infinite for none
+  T delta;
 
-  TORCHNN_FN UpdateStep(const UpdateOptions& o, double learning_rate, int64_t t)
+  TORCHNN_FN UpdateStep(const TrainOptions& o, double learning_rate, int64_t t)
       : learning_rate(T(learning_rate)),
         corrected_rate(T(learning_rate * std::sqrt(1 - std::pow(o.beta_2, double(t))) /
                          (1 - std::pow(o.beta_1, double(t))))),
@@ -39,8 +46,32 @@ struct UpdateStep {
         epsilon(T(o.epsilon)),
         rest_1(T(1 - o.beta_1)),
         rest_2(T(1 - o.beta_2)),
-        rest_rho(T(1 - o.rho)) {}
+        rest_rho(T(1 - o.rho)),
+        clip_value(o.clip_value > 0 ? T(o.clip_value) : T(INFINITY)),
+        delta(T(o.delta)) {}
 };
+
+// l1 |w| + l2 w^2, which a weight adds to the loss
+template <class T>
+struct Penalty {
+  T l1 = 0, l2 = 0;
+
+  TORCHNN_FN explicit operator bool() const { return l1 != 0 || l2 != 0; }
+  template <class Lane>
+  TORCHNN_FN Lane value(Lane w) const {
+    return l1 * abs(w) + l2 * w * w;
+  }
+  template <class Lane>
+  TORCHNN_FN Lane gradient(Lane w) const {  // of |w|, 0 at 0
+    return 2 * l2 * w + (w > 0 ? Lane{} + l1 : w < 0 ? Lane{} - l1 : Lane{});
+  }
+};
+
+// x, kept within -most and most
+template <class Lane, class T>
+TORCHNN_FN Lane clip(Lane x, T most) {
+  return x > most ? Lane{} + most : x < -most ? Lane{} - most : x;
+}
 
 struct GradientDescent {  // w -= learning_rate * grad
   static constexpr std::string_view name = "gradient_descent";
@@ -101,6 +132,35 @@ struct RMSprop {
   }
 };
 
+// The same of gradients whose mean is subtracted: m += (grad - m) (1 - rho),
+// w -= learning_rate * grad / sqrt(v - m^2 + epsilon)
+struct RMSpropCentered {
+  static constexpr std::string_view name = "rmsprop_centered";
+  static constexpr int slots = 2;
+  template <class Lane, class T>
+  static TORCHNN_FN Lane change(Lane& v, Lane& m, Lane grad, const UpdateStep<T>& step) {
+    v += (grad * grad - v) * step.rest_rho;
+    m += (grad - m) * step.rest_rho;
+    return step.learning_rate * grad / sqrt(v - m * m + step.epsilon);
+  }
+  template <class Lane, class T>
+  static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
+    w -= change(slots[0], slots[1], grad, step);
+  }
+};
+
+// v += grad^2,  w -= learning_rate * grad / sqrt(v + epsilon)
+// Source: J. Duchi, E. Hazan and Y. Singer, Adaptive subgradient methods, 2011.
+struct Adagrad {
+  static constexpr std::string_view name = "adagrad";
+  static constexpr int slots = 1;
+  template <class Lane, class T>
+  static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
+    slots[0] += grad * grad;
+    w -= step.learning_rate * grad / sqrt(slots[0] + step.epsilon);
+  }
+};
+
 struct RMSpropMomentum {  // velocity = momentum * velocity + that change,  w -= velocity
   static constexpr std::string_view name = "rmsprop_momentum";
   static constexpr int slots = 2;
@@ -112,6 +172,15 @@ struct RMSpropMomentum {  // velocity = momentum * velocity + that change,  w -=
 };
 
 inline constexpr int most_slots = 2;
-using Updates = TypeList<GradientDescent, Momentum, Nesterov, Adam, RMSprop, RMSpropMomentum>;
+using Updates = TypeList<GradientDescent, Momentum, Nesterov, Adam, RMSprop, RMSpropMomentum,
+                         RMSpropCentered, Adagrad>;
+
+// dJ/dw of a weight with a penalty, clipped, given that of the loss alone; scale is what brings its
+// norm down, 1 where norms are not clipped.
+template <class Lane, class T>
+TORCHNN_FN Lane adjusted(Lane grad, Lane w, const Penalty<T>& penalty, T scale,
+                         const UpdateStep<T>& step) {
+  return clip(scale * (grad + penalty.gradient(w)), step.clip_value);
+}
 
 }  // namespace torchnn

@@ -225,7 +225,7 @@ std::string names() {
   return all;
 }
 
-std::string update_options() { return std::string(UpdateOptions::names); }
+std::string train_options() { return std::string(TrainOptions::names); }
 
 std::string cpu_capability() { return cpu::name(cpu::capability_in_use()); }
 
@@ -244,7 +244,7 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def("activations() -> str");
   m.def("losses() -> str");
   m.def("updates() -> str");
-  m.def("update_options() -> str");
+  m.def("train_options() -> str");
   m.def("cpu_capability() -> str");
 }
 
@@ -259,7 +259,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
   m.impl("activations", TORCH_BOX(&torchnn::names<torchnn::Activations>));
   m.impl("losses", TORCH_BOX(&torchnn::names<torchnn::Losses>));
   m.impl("updates", TORCH_BOX(&torchnn::names<torchnn::Updates>));
-  m.impl("update_options", TORCH_BOX(&torchnn::update_options));
+  m.impl("train_options", TORCH_BOX(&torchnn::train_options));
   m.impl("cpu_capability", TORCH_BOX(&torchnn::cpu_capability));
 }
 

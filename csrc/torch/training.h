@@ -22,12 +22,15 @@ namespace torchnn {
 // slots holds, for each slot of the update rule, weight and bias of each layer in turn. Weights,
 // biases and slots of models that train side by side have a leading dimension of models, as have
 // the results then; x, y, sample_weight, order, learning_rates and options have it too, or are
-// shared by all. What changes must not share memory with anything else.
+// shared by all. regularization has a row of numbers for each layer: l1 and l2 of its weight, l1
+// and l2 of its bias, and the dropout of its outputs, whose seeds are in seeds; without elements
+// there is none. What changes must not share memory with anything else.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
-    "Tensor steps_before, int[] activations, Tensor(a!)[] weights, Tensor(b!)[] biases, "
-    "Tensor(c!)[] slots, bool keep_predictions, Tensor(d!) steps_done) "
+    "Tensor steps_before, int[] activations, Tensor regularization, int[] seeds, "
+    "Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, bool keep_predictions, "
+    "Tensor(d!) steps_done) "
     "-> (Tensor losses, Tensor predictions)";
 
 // A network, or models of one shape.
@@ -117,6 +120,23 @@ inline void check_slots(const Tensor& x, const Network& network, const std::vect
     if (network.biases[l].numel())
       check_state("slot of bias", l, slots[2 * i + 1], network, {network.units(l)}, x);
   }
+}
+
+constexpr int64_t numbers_of_regularization = 5;
+
+// Penalties and dropout of each layer, and the seeds of what is dropped.
+inline void check_regularization(const Tensor& t, const std::vector<int64_t>& seeds,
+                                 const Network& network) {
+  const int64_t count = network.layer_count();
+  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous() && t.scalar_type() == ScalarType::Double,
+                  "regularization must be contiguous float64, on the CPU");
+  STD_TORCH_CHECK(t.numel() == 0 || (t.dim() == 2 && t.size(0) == count &&
+                                     t.size(1) == numbers_of_regularization),
+                  "regularization must have ", numbers_of_regularization, " numbers for each of ",
+                  count, " layers, or none");
+  STD_TORCH_CHECK(seeds.empty() || int64_t(seeds.size()) == count,
+                  "seeds must have one number for each of ", count, " layers, or none, got ",
+                  seeds.size());
 }
 
 // How many elements it is from one model's part of t to the next's, 0 where all share the one there
@@ -250,6 +270,23 @@ void dispatch_network(const Tensor& t, F&& f) {
   }
 }
 
+// What regularization and seeds say, for layers that are there already.
+template <class T>
+void regularize(std::vector<TrainLayer<T>>& layers, const Tensor& regularization,
+                const std::vector<int64_t>& seeds) {
+  for (size_t l = 0; l < layers.size(); ++l) {
+    TrainLayer<T>& layer = layers[l];
+    if (!seeds.empty()) layer.seed = seeds[l];
+    if (regularization.numel() == 0) continue;
+    const double* const numbers = data<double>(regularization) + l * numbers_of_regularization;
+    layer.weight_penalty = {T(numbers[0]), T(numbers[1])};
+    layer.bias_penalty = {T(numbers[2]), T(numbers[3])};
+    layer.dropout = numbers[4];
+    STD_TORCH_CHECK(layer.dropout >= 0 && layer.dropout < 1, "the dropout of layer ", l,
+                    " must be at least 0 and below 1, got ", layer.dropout);
+  }
+}
+
 template <class T>
 std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<Tensor>& slots) {
   std::vector<TrainLayer<T>> layers;
@@ -287,6 +324,7 @@ std::tuple<Tensor, Tensor> train_(
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
     const Tensor& steps_before, const std::vector<int64_t>& activations,
+    const Tensor& regularization, const std::vector<int64_t>& seeds,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
   const Network network{activations, weights, biases};
@@ -295,18 +333,20 @@ std::tuple<Tensor, Tensor> train_(
   STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
   STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
   STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
+  check_regularization(regularization, seeds, network);
   check_counter("steps_before", steps_before);
   check_counter("steps_done", steps_done);
   STD_TORCH_CHECK(steps_before.device() == x.device(), "steps_before must be on the device of x");
   STD_TORCH_CHECK(steps_done.is_cpu(), "steps_done must be on the CPU");
 
   const int64_t rows = x.size(x.dim() - 2), units = network.outputs();
+  const int64_t targets = target_count(loss, units);
   Models models{.count = network.models(), .rows = rows};
   models.x = model_stride("x", x, 2, network);
   models.y = model_stride("y", y, 2, network);
   STD_TORCH_CHECK(is_like(y, x) && y.is_contiguous() && y.size(y.dim() - 2) == rows &&
-                      y.size(y.dim() - 1) == units,
-                  "y must be contiguous, on the device of x, of shape (", rows, ", ", units, ")");
+                      y.size(y.dim() - 1) == targets,
+                  "y must be contiguous, on the device of x, of shape (", rows, ", ", targets, ")");
   if (sample_weight)
     models.sample_weight = check_numbers("sample_weight", *sample_weight, x.scalar_type(), x, rows,
                                          "rows of x", network);
@@ -326,7 +366,7 @@ std::tuple<Tensor, Tensor> train_(
                     samples ? "steps" : "steps, as of no samples", network);
   const bool has_own_options = options.dim() == 2;  // if not, they are read here
   check_numbers("options", options, ScalarType::Double, has_own_options ? x : steps_done,
-                option_count, "names in update_options()", network);
+                option_count, "names in train_options()", network);
   check_memory(network, slots, steps_done,
                {{"x", &x},
                 {"y", &y},
@@ -334,6 +374,7 @@ std::tuple<Tensor, Tensor> train_(
                 {"order", order ? &*order : nullptr},
                 {"learning_rates", &learning_rates},
                 {"options", &options},
+                {"regularization", &regularization},
                 {"steps_before", &steps_before}});
   // Now that memory is known to be there, the numbers in it.
   check_room("steps_done", steps_done, steps);
@@ -345,10 +386,11 @@ std::tuple<Tensor, Tensor> train_(
   const int64_t kept = keep_predictions ? samples : 0;
   Tensor predictions =
       many ? new_tensor<3>(x, {models.count, kept, units}) : new_tensor<2>(x, {kept, units});
-  const auto* numbers = reinterpret_cast<const UpdateOptions*>(data<double>(options));
+  const auto* numbers = reinterpret_cast<const TrainOptions*>(data<double>(options));
   if (has_own_options) models.options = numbers;
   dispatch_network(x, [&]<class T>(T*) {
-    const auto layers = as_layers<T>(network, slots);
+    auto layers = as_layers<T>(network, slots);
+    regularize(layers, regularization, seeds);
     const Train<T> job{
         .layers = layers.data(),
         .layer_count = network.layer_count(),
@@ -362,7 +404,7 @@ std::tuple<Tensor, Tensor> train_(
         .batch_size = batch_size,
         .loss = loss,
         .update = update,
-        .options = has_own_options ? UpdateOptions{} : *numbers,
+        .options = has_own_options ? TrainOptions{} : *numbers,
         .learning_rates = data<double>(learning_rates),
         .steps_before = data<int64_t>(steps_before),
         .losses = mutable_data<T>(losses),

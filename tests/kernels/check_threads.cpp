@@ -85,7 +85,7 @@ struct Sweep {
   Values x, y;
   std::vector<Values> state;  // weight, bias and slots of each layer in turn
   std::vector<double> rates;
-  std::vector<UpdateOptions> options;
+  std::vector<TrainOptions> options;
 
   Sweep(const Problem& problem, int64_t models) : problem(problem), models(models) {
     const std::vector<int64_t>& widths = problem.widths;

@@ -43,11 +43,13 @@ template <class T>
 struct Problem {
   std::vector<int64_t> widths;
   int64_t rows, batch_size, loss, update, models;
+  int64_t activation = 1;
+  double penalty = 0, dropout = 0;  // of every layer
   // Of all models, one behind the other.
   Values<T> x, y, weight_of_rows;
   std::vector<int64_t> order;
   std::vector<double> rates;
-  std::vector<UpdateOptions> options;
+  std::vector<TrainOptions> options;
   std::vector<Values<T>> state;  // weight, bias and slots of each layer in turn
 
   Problem(std::vector<int64_t> widths, int64_t rows, int64_t batch_size, int64_t loss,
@@ -59,12 +61,21 @@ struct Problem {
         update(update),
         models(models) {
     x = random_values<T>(models * rows * widths.front(), 1);
-    y = random_values<T>(models * rows * widths.back(), 1);
+    y = random_values<T>(models * rows * target_count(loss, widths.back()), 1);
     weight_of_rows = random_values<T>(models * rows, 0.5);
     for (int64_t i = 0; i < models * rows; ++i) order.push_back((i * 7) % rows);
     for (int64_t i = 0; i < models * steps(); ++i) rates.push_back(0.01 + 0.001 * (i % 3));
     for (int64_t m = 0; m < models; ++m)
-      options.push_back({0.9 - 0.1 * m, 0.9, 0.999, 1e-7, 0.01, 0.9});
+      options.push_back({.momentum = 0.9 - 0.1 * m,
+                         .beta_1 = 0.9,
+                         .beta_2 = 0.999,
+                         .epsilon = 1e-7,
+                         .weight_decay = 0.01,
+                         .rho = 0.9,
+                         .clip_value = 0,
+                         .clip_norm = 0,
+                         .global_clip_norm = 0,
+                         .delta = 0.7});
     for (size_t l = 1; l < widths.size(); ++l) {
       const int64_t size = models * widths[l] * widths[l - 1];
       state.push_back(random_values<T>(size, 1 / std::sqrt(widths[l - 1])));
@@ -94,11 +105,15 @@ struct Problem {
       Values<T>* of_layer = &own[l * (2 + 2 * most_slots)];
       TrainLayer<T> layer{.in_features = widths[l],
                           .units = widths[l + 1],
-                          .activation = l + 2 < widths.size() ? 1 : 0,
+                          .activation = l + 2 < widths.size() ? activation : 0,
                           .weight = of_layer[0].data(),
                           .bias = of_layer[1].data(),
                           .weight_slots = {},
-                          .bias_slots = {}};
+                          .bias_slots = {},
+                          .weight_penalty = {T(penalty), T(penalty)},
+                          .bias_penalty = {T(penalty), T(0)},
+                          .dropout = dropout,
+                          .seed = int64_t(l)};
       for (int s = 0; s < most_slots; ++s) {
         layer.weight_slots[s] = of_layer[2 + 2 * s].data();
         layer.bias_slots[s] = of_layer[3 + 2 * s].data();
@@ -128,7 +143,7 @@ struct Problem {
                         .predictions = predictions.data()},
                Models{.count = count,
                       .x = rows * widths.front(),
-                      .y = rows * widths.back(),
+                      .y = rows * target_count(loss, widths.back()),
                       .sample_weight = rows,
                       .order = rows,
                       .learning_rates = steps(),
@@ -186,6 +201,14 @@ void check_all(const char* what) {
     check(what, Problem<T>({7, 5, 3}, 20, 8, loss, 0));
     check(what, Problem<T>({33, 40, 2}, 10, 1, loss, 0));  // by rows
   }
+  for (int64_t activation = 0; activation < Activations::size; ++activation)
+    for (int64_t batch_size : {1, 16, 300}) {  // by rows, in registers, in shares
+      Problem<T> problem({33, 17, 9, 2}, 300, batch_size, 0, 3, 2);
+      problem.activation = activation, problem.penalty = 0.01, problem.dropout = 0.25;
+      check(what, problem);
+      for (TrainOptions& options : problem.options) options.clip_norm = 0.1;
+      check(what, problem);
+    }
   check(what, Problem<T>({32, 17, 1}, 300, 300, 0, 0, 2));  // shares of a large batch
   check(what, Problem<T>({300, 230, 1}, 150, 150, 0, 1));   // chunks of a larger network
   check(what, Problem<T>({300, 300, 1}, 9, 9, 0, 0));       // a product in parts of its depth

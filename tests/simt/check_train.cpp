@@ -255,7 +255,7 @@ void expect_close(const Case& c, const char* what, const std::vector<double>& ex
   }
 }
 
-UpdateOptions options_of(int64_t model) {
+TrainOptions options_of(int64_t model) {
   const double other = 1 / double(1 + model);
   return {.momentum = 0.9 * other,
           .beta_1 = 0.9 * other,
@@ -312,10 +312,10 @@ void check(const Case& c) {
   if (c.predictions) job.predictions = kept.data();
   job.loss = c.loss, job.update = c.update, job.learning_rates = rates.data();
   job.options = options_of(0), job.steps_before = steps_before.data();
-  std::vector<UpdateOptions> option_values;
+  std::vector<TrainOptions> option_values;
   for (int64_t model = 0; model < m; ++model)
     option_values.push_back(options_of(c.own_options ? model : 0));
-  const Array<UpdateOptions> options(option_values);
+  const Array<TrainOptions> options(option_values);
   Models models{.count = m, .rows = c.rows};
   if (c.own_options) models.options = options.data();
   if (c.own_data) {
@@ -658,8 +658,8 @@ void check_the_numbers_of_a_step() {
   constexpr int64_t models = 3, steps = 2, before = 5;
   const Array<int64_t> steps_before(std::vector<int64_t>{before});
   const Array<double> rates(std::vector<double>{0.3, 0.1, 0.2, 0.4, 0.5, 0.6});
-  std::vector<UpdateOptions> own{options_of(0), options_of(1), options_of(2)};
-  const Array<UpdateOptions> options(own);
+  std::vector<TrainOptions> own{options_of(0), options_of(1), options_of(2)};
+  const Array<TrainOptions> options(own);
   for (bool own_rates : {false, true})
     for (bool own_options : {false, true}) {
       Train<double> job{.layers = nullptr,

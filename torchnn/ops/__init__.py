@@ -16,7 +16,7 @@ from torchnn.ops._native import (
     kernel_of,
     losses,
     trains_on,
-    update_options,
+    train_options,
     updates,
 )
 from torchnn.ops._network import mark_changed, predict, train_
@@ -38,6 +38,6 @@ __all__ = [
     "reference",
     "train_",
     "trains_on",
-    "update_options",
+    "train_options",
     "updates",
 ]

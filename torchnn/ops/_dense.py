@@ -22,6 +22,10 @@ from torchnn.ops._native import ACTIVATIONS, CPU_DTYPES, CUDA_DTYPES, PLACES
 _forward = torch.ops.torchnn.dense_forward.default._op
 _backward = torch.ops.torchnn.dense_backward.default._op
 
+_IDENTITY = PLACES["identity"]
+# Their derivative needs z: it takes a tensor of its own, and PyTorch's activation does as well.
+_KEEP_Z = frozenset(PLACES[name] for name in reference.KEEP_Z)
+
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _PLAIN_OR_NONE = _PLAIN | {type(None)}
 _autocast_is_on = torch._C._is_any_autocast_enabled
@@ -49,7 +53,8 @@ def dense(
 
     Returns:
         Shape (..., units), the dtype of x. For the backward pass it keeps x if weight needs a
-        gradient, weight if x does, and this output if there is an activation.
+        gradient, weight if x does, and this output if there is an activation, or z in its place
+        for silu and gelu.
 
     Raises:
         TypeError: An argument is no tensor, or the dtypes differ or are not floating.
@@ -95,6 +100,8 @@ def _dense_fused(x: Tensor, weight: Tensor, bias: Tensor | None, place: int) -> 
     if is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
+        if place in _KEEP_Z:
+            return reference.ACTIVATIONS[ACTIVATIONS[place]](_apply(x, weight, bias, _IDENTITY))
         return _apply(x, weight, bias, place)
     return _forward(x, weight, bias, place)
 

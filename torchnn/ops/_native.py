@@ -26,7 +26,7 @@ ACTIVATIONS = tuple(torch.ops.torchnn.activations().split())
 PLACES = {name: place for place, name in enumerate(ACTIVATIONS)}
 LOSSES = tuple(torch.ops.torchnn.losses().split())
 UPDATES = tuple(torch.ops.torchnn.updates().split())
-OPTIONS = tuple(torch.ops.torchnn.update_options().split())
+OPTIONS = tuple(torch.ops.torchnn.train_options().split())
 CPU_DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 CUDA_DTYPES = (*CPU_DTYPES, torch.bfloat16, torch.float16)
 HAS_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("torchnn::dense_forward", "CUDA")
@@ -70,8 +70,9 @@ def updates() -> tuple[str, ...]:
     return UPDATES
 
 
-def update_options() -> tuple[str, ...]:
-    """Returns the names of the numbers that update rules take, each those that it has use for."""
+def train_options() -> tuple[str, ...]:
+    """Returns the names of the numbers that update rules and losses take, each those that it has
+    use for."""
     return OPTIONS
 
 
@@ -85,7 +86,7 @@ class Kernel(NamedTuple):
 
     Attributes:
         name: One of losses() or of updates().
-        options: The numbers that it takes, by their names in update_options().
+        options: The numbers that it takes, by their names in train_options().
     """
 
     name: str

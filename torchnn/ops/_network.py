@@ -77,6 +77,8 @@ def _as_native(job: Training) -> list[Any]:
         "options": _as_numbers(job.options, x.device),
         "steps_before": to_device(before, x.device),
         "activations": _as_places(job.activations),
+        "regularization": float64(job.regularization).cpu(),
+        "seeds": list(job.seeds),
         "weights": list(job.weights),
         "biases": _filled_in(job.biases, x),
         "slots": _filled_in([tensor for slot in job.slots for tensor in slot], x),

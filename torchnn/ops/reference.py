@@ -5,6 +5,7 @@ This file imports torch alone. When a kernel and this file disagree, the kernel 
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ParamSpec
@@ -16,43 +17,109 @@ from torch.nn import functional as F
 __all__ = [
     "ACTIVATIONS",
     "DERIVATIVES",
+    "KEEP_Z",
     "LOSSES",
+    "TAKE_LABELS",
     "UPDATES",
     "Training",
     "dense",
     "dense_backward",
+    "dropped",
     "predict",
     "train_",
 ]
 
-# Of the outputs of each sample and its targets, (N, units) both: one number a sample, (N,).
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean_squared_error": lambda a, y: (a - y).square().mean(1),
-    "binary_crossentropy_from_logits": lambda a, y: F.binary_cross_entropy_with_logits(
+EPSILON = 1e-7  # Keras's
+
+
+def sparse_categorical_crossentropy(a: Tensor, y: Tensor, **_: float) -> Tensor:
+    """Of class numbers, shape (N, 1)."""
+    return F.cross_entropy(a, y[:, 0].long(), reduction="none")
+
+
+def huber(a: Tensor, y: Tensor, delta: float, **_: float) -> Tensor:
+    return F.huber_loss(a, y, reduction="none", delta=delta).mean(1)
+
+
+def mean_squared_logarithmic_error(a: Tensor, y: Tensor, **_: float) -> Tensor:
+    return (a.clamp(min=EPSILON).log1p() - y.clamp(min=EPSILON).log1p()).square().mean(1)
+
+
+def log_cosh(a: Tensor, y: Tensor, **_: float) -> Tensor:
+    d = (a - y).abs()
+    return (d + torch.logaddexp(-2 * d, torch.zeros_like(d)) - math.log(2)).mean(1)
+
+
+# Of the outputs of each sample, (N, units), and its targets, which are as many, or the number of a
+# class, (N, 1): one number a sample, (N,). Their own number comes by its name.
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mean_squared_error": lambda a, y, **_: (a - y).square().mean(1),
+    "binary_crossentropy_from_logits": lambda a, y, **_: F.binary_cross_entropy_with_logits(
         a, y, reduction="none"
     ).mean(1),
-    "mean_absolute_error": lambda a, y: (a - y).abs().mean(1),
-    "categorical_crossentropy_from_logits": lambda a, y: -(y * torch.log_softmax(a, 1)).sum(1),
+    "mean_absolute_error": lambda a, y, **_: (a - y).abs().mean(1),
+    "categorical_crossentropy_from_logits": lambda a, y, **_: -(y * torch.log_softmax(a, 1)).sum(1),
+    "sparse_categorical_crossentropy_from_logits": sparse_categorical_crossentropy,
+    "huber": huber,
+    "mean_squared_logarithmic_error": mean_squared_logarithmic_error,
+    "log_cosh": log_cosh,
+    "hinge": lambda a, y, **_: F.relu(1 - y * a).mean(1),
+    "squared_hinge": lambda a, y, **_: F.relu(1 - y * a).square().mean(1),
+    "poisson": lambda a, y, **_: (a - y * (a + EPSILON).log()).mean(1),
 }
+# Those whose targets are class numbers.
+TAKE_LABELS = ("sparse_categorical_crossentropy_from_logits",)
 
 
 def identity(z: Tensor) -> Tensor:
     return z  # a function with a name: copies and TorchScript need that
 
 
+def leaky_relu(z: Tensor) -> Tensor:
+    """max(z, z / 5): Keras's slope."""
+    return F.leaky_relu(z, negative_slope=0.2)
+
+
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + e^z), which PyTorch's own takes to be z from 20 on."""
+    return torch.logaddexp(z, torch.zeros_like(z))
+
+
+def normal_density(z: Tensor) -> Tensor:
+    return (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
+
+
+# Source: Klambauer et al., Self-normalizing neural networks, 2017.
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": identity,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "tanh": torch.tanh,
+    "leaky_relu": leaky_relu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "softplus": softplus,
+    "silu": F.silu,
+    "gelu": F.gelu,
 }
+# Those whose derivative needs z: it cannot be told from a.
+KEEP_Z = ("silu", "gelu")
 
-# dL/dz, of dL/da and a, for each of them. Source: their derivatives, in terms of a.
+# dL/dz for each of them, of dL/da, and of a, or of z for those that keep it. Source: their
+# derivatives.
 DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "identity": lambda grad, a: grad,
     "sigmoid": lambda grad, a: grad * a * (1 - a),
     "relu": lambda grad, a: torch.where(a <= 0, 0, grad),
     "tanh": lambda grad, a: grad * (1 - a * a),
+    "leaky_relu": lambda grad, a: torch.where(a <= 0, 0.2 * grad, grad),
+    "elu": lambda grad, a: torch.where(a <= 0, grad * (a + 1), grad),
+    "selu": lambda grad, a: grad * torch.where(a <= 0, a + SELU_ALPHA * SELU_SCALE, SELU_SCALE),
+    "softplus": lambda grad, a: -grad * torch.expm1(-a),
+    "silu": lambda grad, z: grad * z.sigmoid() * (1 + z * (1 - z.sigmoid())),
+    "gelu": lambda grad, z: grad * (torch.special.ndtr(z) + z * normal_density(z)),
 }
 
 
@@ -107,6 +174,28 @@ def rmsprop(
     w -= velocity[0].mul_(momentum).add_(change) if velocity else change
 
 
+def rmsprop_centered(
+    w: Tensor,
+    slots: list[Tensor],
+    grad: Tensor,
+    rate: float,
+    rho: float,
+    epsilon: float,
+    **_: float,
+) -> None:
+    mean_square, mean = slots
+    mean_square += (grad * grad - mean_square) * (1 - rho)
+    mean += (grad - mean) * (1 - rho)
+    w -= rate * grad / (mean_square - mean * mean + epsilon).sqrt()
+
+
+def adagrad(
+    w: Tensor, slots: list[Tensor], grad: Tensor, rate: float, epsilon: float, **_: float
+) -> None:
+    slots[0] += grad * grad
+    w -= rate * grad / (slots[0] + epsilon).sqrt()
+
+
 # Each changes a weight and its slots in place. Source: Keras's optimizers.
 UPDATES: dict[str, Callable[..., None]] = {
     "gradient_descent": gradient_descent,
@@ -115,7 +204,42 @@ UPDATES: dict[str, Callable[..., None]] = {
     "adam": adam,
     "rmsprop": rmsprop,
     "rmsprop_momentum": rmsprop,
+    "rmsprop_centered": rmsprop_centered,
+    "adagrad": adagrad,
 }
+
+BITS = 0xFFFFFFFF  # of 32-bit numbers, which are in int64 here
+
+
+def mixed(x: Any) -> Any:
+    """A number of 32 bits, each of which depends on every bit of x."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & BITS
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & BITS
+    return x ^ (x >> 16)
+
+
+def dropped(rows: Tensor, units: int, rate: float, seed: int, step: int) -> Tensor:
+    """Which outputs of a layer a step of training drops, each with a probability of rate.
+
+    It follows from these numbers alone, on every device: the hash of an output's row and unit is
+    compared with the rate. Source: csrc/math/dropout.h.
+
+    Args:
+        rows: Their places in the batch, shape (N,), int64.
+        units: How many there are.
+        rate: At least 0 and below 1.
+        seed: Any int64.
+        step: From the first ever, 1, 2, ...
+
+    Returns:
+        Shape (N, units), bool.
+    """
+    key = mixed(seed & BITS)
+    for part in ((seed >> 32) & BITS, step & BITS, step >> 32):
+        key = mixed(key ^ part)
+    of_rows = mixed((rows + key) & BITS)
+    of_units = (torch.arange(units, device=rows.device) * 0x9E3779B9) & BITS
+    return mixed((of_rows[:, None] + of_units) & BITS) >> 1 < int(rate * 2**31)
 
 
 def dense(
@@ -142,7 +266,8 @@ def dense_backward(
 
     Args:
         grad_out: Shape (..., units).
-        out: What dense gave, (..., units); not looked at for the identity.
+        out: What dense gave, (..., units), or z for those in KEEP_Z; not looked at for the
+            identity.
         x: Shape (..., in_features), or None if weight's gradient is not wanted.
         weight: Shape (units, in_features), or None if x's gradient is not wanted.
         activation: A key of ACTIVATIONS.
@@ -179,7 +304,8 @@ class Training:
 
     Args:
         x: Features, shape (N, in_features).
-        y: Targets, shape (N, units of the last layer).
+        y: Targets, shape (N, units of the last layer), or class numbers, (N, 1), if the loss is one
+            of TAKE_LABELS.
         sample_weight: Shape (N,), or None.
         order: Rows of x in the order of training, shape (samples,), int64; None for x as it lies.
         epoch_size: Samples an epoch: a batch ends where its epoch does.
@@ -187,10 +313,15 @@ class Training:
         learning_rates: One for each step, shape (steps,).
         loss: A key of LOSSES: of the last layer's output and y, averaged over a batch.
         update: A key of UPDATES.
-        options: The update rule's numbers by their names, and weight_decay; for models, a number or
-            one for each.
+        options: The numbers of the update rule and of the loss by their names, and weight_decay,
+            clip_value, clip_norm (of each weight's and bias's gradient) and global_clip_norm (of
+            all together), 0 for none; for models, a number or one for each.
         steps_before: Steps that earlier calls have taken, for Adam: a number, or one int64.
         activations: A key of ACTIVATIONS for each layer.
+        regularization: Five numbers a layer, or none at all: l1 and l2 of the weight, l1 and l2 of
+            the bias, and the dropout of the outputs. A penalty l1 sum|w| + l2 sum(w^2) is added to
+            the loss.
+        seeds: Of what is dropped, one a layer, or none for 0.
         weights: Shape (units, in_features) each.
         biases: Shape (units,) each, or None.
         slots: For each slot of the update rule, what it remembers of weight and bias of each layer
@@ -212,6 +343,8 @@ class Training:
     options: Mapping[str, float | Sequence[float] | Tensor]
     steps_before: int | Tensor
     activations: Sequence[str]
+    regularization: Sequence[Sequence[float]] = ()
+    seeds: Sequence[int] = ()
     weights: Sequence[Tensor]
     biases: Sequence[Tensor | None]
     slots: Sequence[Sequence[Tensor | None]]
@@ -301,23 +434,68 @@ def _train_one(job: Training) -> Results:
         batch for epoch in rows.split(job.epoch_size) for batch in epoch.split(job.batch_size)
     ]
     options: Any = job.options
-    for step, batch in enumerate(batches):
-        rate = float(job.learning_rates[step])
+    for i, batch in enumerate(batches):
+        rate, step = float(job.learning_rates[i]), int(job.steps_before) + i + 1
         with torch.enable_grad():
             learning = [None if p is None else p.detach().requires_grad_() for p in parameters]
-            output = predict(job.x[batch], job.activations, learning[::2], learning[1::2])  # type: ignore[arg-type]
-            values = LOSSES[job.loss](output, job.y[batch])
+            output = _outputs(job, batch, learning[::2], learning[1::2], step)
+            values = LOSSES[job.loss](output, job.y[batch], **options)
             weight = 1 if job.sample_weight is None else job.sample_weight[batch]
-            value = (values * weight).mean()
-            gradients = iter(torch.autograd.grad(value, [p for p in learning if p is not None]))
-        for i, parameter in enumerate(parameters):
+            value = (values * weight).mean() + _penalties(job, learning)
+            found = torch.autograd.grad(value, [p for p in learning if p is not None])
+        gradients = iter(clipped(found, **options))
+        for place, parameter in enumerate(parameters):
             if parameter is not None:
                 parameter *= 1 - options.get("weight_decay", 0.0) * rate
-                own = [slot[i] for slot in job.slots]
-                now = {"rate": rate, "step": int(job.steps_before) + step + 1}
+                own = [slot[place] for slot in job.slots]
+                now = {"rate": rate, "step": step}
                 UPDATES[job.update](parameter, own, next(gradients), **now, **options)
         losses.append(value.detach())
         outputs.append(output.detach())
         job.steps_done += 1
-    kept = torch.cat(outputs) if job.keep_predictions else job.y.new_empty(0, job.y.shape[1])
-    return torch.stack(losses), kept
+    kept = job.weights[-1].shape[0]
+    nothing = job.x.new_empty(0, kept)
+    return torch.stack(losses), torch.cat(outputs) if job.keep_predictions else nothing
+
+
+def _outputs(job: Training, batch: Tensor, weights: Any, biases: Any, step: int) -> Tensor:
+    """Those in training: some of them are dropped."""
+    a = job.x[batch]
+    places = torch.arange(len(batch), device=a.device)
+    for l, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        a = dense(a, weight, bias, job.activations[l])
+        rate = job.regularization[l][4] if job.regularization else 0
+        if rate:
+            seed = job.seeds[l] if job.seeds else 0
+            a = torch.where(dropped(places, a.shape[1], rate, seed, step), 0, a / (1 - rate))
+    return a
+
+
+def _penalties(job: Training, parameters: Sequence[Tensor | None]) -> Tensor | float:
+    """What weights and biases, in turn, add to the loss."""
+    factors = [pair for row in job.regularization for pair in (row[0:2], row[2:4])]
+    return sum(
+        l1 * p.abs().sum() + l2 * p.square().sum()
+        for p, (l1, l2) in zip(parameters, factors, strict=False)
+        if p is not None
+    )
+
+
+def clipped(
+    gradients: Sequence[Tensor],
+    clip_value: float = 0.0,
+    clip_norm: float = 0.0,
+    global_clip_norm: float = 0.0,
+    **_: float,
+) -> Sequence[Tensor]:
+    """Gradients of which each number, each norm, or the norm of all is at most so large."""
+
+    def factor(norm: Tensor, most: float) -> Tensor:
+        return torch.where(norm > most, most / norm, 1.0)
+
+    if clip_norm:
+        gradients = [grad * factor(grad.norm(), clip_norm) for grad in gradients]
+    elif global_clip_norm:
+        norm = torch.stack([grad.norm() for grad in gradients]).norm()
+        gradients = [grad * factor(norm, global_clip_norm) for grad in gradients]
+    return [grad.clamp(-clip_value, clip_value) if clip_value else grad for grad in gradients]
