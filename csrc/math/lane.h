@@ -240,8 +240,9 @@ TORCHNN_FN V log_from_one(V x) {
   using T = Element<V>;
   using C = ExpConstants<T>;
   using I = decltype(V{} < V{});  // signed integers of the same width
+  constexpr auto one = typename C::Integer(1) << C::mantissa_bits;  // in the exponent
   const I n = ((I)x >> C::mantissa_bits) - C::exponent_bias;
-  const V m = (V)((I)x - (n << C::mantissa_bits));
+  const V m = (V)(((I)x & (one - 1)) | (one * C::exponent_bias));
   const V log = __builtin_convertvector(n, V) * T(0.69314718055994530942) + log1p_fraction(m - 1);
   return x < std::numeric_limits<T>::infinity() ? log : x;  // and NaN stays NaN
 }

@@ -70,6 +70,8 @@ class FusedEngine:
                 options=rule.options,
                 steps_before=first,
                 activations=network.in_training,
+                regularization=network.regularization,
+                seeds=network.seeds(_seed(optimizer)),
                 weights=network.weights,
                 biases=network.biases,
                 slots=_slots(optimizer, network.layers),
@@ -120,6 +122,12 @@ class FusedEngine:
         x = run.gather(self._prepare(run.samples).x)
         with torch.no_grad():
             return ops.predict(x, activations, self._network.weights, self._network.biases)
+
+
+def _seed(optimizer: Any) -> int:
+    """That of the run: also where an earlier one is gone on with."""
+    seed = optimizer.place.seed
+    return torch.initial_seed() if seed is None else seed
 
 
 def version(tensor: Tensor | None) -> int:

@@ -1,7 +1,7 @@
 """Reads a model onto the kernels of csrc/train.h, or says in one sentence why it cannot."""
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchnn._engine.building import is_built
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
 from torchnn.activations import FUNCTIONS, TORCH_MODULES
-from torchnn.layers import Activation, Dense, Flatten, Normalization, Rescaling
+from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
 from torchnn.losses import Loss
 from torchnn.optimizers import Optimizer
 
@@ -25,7 +25,7 @@ DESCRIPTION = "fused (whole epochs in one native call)"
 # it is applied to all data once.
 FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
 # All that the kernels stand in for.
-KNOWN = (*FRONT, Dense, nn.Linear, Activation, *TORCH_MODULES)
+KNOWN = (*FRONT, Dense, nn.Linear, Activation, Dropout, nn.Dropout, *TORCH_MODULES)
 
 
 class NotFusedError(Exception):
@@ -40,6 +40,7 @@ class Plan:
         front: Layers to apply to the data once.
         layers: Modules with a weight and a bias, in order.
         activations: The activation of each, all of them fused ones but the last, if absorbed.
+        dropouts: What drops outputs of each in training, or None.
         loss: The loss of what comes out in training; None for a plan that only predicts.
         absorbed: The last activation, if it has gone into that loss, as autograd would have it too.
     """
@@ -47,6 +48,7 @@ class Plan:
     front: list[nn.Module]
     layers: list[Any]
     activations: list[str]
+    dropouts: list[Any] = field(default_factory=list)
     loss: Loss | None = None
     absorbed: str | None = None
 
@@ -62,6 +64,18 @@ class Plan:
     @property
     def biases(self) -> list[Tensor | None]:
         return [None if layer.bias is None else layer.bias.detach() for layer in self.layers]
+
+    @property
+    def regularization(self) -> list[tuple[float, ...]]:
+        """Of each layer l1 and l2 of its weight, those of its bias, and its dropout; nothing if all
+        are 0."""
+        rows = [(0.0, 0.0, 0.0, 0.0, _rate(dropout)) for dropout in self.dropouts]
+        return rows if any(map(any, rows)) else []
+
+    def seeds(self, seed: int) -> list[int]:
+        """Those of what each layer drops, from one for all of them, or their own."""
+        own = [getattr(dropout, "seed", None) for dropout in self.dropouts]
+        return [_int64(seed + i if s is None else s) for i, s in enumerate(own)]
 
     @property
     def is_fused(self) -> bool:
@@ -80,7 +94,7 @@ class Plan:
                 x = layer(x)
             if y is not None:
                 y = y.reshape(len(x), -1)
-                y = (self.loss.targets(y) if self.loss else y).contiguous()
+                y = (self.loss.targets(y) if self.loss else y).to(x.dtype).contiguous()
         return Samples(x.contiguous(), y, samples.weight)
 
 
@@ -160,7 +174,7 @@ def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
     """Sorts the layers into those in front, dense ones and their activations."""
     network = Plan([], [], [])
     known = {*ops.activations(), absorbable}
-    for index, layer in enumerate(model):
+    for index, layer in enumerate(_flat(model)):
         called = f"layer {index + 1} is a {type(layer).__name__}"
         if has_hooks(layer):
             raise NotFusedError(f"{called} with hooks")
@@ -175,9 +189,16 @@ def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
             network.layers.append(layer)
             activation = getattr(layer, "activation", "identity")
             network.activations.append(_fused(activation, called, known))
+            network.dropouts.append(None)
         elif type(layer) in FRONT and not network.layers:
             network.front.append(layer)
-        elif network.activations[-1:] == ["identity"] and _is_activation(layer):
+        elif type(layer) in (Dropout, nn.Dropout) and network.dropouts[-1:] == [None]:
+            network.dropouts[-1] = layer
+        elif (
+            network.activations[-1:] == ["identity"]
+            and network.dropouts[-1] is None
+            and _is_activation(layer)
+        ):
             name = layer.activation if type(layer) is Activation else TORCH_MODULES[type(layer)]
             network.activations[-1] = _fused(name, called, known)
         else:
@@ -185,6 +206,32 @@ def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
     if not network.layers:
         raise NotFusedError("the model has no dense layer")
     return network
+
+
+def _flat(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the layers of a chain, and those of chains among them."""
+    for layer in model.children():
+        if (
+            isinstance(layer, nn.Sequential)
+            and type(layer).forward is nn.Sequential.forward
+            and not has_hooks(layer)
+            and not has_own_forward(layer)
+        ):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _rate(dropout: Any) -> float:
+    """The probability that a layer drops an output, if there is one, in training mode."""
+    if dropout is None:
+        return 0.0
+    return float(dropout.rate if isinstance(dropout, Dropout) else dropout.p)
+
+
+def _int64(number: int) -> int:
+    """The number, of which 64 bits count."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _is_activation(layer: nn.Module) -> bool:

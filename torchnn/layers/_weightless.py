@@ -313,22 +313,25 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 class Dropout(Layer):
     """In training, zeroes each entry with probability rate and divides the others by 1 - rate.
 
-    In evaluation mode it is the identity.
+    In evaluation mode it is the identity. Which entries that are follows from torch's seed; in
+    native training from a seed, the step, the row of the batch and the unit alone.
 
     Args:
         rate: The probability, in [0, 1).
+        seed: For native training, one of its own in place of torch's.
         name: What messages and summaries call the layer.
 
     Source: Srivastava et al., Dropout: A simple way to prevent neural networks from overfitting,
     2014.
     """
 
-    def __init__(self, rate: float, *, name: str | None = None):
+    def __init__(self, rate: float, *, seed: int | None = None, name: str | None = None):
         super().__init__(name)
         self.rate = _checks.fraction("rate", rate)
+        self.seed = None if seed is None else _checks.integer("seed", seed)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(x, self.rate, self.training)
 
     def extra_repr(self) -> str:
-        return self._repr(self.rate)
+        return self._repr(self.rate, seed=self.seed)

@@ -15,8 +15,8 @@ from torchnn.ops._native import (
     cuda_plan,
     kernel_of,
     losses,
-    trains_on,
     train_options,
+    trains_on,
     updates,
 )
 from torchnn.ops._network import mark_changed, predict, train_
@@ -37,7 +37,7 @@ __all__ = [
     "predict",
     "reference",
     "train_",
-    "trains_on",
     "train_options",
+    "trains_on",
     "updates",
 ]
