@@ -24,10 +24,7 @@ NO_BATCH_AXIS = (
 )
 NOT_AN_ARRAY = "x must be an array, a tensor, a data frame or lists of numbers, got "
 OPTIMIZERS = "sgd, adam, rmsprop"
-LOSSES = (
-    "binary_crossentropy, bce, categorical_crossentropy, mean_squared_error, mse, "
-    "mean_absolute_error, mae"
-)
+LOSSES = ", ".join(losses.NAMES)
 METRICS = (
     "accuracy, acc, binary_accuracy, categorical_accuracy, "
     "mean_squared_error, mse, mean_absolute_error, mae"

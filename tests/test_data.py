@@ -1,5 +1,7 @@
 """What fit, evaluate and predict take for x, y and weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,33 @@ def test_no_samples_are_samples_where_that_is_said(form):
         data.samples(form, np.empty((0, 3)), may_be_empty=True)
     with pytest.raises(ValueError, match=r"^x must hold at least one sample, got shape \(3, 0\)"):
         data.samples(Form(form.device, form.dtype), np.empty((3, 0)), may_be_empty=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([0, 300, 2**40]),
+        np.array([0.0, 300.0, 2.0**40]),
+        np.array([0, 300, 2**40], np.uint64),
+        torch.tensor([0, 300, 2**40]),
+        [0, 300, 2**40],
+    ],
+)
+def test_labels_become_integers_and_nothing_is_rounded(value, device):
+    form = Form(torch.device(device), torch.float16, labels=True)
+    y = data.rows("y", value, 3, form)
+    assert (y.dtype, y.device.type, y.tolist()) == (torch.int64, form.device.type, [0, 300, 2**40])
+
+
+def test_what_is_no_whole_number_stays_what_it_is(form):
+    form = dataclasses.replace(form, labels=True)
+    assert data.rows("y", [0.5, 1e30, 2], 3, form).dtype == form.dtype
+    assert data.rows("y", [True, False], 2, form).tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"^y must be finite in float32, got nan at row 1$"):
+        data.rows("y", [0.0, np.nan], 2, form)
+
+
+def test_weights_of_integer_labels_are_no_integers(form):
+    form = dataclasses.replace(form, labels=True)
+    samples = data.samples(form, ROWS, [0, 1, 2], class_weight={1: 0.5, 2: 2})
+    assert (samples.weight.dtype, samples.weight.tolist()) == (form.dtype, [1, 0.5, 2])

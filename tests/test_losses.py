@@ -8,12 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import losses, ops
+from torchnn import Sequential, losses, ops, optimizers
+from torchnn.layers import Dense
 from torchnn.losses import (
     BinaryCrossentropy,
+    BinaryFocalCrossentropy,
     CategoricalCrossentropy,
+    CategoricalHinge,
+    CosineSimilarity,
+    Huber,
+    KLDivergence,
     MeanAbsoluteError,
     MeanSquaredError,
+    SparseCategoricalCrossentropy,
 )
 from torchnn.ops import reference
 
@@ -254,6 +261,13 @@ def test_weights_of_other_axes_are_never_broadcast(weight):
         ("mse", MeanSquaredError),
         ("mae", MeanAbsoluteError),
         ("categorical_crossentropy", CategoricalCrossentropy),
+        ("sparse_categorical_crossentropy", SparseCategoricalCrossentropy),
+        ("log_cosh", losses.LogCosh),
+        ("logcosh", losses.LogCosh),
+        ("KLD", KLDivergence),
+        ("MSLE", losses.MeanSquaredLogarithmicError),
+        ("mape", losses.MeanAbsolutePercentageError),
+        ("huber", Huber),
         ("mean_absolute_error", MeanAbsoluteError),
         ("MeanSquaredError", MeanSquaredError),
     ],
@@ -376,3 +390,319 @@ def test_repr_reads_like_a_call():
 def test_a_function_of_pytorch_which_takes_its_arguments_the_other_way_round_is_refused():
     with pytest.raises(TypeError, match=r"pass the nn\.Module of binary_cross_entropy_with_logits"):
         losses.get(nn.functional.binary_cross_entropy_with_logits)
+
+
+EPS = losses.EPSILON
+# Of each: the targets, the value of one prediction and its derivative, by hand.
+FORMULAS = {
+    "mse": ([0.5, 2.0], lambda y, p: (y - p) ** 2, lambda y, p: 2 * (p - y)),
+    "mae": ([0.5, 2.0], lambda y, p: abs(y - p), lambda y, p: np.sign(p - y)),
+    "mape": (
+        [0.0, 0.5, -2.0],
+        lambda y, p: 100 * abs(y - p) / np.maximum(abs(y), EPS),
+        lambda y, p: 100 * np.sign(p - y) / np.maximum(abs(y), EPS),
+    ),
+    "msle": (
+        [0.5, 2.0, -1.0],
+        lambda y, p: (np.log(np.maximum(p, EPS) + 1) - np.log(np.maximum(y, EPS) + 1)) ** 2,
+        lambda y, p: (
+            np.where(p < EPS, 0, 2)
+            * (np.log(np.maximum(p, EPS) + 1) - np.log(np.maximum(y, EPS) + 1))
+            / (np.maximum(p, EPS) + 1)
+        ),
+    ),
+    "huber": (
+        [0.5, 2.0],
+        lambda y, p: np.where(abs(p - y) <= 1, (p - y) ** 2 / 2, abs(p - y) - 0.5),
+        lambda y, p: np.clip(p - y, -1, 1),
+    ),
+    "logcosh": (
+        [0.5, 2.0],
+        lambda y, p: np.log(np.cosh(p - y)),
+        lambda y, p: np.tanh(p - y),
+    ),
+    "hinge": (
+        [-1.0, 1.0],
+        lambda y, p: np.maximum(1 - y * p, 0),
+        lambda y, p: np.where(y * p < 1, -y, 0),
+    ),
+    "squared_hinge": (
+        [-1.0, 1.0],
+        lambda y, p: np.maximum(1 - y * p, 0) ** 2,
+        lambda y, p: -2 * y * np.maximum(1 - y * p, 0),
+    ),
+}
+PREDICTIONS = np.array([-1.5, -0.3, 0.2, 0.9, 3.0])
+
+
+def by_hand(name, y_true, y_pred):
+    """The value and the derivative of each prediction."""
+    _, value, derivative = FORMULAS[name]
+    return value(y_true, y_pred), derivative(y_true, y_pred)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_loss_is_its_formula_and_so_is_its_gradient(name, device):
+    y_true, y_pred = (a.ravel() for a in np.meshgrid(FORMULAS[name][0], PREDICTIONS))
+    values, derivatives = by_hand(name, y_true, y_pred)
+    p = torch.tensor(y_pred.reshape(-1, 1), device=device, requires_grad=True)
+    losses_of_each = losses.get(name).per_sample(torch.tensor(y_true, device=device), p)
+    (grad,) = torch.autograd.grad(losses_of_each.sum(), p)
+    np.testing.assert_allclose(losses_of_each.detach().cpu(), values, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(grad.cpu().ravel(), derivatives, rtol=1e-12, atol=1e-15)
+
+
+def test_poisson_is_its_formula():
+    y, p = np.array([0.0, 1.0, 4.0]), np.array([0.5, 2.0, 0.1])
+    values = losses.get("poisson").per_sample(torch.tensor(y), torch.tensor(p).unsqueeze(1))
+    np.testing.assert_allclose(values, p - y * np.log(p + EPS), rtol=1e-12)
+
+
+def test_huber_bends_at_delta():
+    y_pred = torch.tensor([[0.2], [0.5], [3.0]], dtype=torch.float64)
+    values = Huber(delta=0.5, reduction=None)(torch.zeros(3), y_pred)
+    assert values.tolist() == pytest.approx([0.02, 0.125, 0.5 * 3 - 0.125])
+    for delta in (0, -1.0):
+        with pytest.raises(ValueError, match=r"^delta must be a positive number, got "):
+            Huber(delta)
+
+
+def test_log_cosh_does_not_overflow():
+    values = losses.get("log_cosh").per_sample(torch.zeros(2), torch.tensor([[1e4], [-1e4]]))
+    assert values.tolist() == pytest.approx([1e4 - math.log(2)] * 2)
+
+
+@pytest.mark.parametrize("name", ["hinge", "squared_hinge"])
+def test_hinge_takes_0_for_minus_1_where_all_targets_are_0_and_1(name):
+    loss, y_pred = losses.get(name), torch.tensor([[0.3], [-0.2], [2.0]])
+    assert torch.equal(
+        loss.per_sample(torch.tensor([0, 1, 1]), y_pred),
+        loss.per_sample(torch.tensor([-1.0, 1.0, 1.0]), y_pred),
+    )
+    for good in ([-1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [-0.5, 2.0]):
+        loss.check_targets(torch.tensor(good))
+    message = f"^{name} needs y of -1 and 1, or of 0 and 1, got 0 among values from -1 to 1$"
+    with pytest.raises(ValueError, match=message):
+        loss.check_targets(torch.tensor([-1.0, 0.0, 1.0]))
+
+
+def test_categorical_hinge_compares_with_the_best_of_the_other_classes():
+    # the example of Keras's documentation, and a row with a margin of more than 1
+    y_true = [[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]
+    y_pred = [[0.6, 0.4], [0.4, 0.6], [0.1, 2.0]]
+    values = CategoricalHinge(reduction="none")(y_true, y_pred)
+    assert values.tolist() == pytest.approx([0.6 - 0.4 + 1, 0.6 - 0 + 1, 0])
+
+
+def test_kl_divergence_clips_both_to_1e_minus_7():
+    y, p = np.array([[0.0, 1.0], [0.3, 0.7]]), np.array([[0.6, 0.4], [0.0, 1.2]])
+    clipped, given = np.clip(y, EPS, 1), np.clip(p, EPS, 1)
+    expected = (clipped * np.log(clipped / given)).sum(1)
+    np.testing.assert_allclose(KLDivergence(reduction=None)(y, p), expected, rtol=1e-12)
+
+
+def test_cosine_similarity_is_minus_1_for_one_direction():
+    y_true, y_pred = [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]], [[1.0, 0.0], [3.0, 3.0], [1.0, 2.0]]
+    values = CosineSimilarity(reduction=None)(y_true, y_pred)
+    torch.testing.assert_close(values, torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64))
+    first = CosineSimilarity(axis=0, reduction=None)([[0.0, 1.0], [1.0, 1.0]], [[1, 0], [3, 3]])
+    expected = [-3 / math.sqrt(10), -1 / math.sqrt(2)]
+    assert first.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("balances", [False, True])
+def test_focal_crossentropy_counts_what_is_predicted_well_for_less(from_logits, balances):
+    p, y = np.array([0.9, 0.2, 0.6]), np.array([1.0, 0.0, 0.0]) * 0.8 + 0.1
+    given = y * p + (1 - y) * (1 - p)
+    expected = -((1 - given) ** 1.5) * (y * np.log(p) + (1 - y) * np.log(1 - p))
+    expected *= (y * 0.3 + (1 - y) * 0.7) if balances else 1
+    loss = BinaryFocalCrossentropy(balances, 0.3, 1.5, from_logits, 0.2, reduction="none")
+    shown = np.log(p / (1 - p)) if from_logits else p
+    np.testing.assert_allclose(loss([1, 0, 0], shown), expected, rtol=1e-12)
+
+
+LOGITS = np.array([[1.0, 2.0, -1.0], [0.0, 0.5, 30.0], [-2.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
+NUMBERS = np.array([1, 0, 2, 0])
+
+
+def softmax(z):
+    powers = np.exp(z - z.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float64])
+def test_sparse_crossentropy_of_logits_is_minus_the_logarithm_of_the_right_one(
+    shape, dtype, device
+):
+    z = torch.tensor(LOGITS, device=device, requires_grad=True)
+    y = torch.tensor(NUMBERS.astype(dtype).reshape(shape), device=device)
+    values = SparseCategoricalCrossentropy(from_logits=True, reduction=None)(y, z)
+    (grad,) = torch.autograd.grad(values.sum(), z)
+    p = softmax(LOGITS)
+    np.testing.assert_allclose(values.detach().cpu(), -np.log(p[range(4), NUMBERS]), rtol=1e-12)
+    np.testing.assert_allclose(grad.cpu(), p - np.eye(3)[NUMBERS], rtol=1e-9, atol=1e-15)
+
+
+def test_sparse_crossentropy_of_probabilities_divides_and_clips_like_the_dense_one():
+    p = torch.tensor([[0.2, 0.2, 0.0], [1.0, 3.0, 4.0]], dtype=torch.float64)
+    y, hot = torch.tensor([2, 1]), torch.eye(3, dtype=torch.float64)
+    values = SparseCategoricalCrossentropy(reduction="none")(y, p)
+    assert values.tolist() == pytest.approx([-math.log(1e-7), -math.log(3 / 8)])
+    torch.testing.assert_close(values, CategoricalCrossentropy(reduction="none")(hot[y], p))
+
+
+def test_sparse_crossentropy_takes_the_classes_from_any_axis():
+    z, y = torch.randn(2, 5, 3, dtype=torch.float64), torch.randint(5, (2, 3))
+    values = SparseCategoricalCrossentropy(True, axis=1, reduction=None)(y, z)
+    torch.testing.assert_close(values, nn.functional.cross_entropy(z, y, reduction="none"))
+    assert SparseCategoricalCrossentropy(axis=1).activation is None
+
+
+def test_what_is_ignored_does_not_count_in_the_mean():
+    y = np.array([1, -1, 2, -1])
+    each = -np.log(softmax(LOGITS)[[0, 2], [1, 2]])
+    loss = SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    close(loss(y, LOGITS), each.mean())
+    close(loss(y, LOGITS, [1.0, 5.0, 3.0, 5.0]), (each[0] + 3 * each[1]) / 2)
+    close(loss([-1] * 4, LOGITS), 0)
+    total = SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1, reduction="sum")
+    close(total(y, LOGITS), each.sum())
+    loss.check_labels(torch.tensor(y), (3,))
+
+
+@pytest.mark.parametrize("ignored", [None, -1])
+def test_a_number_of_no_class_is_an_error_that_names_its_row(ignored):
+    loss = SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
+    told = "" if ignored is None else ", or -1 to be ignored"
+    for bad, shown in ((3, "3"), (-2, "-2"), (0.5, "0.5")):
+        y = torch.tensor([0, 1, bad, 2])
+        message = f"^y must hold class numbers from 0 to 2{told}, got {shown} at row 2$"
+        with pytest.raises(ValueError, match=message):
+            loss.check_labels(y, (3,))
+        with pytest.raises(ValueError, match=message):
+            loss(y, LOGITS)
+
+
+def test_one_hot_rows_and_class_numbers_are_told_apart():
+    hot = torch.eye(3)[torch.tensor(NUMBERS)]
+    with pytest.raises(ValueError, match=r"for one-hot rows there is categorical_crossentropy$"):
+        SparseCategoricalCrossentropy().check_labels(hot, (3,))
+    with pytest.raises(ValueError, match=r"^y_true of shape \(4, 3\) does not fit"):
+        SparseCategoricalCrossentropy()(hot, LOGITS)
+    with pytest.raises(ValueError, match=r"numbers there is sparse_categorical_crossentropy$"):
+        CategoricalCrossentropy()(NUMBERS, LOGITS)
+
+
+def test_targets_that_do_not_sum_to_1_weigh_the_classes():
+    y = np.array([[2.0, 0.5, 0.0]])
+    p = softmax(LOGITS[:1])
+    expected = -(y * np.log(p)).sum()
+    close(CategoricalCrossentropy(from_logits=True)(y, LOGITS[:1]), expected)
+    close(CategoricalCrossentropy()(y, p), expected)
+
+
+FUNCTIONS = [
+    value
+    for name, value in vars(losses).items()
+    if isinstance(value, losses.LossFunction) and name == value.__name__
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_a_function_of_keras_is_its_class(function):
+    assert type(losses.get(function)) is function.kind is losses.NAMES[function.__name__]
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert function.__doc__.startswith(f"Returns {function.kind.__name__} of each sample: ")
+
+
+def test_a_function_returns_a_value_a_sample_and_takes_its_settings_by_name():
+    assert losses.mse(np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2))).tolist() == [2.5, 12.5]
+    assert losses.mae([1.0, 2.0], [0.0, 0.0]).tolist() == 1.5
+    assert losses.huber([[3.0]], [[0.0]], delta=2.0).tolist() == [4.0]
+    values = losses.sparse_categorical_crossentropy(NUMBERS, LOGITS, from_logits=True)
+    np.testing.assert_allclose(values, -np.log(softmax(LOGITS)[range(4), NUMBERS]))
+
+
+@pytest.mark.parametrize("value", [Huber(0.5), SparseCategoricalCrossentropy(True, -1, axis=1)])
+def test_a_config_makes_the_same_loss(value):
+    config = value.get_config()
+    assert vars(type(value).from_config(config)) == vars(value)
+    assert set(config) >= {"reduction", "name"}
+
+
+def trained(loss, x, y, layer, start, **options):
+    """The losses, kernel and bias after two epochs of gradient descent in batches of four."""
+    model = Sequential([layer])
+    model.set_weights(start)
+    model.compile(optimizers.SGD(0.1), loss, engine="autograd")
+    history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, **options)
+    return history.history["loss"], *model.get_weights()
+
+
+def descended(x, y, kernel, bias, of_batch, epochs=2):
+    """The same by hand: of_batch returns the loss and its derivative by z = x @ kernel + bias."""
+    means = []
+    for _ in range(epochs):
+        total = 0.0
+        for i in range(0, len(x), 4):
+            loss, grad_z = of_batch(y[i : i + 4], x[i : i + 4] @ kernel + bias)
+            total += loss * len(grad_z)
+            kernel = kernel - 0.1 * x[i : i + 4].T @ grad_z
+            bias = bias - 0.1 * grad_z.sum(0)
+        means.append(total / len(x))
+    return means, kernel, bias
+
+
+def same_training(actual, expected):
+    for ours, by_hand_ in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, by_hand_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "function"])
+def test_training_follows_the_formula(name):
+    rng = np.random.default_rng(0)
+    loss, name = (losses.msle, "msle") if name == "function" else (name, name)
+    x, y = rng.standard_normal((10, 3)), rng.choice(FORMULAS[name][0][1:], 10)
+    start = [rng.standard_normal((3, 2)), rng.standard_normal(2)]
+    y = np.stack([y, np.roll(y, 1)], 1)
+
+    def of_batch(y, p):
+        value, derivative = by_hand(name, y, p)
+        return value.mean(), derivative / derivative.size
+
+    layer = Dense(2, in_features=3, dtype=torch.float64)
+    same_training(trained(loss, x, y, layer, start), descended(x, y, *start, of_batch))
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_training_with_class_numbers_follows_the_formula(activation):
+    rng = np.random.default_rng(1)
+    x, y = 5 * rng.standard_normal((10, 3)), rng.integers(4, size=10)
+    start = [5 * rng.standard_normal((3, 4)), rng.standard_normal(4)]
+
+    def of_batch(y, z):
+        p = softmax(z)
+        return -np.log(p[range(len(y)), y]).mean(), (p - np.eye(4)[y]) / len(y)
+
+    loss = SparseCategoricalCrossentropy(from_logits=activation is None)
+    layer = Dense(4, activation, in_features=3, dtype=torch.float64)
+    same_training(trained(loss, x, y, layer, start), descended(x, y, *start, of_batch))
+
+
+def test_class_numbers_stay_integers_on_the_way_to_the_loss():
+    seen = []
+
+    class Watched(SparseCategoricalCrossentropy):
+        def per_sample(self, y_true, y_pred):
+            seen.append(y_true.dtype)
+            return super().per_sample(y_true, y_pred)
+
+    y = np.array([0, 300, 257, 1])  # bfloat16 would make 256 of 257
+    model = Sequential([Dense(301, "softmax", in_features=2, dtype=torch.bfloat16)])
+    model.compile("sgd", Watched())
+    for labels in (y, y.astype(np.float32), y[:, None]):
+        model.fit(np.zeros((4, 2)), labels, verbose=0, class_weight={257: 2.5})
+        model.evaluate(np.zeros((4, 2)), labels, verbose=0)
+    assert set(seen) == {torch.int64}

@@ -26,7 +26,16 @@ OTHERS = frozenset(
 
 
 class ShapeError(ValueError):
-    """The shapes of targets and predictions do not go together."""
+    """The shapes of targets and predictions do not go together.
+
+    Attributes:
+        hint: What might be meant, as an end of the message, or nothing.
+    """
+
+    hint = ""
+
+    def __str__(self) -> str:
+        return super().__str__() + self.hint
 
 
 def positive_int(name: str, value: Any) -> int:

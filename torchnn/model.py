@@ -1,6 +1,7 @@
 """Model: a module that can be compiled, fitted, evaluated and asked."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -274,6 +275,10 @@ class Model(nn.Module):
         """What the model eats."""
         return _building.form(self)
 
+    def _form_with(self, recipe: Recipe) -> Form:
+        """The same with what the loss compares with."""
+        return replace(self._form(), labels=recipe.loss.takes_labels)
+
     def _check_layers(self) -> None:
         """Raises ValueError if there is nothing to run."""
 
@@ -303,9 +308,9 @@ class Model(nn.Module):
         origin: str = "",
     ) -> Feed:
         """x, y and weights, checked for this model and its loss."""
-        check_targets = recipe.loss.check_targets
+        form, check_targets = self._form_with(recipe), recipe.loss.check_targets
         return _batches.feed(
-            self._form(), batch_size, x, y, sample_weight, class_weight, check_targets, origin
+            form, batch_size, x, y, sample_weight, class_weight, check_targets, origin
         )
 
     def _validation(
@@ -338,7 +343,7 @@ class Model(nn.Module):
         """Runs a function on all of x as one batch."""
         recipe = self._compiled(function.__name__)
         return_dict = _checks.truth("return_dict", return_dict)
-        samples = _data.samples(self._form(), x, y, sample_weight, class_weight)
+        samples = _data.samples(self._form_with(recipe), x, y, sample_weight, class_weight)
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)

@@ -171,7 +171,7 @@ def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
             raise
         raise ValueError(
             f"y{first.origin} has shape ({shapes[0]}), which does not fit the model's output "
-            f"of shape ({shapes[1]})"
+            f"of shape ({shapes[1]}){error.hint}"
         ) from error
 
 

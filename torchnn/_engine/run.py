@@ -20,12 +20,14 @@ class Form:
         shape: Axes of one sample, as far as they are known: () for anything, (400,) for a last
             axis of 400.
         exact: Whether a sample has these axes and no others in front of them.
+        labels: Whether whole numbers in y may be those of classes, and are to be integers.
     """
 
     device: torch.device
     dtype: torch.dtype
     shape: tuple[int, ...] = ()
     exact: bool = False
+    labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def samples(
     if y is not None:
         y = rows(f"y{origin}", y, len(x), form)
     if class_weight is not None:
-        sample_weight = class_weights(class_weight, y)
+        sample_weight = class_weights(class_weight, y, form)
     weight = None
     if sample_weight is not None:
         weight = weights(f"sample_weight{origin}", sample_weight, x, y, form)
@@ -73,20 +73,29 @@ def features(name: str, value: Any, form: Form, may_be_empty: bool = False) -> T
 
 
 def rows(name: str, value: Any, count: int, form: Form) -> Tensor:
-    """Returns y as a finite tensor of count rows."""
+    """Returns y as a finite tensor of count rows: as integers if they may be labels, and are."""
+    y = _counted(name, value, count)
+    if form.labels:
+        whole = y.to(form.device, torch.int64)
+        if not y.is_floating_point() or torch.equal(whole.to(y.dtype), y.to(form.device)):
+            return whole.contiguous()
+    return _finite(name, y, form)
+
+
+def _counted(name: str, value: Any, count: int) -> Tensor:
     y = as_tensor(name, value)
     if y.ndim == 0 or len(y) != count:
         got = f"{len(y)} rows" if y.ndim else "a single number"
         raise ValueError(f"{name} must have as many rows as x, {count}, got {got}")
     if y.numel() == 0:
         raise ValueError(f"{name} must hold at least one value a row, got shape {tuple(y.shape)}")
-    return _finite(name, y, form)
+    return y
 
 
 def weights(name: str, value: Any, x: Tensor, y: Tensor | None, form: Form) -> Tensor:
     """Returns sample_weight as finite, non-negative numbers: one a sample, shape (N,), or one for
     each entry of the first axes of y, such as (N, T) for the time steps of y of shape (N, T, 1)."""
-    weight = rows(name, value, len(x), form)
+    weight = _finite(name, _counted(name, value, len(x)), form)
     shape = tuple(weight.shape)
     if weight.numel() == len(x):
         weight = weight.reshape(len(x))
@@ -99,12 +108,13 @@ def weights(name: str, value: Any, x: Tensor, y: Tensor | None, form: Form) -> T
     return weight
 
 
-def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:
+def class_weights(class_weight: Any, y: Tensor | None, form: Form) -> Tensor:
     """Returns every row's weight, shape (N,): that of its label, or 1 for a label without one.
 
     Args:
         class_weight: From labels, which are whole numbers, to non-negative numbers.
         y: Labels, shape (N,) or (N, 1), or one-hot rows, shape (N, classes).
+        form: What the model eats.
     """
     if not isinstance(class_weight, Mapping):
         raise TypeError(
@@ -118,7 +128,7 @@ def class_weights(class_weight: Any, y: Tensor | None) -> Tensor:
             "class_weight needs whole-number labels in y, "
             f"got shape {tuple(y.shape)}, from {y.min().item():g} to {y.max().item():g}"
         )
-    result = torch.ones_like(labels, dtype=y.dtype)
+    result = torch.ones_like(labels, dtype=form.dtype)
     for label, weight in _by_label(class_weight).items():
         result[labels == label] = _checks.non_negative_float(f"class_weight[{label}]", weight)
     return result

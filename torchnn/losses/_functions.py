@@ -1,0 +1,110 @@
+"""Functions as losses, PyTorch's modules among them, and losses as functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchnn import _checks
+from torchnn.losses._base import Loss
+from torchnn.losses._crossentropy import check_class_numbers, check_probabilities
+
+
+class FunctionLoss(Loss):
+    """A plain function of (y_true, y_pred) as a loss.
+
+    Args:
+        function: Returns one value per sample, or one per prediction, or, where no sample weights
+            are needed, a scalar.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        if name is None:
+            name = str(getattr(function, "__name__", type(function).__name__))
+        super().__init__(reduction, name)
+        self.function = function
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return self.function(_checks.matched(y_true, y_pred), y_pred)
+
+
+class TorchLoss(FunctionLoss):
+    """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true).
+
+    `nn.CrossEntropyLoss` and `nn.NLLLoss` take class numbers, too, shape (N,) or (N, 1) against
+    predictions of shape (N, classes).
+
+    Args:
+        function: The module.
+        reduction: "sum_over_batch_size", "sum" or "none".
+        name: What the loss is called in messages.
+    """
+
+    function: Any  # of a module's attributes, mypy knows nothing
+
+    def __init__(
+        self,
+        function: nn.Module,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(function, reduction, name)
+        self.from_logits = isinstance(function, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss))
+        self.takes_labels = isinstance(function, (nn.CrossEntropyLoss, nn.NLLLoss))
+
+    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        if self._are_labels(y_true.shape[1:], y_pred.shape[1:]):
+            numbers = y_pred.shape[:1] + y_pred.shape[2:]
+            return self.function(y_pred, y_true.reshape(numbers).long())
+        return self.function(y_pred, _checks.matched(y_true, y_pred))
+
+    def check_targets(self, y_true: Tensor) -> None:
+        if isinstance(self.function, (nn.BCELoss, nn.BCEWithLogitsLoss)):
+            check_probabilities(self.name, y_true)
+
+    def check_labels(self, y_true: Tensor, axes: tuple[int, ...]) -> None:
+        if self._are_labels(y_true.shape[1:], axes):
+            check_class_numbers(y_true, axes[0], self.function.ignore_index)
+
+    def _are_labels(self, axes_true: tuple[int, ...], axes_pred: tuple[int, ...]) -> bool:
+        """Whether targets are class numbers: they lack the first axis, that of the classes."""
+        numbers = tuple(axes_pred[1:])
+        return self.takes_labels and bool(axes_pred) and axes_true in (numbers, (*numbers, 1))
+
+
+class LossFunction:
+    """A loss as a function of (y_true, y_pred), with the other arguments of its class by name.
+
+    It returns one value per sample, or one number for two rows of numbers, and stands for its class
+    wherever a loss is expected.
+
+    Args:
+        kind: The class.
+        name: What the function is called.
+    """
+
+    def __init__(self, kind: type[Loss], name: str):
+        self.kind = kind
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = "torchnn.losses"
+        self.__doc__ = f"Returns {kind.__name__} of each sample: {kind.__doc__}"
+
+    def __call__(self, y_true: Any, y_pred: Any, **settings: Any) -> Tensor:
+        y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
+        loss = self.kind(**settings)
+        if y_true.ndim == y_pred.ndim == 1:
+            return loss.per_sample(y_true[None], y_pred[None])[0]
+        return loss.per_sample(y_true, y_pred)
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __repr__(self) -> str:
+        return f"<function {self.__module__}.{self.__name__}>"
