@@ -25,10 +25,7 @@ NO_BATCH_AXIS = (
 NOT_AN_ARRAY = "x must be an array, a tensor, a data frame or lists of numbers, got "
 OPTIMIZERS = "sgd, adam, rmsprop"
 LOSSES = ", ".join(losses.NAMES)
-METRICS = (
-    "accuracy, acc, binary_accuracy, categorical_accuracy, "
-    "mean_squared_error, mse, mean_absolute_error, mae"
-)
+METRICS = ", ".join(metrics.NAMES)
 
 
 def with_value(array, value, row):
@@ -118,8 +115,8 @@ def test_unknown_names_of_layers(make, message):
             "write BinaryCrossentropy()",
         ),
         (
-            {"metrics": [metrics.Accuracy]},
-            "metric must be an instance, got the class Accuracy: write Accuracy()",
+            {"metrics": [nn.L1Loss]},
+            "metric must be an instance, got the class L1Loss: write L1Loss()",
         ),
         ({"optimizer": 3}, f"optimizer must be an object or one of {OPTIMIZERS}; got 3"),
         ({"loss": 3}, f"loss must be an object or one of {LOSSES}; got 3"),
@@ -154,7 +151,7 @@ def test_before_compile(action):
     assert not model[0].built
 
 
-@pytest.mark.parametrize("action", ["fit", "evaluate", "predict", "compile", "pop"])
+@pytest.mark.parametrize("action", ["fit", "evaluate", "predict", "pop"])
 def test_no_layers(action):
     arguments = {"fit": (X, Y), "evaluate": (X, Y), "predict": (X,)}.get(action, ())
     message = "the model has no layers: add one first"
@@ -210,6 +207,8 @@ BAD_X = [
 def test_x(x, message, action):
     if action == "predict" and message.startswith("x must hold at least one sample"):
         pytest.skip("no samples have no predictions")
+    if action == "predict" and hasattr(x, "__next__"):
+        pytest.skip("it gives batches")
     model = compiled()
     before = state_of(model)
     arguments = (x,) if action == "predict" else (x, Y)

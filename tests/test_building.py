@@ -127,8 +127,8 @@ def test_an_error_of_a_loss_of_labels_is_not_taken_for_one_of_shapes(error):
 
 
 def test_an_error_of_a_metric_is_not_taken_for_one_of_shapes():
-    class ByLabel(metrics.Metric):
-        def per_sample(self, y_true, y_pred):
+    class ByLabel(metrics.MeanMetric):
+        def values(self, y_true, y_pred):
             raise ValueError("my own mistake")
 
     recipe = Recipe(optimizers.get("sgd"), losses.get(nn.CrossEntropyLoss()), [ByLabel("mine")])

@@ -75,8 +75,8 @@ def test_arguments_of_torch_compile_are_shown_the_way(model, arguments):
 
 
 def test_other_arguments_are_named(model):
-    with pytest.raises(TypeError, match="compile got unknown run_eagerly; it takes optimizer"):
-        model.compile(loss="bce", run_eagerly=True)
+    with pytest.raises(TypeError, match="compile got unknown sample_mode; it takes optimizer"):
+        model.compile(loss="bce", sample_mode=True)
 
 
 def test_torch_compile_takes_the_model(model):

@@ -15,7 +15,7 @@ def test_names_become_objects():
 
 
 def test_objects_are_taken_as_they_are():
-    optimizer, loss, metric = optimizers.SGD(), losses.MeanSquaredError(), metrics.Accuracy()
+    optimizer, loss, metric = optimizers.SGD(), losses.MeanSquaredError(), metrics.BinaryAccuracy()
     settled = recipe.settle(optimizer, loss, (metric,))
     assert (settled.optimizer, settled.loss, settled.metrics) == (optimizer, loss, [metric])
 

@@ -60,6 +60,8 @@ TESTED_BY = {
     "torchnn.losses._crossentropy": "losses",
     "torchnn.losses._functions": "losses",
     "torchnn.losses._means": "losses",
+    "torchnn.metrics._base": "metrics",
+    "torchnn.metrics._torch": "metrics",
     "torchnn.ops._dense": "ops",
     "torchnn.ops._native": "ops",
     "torchnn.ops._network": "train_op",

@@ -63,13 +63,13 @@ def test_targets_without_a_column_do_not_broadcast():
     assert tally.logs()["<lambda>"] == 1.0
 
 
-class Widest(metrics.Accumulator):
+class Widest(metrics.Metric):
     """The largest distance of all samples."""
 
-    def reset(self):
+    def reset_state(self):
         self.seen = []
 
-    def update(self, y_true, y_pred):
+    def update_state(self, y_true, y_pred, sample_weight=None):
         assert y_true.shape == y_pred.shape
         self.seen.append((y_true - y_pred).abs().max().item())
 

@@ -26,7 +26,7 @@ from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
 from torchnn.losses import Loss, TorchLoss
-from torchnn.metrics import Accumulator, Metric
+from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
 
 __all__ = ["Model"]
@@ -57,6 +57,7 @@ class Model(nn.Module):
         "layers",
         "loss",
         "metrics",
+        "metrics_names",
         "optimizer",
         "trainable",
         "epochs_trained",
@@ -68,11 +69,17 @@ class Model(nn.Module):
         loss: Any = None,
         metrics: Any = None,
         engine: str = "auto",
+        weighted_metrics: Any = None,
+        run_eagerly: Any = None,
+        steps_per_execution: Any = None,
+        jit_compile: Any = None,
+        auto_scale_loss: Any = None,
         **unknown: NoReturn,  # an error to type checkers, and a better one when it runs
     ) -> None:
         """Settles how the model is trained. All names are looked up now, so typos fail here.
 
         It takes the place of `nn.Module.compile`; PyTorch's compiler is `torch.compile(model)`.
+        A model may be compiled before it has layers; what they decide is looked at when it is used.
 
         Args:
             optimizer: A name, an object of torchnn.optimizers, or a torch optimizer or a function
@@ -81,20 +88,23 @@ class Model(nn.Module):
             loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred); or an
                 `nn.Module`, which gets (y_pred, y_true).
             metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss; or
-                `nn.Module`s, and metrics of torchmetrics, which get (y_pred, y_true).
+                `nn.Module`s, and metrics of torchmetrics, which get (y_pred, y_true). "accuracy"
+                means what goes with the loss: see metrics.LossAccuracy.
             engine: "fused" trains whole epochs in one native call; "autograd" goes step by step
                 through PyTorch; "auto" takes the fused one if the model, the loss and the optimizer
                 are ones that it knows. Both train the same network; summary() says which does.
+            weighted_metrics: As metrics, but weighted by sample_weight and class_weight.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's, for engines
+                that are not ours; they change nothing.
 
         Raises:
             ValueError: An unknown name, or no loss, or a model that engine="fused" cannot train.
             TypeError: Something else than these, such as arguments of torch.compile.
         """
         _refuse(unknown)
-        self._check_layers()
-        settled = settle(optimizer, loss, metrics, engine)
-        choose(self, settled, self.sample_shape)  # raises if engine="fused" asks for what cannot be
-        _warn_of_the_end(self, settled.loss)
+        settled = settle(optimizer, loss, metrics, engine, weighted_metrics)
+        if not self._is_empty():
+            self._check_recipe(settled)
         if self._recipe is not None:
             settled.owner = self._recipe.owner  # an optimizer that is given again knows the model
             if settled.optimizer.place == Place():
@@ -267,9 +277,17 @@ class Model(nn.Module):
         return None if self._recipe is None else self._recipe.loss
 
     @property
-    def metrics(self) -> list[Metric | Accumulator]:
+    def metrics(self) -> list[Metric]:
         """The metrics that compile was given or made."""
         return self._recipe.metrics if self._recipe else []
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """What evaluate returns, in its order: "loss" and the metrics; nothing before compile."""
+        return ["loss", *(metric.name for metric in self.metrics)] if self._recipe else []
+
+    def reset_metrics(self) -> None:
+        """Does nothing: what a call measures is forgotten when it returns."""
 
     def _form(self) -> Form:
         """What the model eats."""
@@ -279,14 +297,27 @@ class Model(nn.Module):
         """The same with what the loss compares with."""
         return replace(self._form(), labels=recipe.loss.takes_labels)
 
+    def _is_empty(self) -> bool:
+        """Whether there are no layers yet."""
+        return False
+
     def _check_layers(self) -> None:
         """Raises ValueError if there is nothing to run."""
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        """Looks at a recipe and the layers together, once."""
+        self._check_layers()
+        choose(self, recipe, self.sample_shape)  # raises if engine="fused" asks for what cannot be
+        _warn_of_the_end(self, recipe.loss)
+        recipe.is_checked = True
 
     def _compiled(self, action: str) -> Recipe:
         """The recipe, or a ValueError if there is none yet."""
         self._check_layers()
         if self._recipe is None:
             raise ValueError(f"{action} needs a compiled model: call compile(loss=...) first")
+        if not self._recipe.is_checked:
+            self._check_recipe(self._recipe)
         return self._recipe
 
     def _prepare(self, recipe: Recipe | None, *feeds: Feed) -> None:

@@ -158,7 +158,10 @@ class Sequential(Model, nn.Sequential):
     def _form(self) -> Form:
         return _building.form(self, self._input_shape)
 
+    def _is_empty(self) -> bool:
+        return not len(self)
+
     def _check_layers(self) -> None:
-        if not len(self):
+        if self._is_empty():
             raise ValueError("the model has no layers: add one first")
         _names.of(self.layers)

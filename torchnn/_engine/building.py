@@ -162,7 +162,7 @@ def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
     try:
         recipe.loss(first.y, output, first.weight)
         for metric in recipe.metrics:
-            metric.rehearse(first.y, output)
+            metric.rehearse(first.y, output, first.weight if metric.is_weighted else None)
     except _checks.ShapeError as error:
         shapes = [
             ", ".join(["N", *map(str, t.shape[1:])]) for t in (first.y, output) if t is not None

@@ -1,11 +1,13 @@
 """What compile settles: how a model is trained, and what is reported."""
 
+import copy
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
-from torchnn import _checks, losses, metrics, optimizers
+from torchnn import _checks, _warnings, losses, metrics, optimizers
 from torchnn.losses import Loss
-from torchnn.metrics import Accumulator, Metric
+from torchnn.metrics import Metric
 from torchnn.optimizers import Optimizer
 
 ENGINES = ("auto", "fused", "autograd")
@@ -17,13 +19,16 @@ class Recipe:
 
     optimizer: Optimizer
     loss: Loss
-    metrics: list[Metric | Accumulator] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     engine: str = "auto"  # one of ENGINES
+    is_checked: bool = field(default=False, compare=False, repr=False)  # against the layers
     # What the optimizer knows the model by: a copy of the model has a copy of it.
     owner: object = field(default_factory=object, compare=False, repr=False)
 
 
-def settle(optimizer: Any, loss: Any, metrics: Any, engine: str = "auto") -> Recipe:
+def settle(
+    optimizer: Any, loss: Any, metrics: Any, engine: str = "auto", weighted_metrics: Any = None
+) -> Recipe:
     """Returns names, functions and objects as a recipe.
 
     Raises:
@@ -31,7 +36,8 @@ def settle(optimizer: Any, loss: Any, metrics: Any, engine: str = "auto") -> Rec
         TypeError: Something that is none of these.
     """
     engine = _checks.choice("engine", engine, ENGINES)
-    return Recipe(optimizers.get(optimizer), _loss(loss), _metrics(metrics), engine)
+    optimizer, loss = optimizers.get(optimizer), _loss(loss)
+    return Recipe(optimizer, loss, _all_metrics(metrics, weighted_metrics, loss), engine)
 
 
 def _loss(value: Any) -> Loss:
@@ -47,14 +53,52 @@ def _loss(value: Any) -> Loss:
     return loss
 
 
-def _metrics(values: Any) -> list[Metric | Accumulator]:
-    if isinstance(values, str) or callable(values):
-        values = [values]
-    if not isinstance(values, (list, tuple, type(None))):
-        raise TypeError(f"metrics must be a list, got {values!r}")
-    found = [metrics.get(value) for value in values or ()]
+def _all_metrics(plain: Any, weighted: Any, loss: Loss) -> list[Metric]:
+    """Both kinds, each under a name of its own.
+
+    Raises:
+        ValueError: A name twice.
+        TypeError: Something that is no metric, or one that takes no weights among the weighted.
+    """
+    found = _metrics("metrics", plain, loss)
+    taken = {metric.name for metric in found}
+    for metric in _metrics("weighted_metrics", weighted, loss):
+        if not metric.takes_weights:
+            raise TypeError(f"{metric.name} takes no weights: give it among metrics")
+        metric = copy.copy(metric)
+        metric.is_weighted = True
+        if metric.name in taken:
+            metric.name = f"weighted_{metric.name}"
+        found.append(metric)
     names = ["loss", *(metric.name for metric in found)]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"metrics must have different names, not 'loss'; got {name!r} twice")
     return found
+
+
+def _metrics(argument: str, values: Any, loss: Loss) -> list[Metric]:
+    """The metrics of a list; of those that nobody named, the second of a kind gets a number."""
+    if isinstance(values, str) or callable(values):
+        values = [values]
+    if not isinstance(values, (list, tuple, type(None))):
+        raise TypeError(f"{argument} must be a list, got {values!r}")
+    found: list[Metric] = []
+    for value in values or ():
+        metric = metrics.get(value, loss)
+        if isinstance(metric, metrics.Accuracy):
+            _warnings.warn(
+                "Accuracy() counts predictions that equal the target exactly, which outputs of a "
+                'model hardly do: the name "accuracy" goes by the loss'
+            )
+        found.append(_numbered(metric, {each.name for each in found}))
+    return found
+
+
+def _numbered(metric: Metric, taken: set[str]) -> Metric:
+    """The metric, or a copy with a number to its name if nobody gave it that and it is taken."""
+    if metric.name not in taken or not metric.has_automatic_name:
+        return metric
+    other = copy.copy(metric)
+    other.name = next(name for i in count(1) if (name := f"{metric.name}_{i}") not in taken)
+    return other

@@ -1,35 +1,35 @@
-"""The means of an epoch, gathered run by run."""
+"""The means of an epoch, and its metrics, gathered run by run."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
-from operator import add, mul
+from operator import mul
 from time import perf_counter
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from torchnn._engine.autograd import Result
 from torchnn._engine.run import Run
-from torchnn.metrics import Accumulator, Metric
+from torchnn.metrics import Metric, Summed
+from torchnn.metrics._base import listed
 from torchnn.ops._transfer import to_host
 
 
 class Tally:
-    """Means over the samples seen so far: of the batches' losses, and of each metric.
+    """The mean of the batches' losses over the samples seen so far, and each metric of these.
 
     Another thread may ask for so_far() at any time.
 
     Args:
-        metrics: What is measured. Of accumulators, the tally has copies of its own.
+        metrics: What is measured: the tally has copies of its own.
 
     Attributes:
         steps: Batches counted.
         seconds: From the beginning to the last of them.
     """
 
-    def __init__(self, metrics: Sequence[Metric | Accumulator]) -> None:
-        self.metrics = [m.fresh() if isinstance(m, Accumulator) else m for m in metrics]
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self.metrics = [metric.fresh() for metric in metrics]
         self.reset()
 
     def reset(self) -> None:
@@ -37,27 +37,27 @@ class Tally:
         self.steps, self.seconds = 0, 0.0
         self._began = perf_counter()
         self._loss: tuple[float, int] = 0.0, 0  # sum over samples, samples: replaced as one
-        # Of each metric, the sum over samples; and samples: replaced as one, too.
-        self._measured: tuple[list[float], int] = [0.0] * len(self.metrics), 0
+        self._has_measured = False
         for metric in self.metrics:
-            if isinstance(metric, Accumulator):
-                metric.reset()
+            metric.reset_state()
 
-    def sums(self) -> dict[str, float] | None:
-        """Returns what restore takes; None with accumulators, which keep more than a sum."""
-        if any(isinstance(metric, Accumulator) for metric in self.metrics):
-            return None
-        (loss, samples), (values, measured) = self._loss, self._measured
-        names = [metric.name for metric in self.metrics]
-        sums = dict(zip(names, values, strict=True))
-        return {"loss": loss, "samples": samples, "measured": measured, **sums}
+    def sums(self) -> dict[str, Any] | None:
+        """Returns what restore takes; None with metrics that keep more than sums."""
+        sums: dict[str, Any] = dict(zip(("loss", "samples"), self._loss, strict=True))
+        for metric in self.metrics:
+            if not isinstance(metric, Summed):
+                return None
+            sums[metric.name] = [np.asarray(total).tolist() for total in metric.totals]
+        return sums
 
-    def restore(self, steps: int, sums: Mapping[str, float]) -> None:
+    def restore(self, steps: int, sums: Mapping[str, Any]) -> None:
         """Goes on after so many batches, and from sums() if they are of the same metrics."""
-        names = [metric.name for metric in self.metrics]
-        if set(sums) == {"loss", "samples", "measured", *names}:
+        if set(sums) == {"loss", "samples", *(metric.name for metric in self.metrics)}:
             self._loss = sums["loss"], int(sums["samples"])
-            self._measured = [sums[name] for name in names], int(sums["measured"])
+            for metric in self.metrics:
+                if isinstance(metric, Summed):
+                    metric.totals = [_total(each) for each in sums[metric.name]]
+                    self._has_measured = bool(metric.totals)
         self.steps = steps
 
     def add(self, run: Run, losses: Sequence[float], *measured: Sequence[Any]) -> None:
@@ -66,58 +66,55 @@ class Tally:
         Args:
             run: What was trained or evaluated.
             losses: The loss of each batch, which counts by the batch's size.
-            measured: Of each metric, the sum over the samples of each batch; or each batch, as
-                (y_true, y_pred), for an accumulator.
+            measured: For each metric, what is to be added to its totals; or of any other than a
+                Summed, each batch, as (y_true, y_pred, sample_weight).
         """
         total, samples = self._loss
         # One by one, so that where an epoch is cut into runs does not change how it is rounded.
         for loss in map(mul, losses, run.sizes):
             total += loss
-        samples += run.stop - run.start
-        self._loss = total, samples
+        count = run.stop - run.start
+        self._loss = total, samples + count
         if measured:
-            of_each = zip(self.metrics, measured, self._measured[0], strict=True)
-            self._measured = [_gathered(*of) for of in of_each], samples
+            for metric, sums in zip(self.metrics, measured, strict=True):
+                _take(metric, sums, count)
+            self._has_measured = True
         self.steps += len(losses)
         self.seconds = perf_counter() - self._began
 
-    def logs(self) -> dict[str, float]:
+    def logs(self) -> dict[str, Any]:
         """Returns "loss" and each metric; nothing before the first batch."""
-        means = self.so_far()
-        if not self._measured[1]:
-            return means
-        values = {
-            metric.name: metric.result() if isinstance(metric, Accumulator) else means[metric.name]
-            for metric in self.metrics
-        }
-        return {"loss": means["loss"], **values}
+        return self._logs(self.metrics)
 
-    def so_far(self) -> dict[str, float]:
-        """Returns the means among logs(): the result of an accumulator may take its time."""
+    def so_far(self) -> dict[str, Any]:
+        """Returns those among logs() that are sums: the result of others may take its time."""
+        return self._logs([each for each in self.metrics if isinstance(each, Summed)])
+
+    def _logs(self, metrics: Sequence[Metric]) -> dict[str, Any]:
         total, samples = self._loss
         if not samples:
             return {}
-        logs = {"loss": total / samples}
-        values, measured = self._measured
-        for metric, value in zip(self.metrics, values, strict=True):
-            if measured and not isinstance(metric, Accumulator):
-                logs[metric.name] = value / measured
-        return logs
+        values = {each.name: each.value() for each in metrics if self._has_measured}
+        return {"loss": total / samples, **values}
 
 
-def _gathered(metric: Metric | Accumulator, measured: Sequence[Any], total: float) -> float:
-    """The sum of a metric over all samples, after some batches more."""
-    if not isinstance(metric, Accumulator):
-        return reduce(add, measured, total)
-    for batch in measured:
-        metric.update(*batch)
-    return total
+def _take(metric: Metric, sums: Sequence[Any], samples: int) -> None:
+    """Takes in some batches more."""
+    if isinstance(metric, Summed):
+        metric.take(sums, samples)
+        return
+    for batch in sums[0]:
+        metric.take_batch(*batch)
+
+
+def _total(value: Any) -> Any:
+    return np.array(value) if isinstance(value, list) else value
 
 
 class Figures:
     """The losses of a run's batches, and the sums of the metrics, on their way to the host.
 
-    What accumulators measure stays where it is.
+    Batches for metrics that are no sums stay where they are.
 
     Args:
         metrics: What to measure.
@@ -125,43 +122,56 @@ class Figures:
         result: What came of it, which a device may still be working on.
     """
 
-    def __init__(self, metrics: Sequence[Metric | Accumulator], run: Run, result: Result) -> None:
+    def __init__(self, metrics: Sequence[Metric], run: Run, result: Result) -> None:
         self.run = run
-        self._columns = [result.losses, *_measured(metrics, run, result.predictions)]
-        self._wait = to_host([each for each in self._columns if isinstance(each, Tensor)])
+        self._losses = result.losses
+        self._columns = _measured(metrics, run, result.predictions)
+        sent = [each for columns in self._columns for each in columns if isinstance(each, Tensor)]
+        self._wait = to_host([result.losses, *sent])
 
     def wait(self) -> Iterator[tuple[Any, ...]]:
         """Waits for the numbers; returns the arguments of Tally.add for each epoch of the run."""
-        sent = iter(self._wait())
+        losses, *sent = map(listed, self._wait())
+        arrived = iter(sent)
         columns = [
-            next(sent).tolist() if isinstance(column, Tensor) else column
-            for column in self._columns
+            [next(arrived) if isinstance(each, Tensor) else each for each in columns]
+            for columns in self._columns
         ]
-        steps = len(self.run) // self.run.epochs
+        epochs = self.run.epochs
         # Lazily: thousands of short epochs at once would keep the garbage collector busy.
         return (
-            (part, *(column[i * steps : (i + 1) * steps] for column in columns))
+            (part, _part(losses, i, epochs), *([_part(c, i, epochs) for c in of] for of in columns))
             for i, part in enumerate(self.run.split())
         )
 
 
-def _measured(
-    metrics: Sequence[Metric | Accumulator], run: Run, y_pred: Tensor | None
-) -> list[Any]:
-    """Of each metric, the sum over the samples of each batch, or the batches themselves."""
+def _part(column: Sequence[Any], epoch: int, epochs: int) -> Sequence[Any]:
+    """What belongs to one of the epochs."""
+    each = len(column) // epochs
+    return column[epoch * each : (epoch + 1) * each]
+
+
+def _measured(metrics: Sequence[Metric], run: Run, y_pred: Tensor | None) -> list[list[Any]]:
+    """For each metric, what is to be added to its totals, or the batches themselves."""
     if not metrics or y_pred is None or run.samples.y is None:
         return []
-    y_true = run.gather(run.samples.y)
+    y_true, weight = run.gather(run.samples.y), None
+    if run.samples.weight is not None and any(metric.is_weighted for metric in metrics):
+        weight = run.gather(run.samples.weight)
     if (*y_true.shape, 1) == y_pred.shape:
         y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
-    return [_of_batches(metric, y_true, y_pred, run) for metric in metrics]
+    return [
+        _of_batches(metric, y_true, y_pred, weight if metric.is_weighted else None, run)
+        for metric in metrics
+    ]
 
 
-def _of_batches(metric: Metric | Accumulator, y_true: Tensor, y_pred: Tensor, run: Run) -> Any:
-    """The sum of a metric over the samples of each batch, or the batches themselves."""
-    if isinstance(metric, Metric) and metric.is_per_sample:
-        return run.batches.reduce(metric.per_sample(y_true, y_pred).double(), torch.sum)
-    batches = zip(y_true.split(run.sizes), y_pred.split(run.sizes), strict=True)
-    if isinstance(metric, Accumulator):
-        return list(batches)
-    return torch.stack([metric.per_sample(*batch).double().sum() for batch in batches])
+def _of_batches(
+    metric: Metric, y_true: Tensor, y_pred: Tensor, weight: Tensor | None, run: Run
+) -> list[Any]:
+    """What is to be added to the totals of a metric, or the batches themselves."""
+    if isinstance(metric, Summed):
+        return metric.sums(y_true, y_pred, weight, run.batches)
+    sizes = run.sizes
+    weights = [None] * len(sizes) if weight is None else weight.split(sizes)
+    return [list(zip(y_true.split(sizes), y_pred.split(sizes), weights, strict=True))]

@@ -462,11 +462,11 @@ def _outputs(job: Training, batch: Tensor, weights: Any, biases: Any, step: int)
     """Those in training: some of them are dropped."""
     a = job.x[batch]
     places = torch.arange(len(batch), device=a.device)
-    for l, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        a = dense(a, weight, bias, job.activations[l])
-        rate = job.regularization[l][4] if job.regularization else 0
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        a = dense(a, weight, bias, job.activations[layer])
+        rate = job.regularization[layer][4] if job.regularization else 0
         if rate:
-            seed = job.seeds[l] if job.seeds else 0
+            seed = job.seeds[layer] if job.seeds else 0
             a = torch.where(dropped(places, a.shape[1], rate, seed, step), 0, a / (1 - rate))
     return a
 

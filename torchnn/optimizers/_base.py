@@ -29,7 +29,7 @@ class Place:
     batches: int = 0
     feed: tuple[int, ...] | None = None
     seed: int | None = None
-    sums: dict[str, float] | None = None
+    sums: dict[str, Any] | None = None
 
     def after(self, batches: int, steps: int | None = None) -> "Place":
         """Returns the place after so many batches more, of epochs of so many steps, or of one."""
