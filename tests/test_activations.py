@@ -1,11 +1,15 @@
 """torchnn.activations: names, aliases and values."""
 
+import copy
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
 from torchnn import activations, ops
+from torchnn.layers import Activation, Dense
 
 # By their formulas, at z = -1 and z = 2.
 VALUES = {
@@ -72,3 +76,62 @@ def test_a_class_is_told_to_be_instantiated():
 )
 def test_label_is_what_a_repr_shows(activation, label):
     assert activations.label(activation) == label
+
+
+@pytest.mark.parametrize("name", activations.FUNCTIONS)
+def test_every_activation_is_a_function_of_its_name(name):
+    function = getattr(activations, name)
+    assert (function, activations.get(function)) == (name, function)
+    assert function.__name__ == ("linear" if name == "identity" else name)
+    torch.testing.assert_close(function([-1, 2]), np.array(VALUES[name], "float32"))
+    z = torch.tensor([-1.0, 2.0], requires_grad=True)
+    assert function(z).requires_grad
+
+
+@pytest.mark.parametrize("x", [-3, -3.0, [-3], np.array([[-3]]), np.float64(-3)])
+def test_what_comes_of_an_array_is_one_for_numpy(x):
+    out = activations.relu(x)
+    assert (out.dtype, out.shape) == (np.float32, np.shape(x))
+    assert np.max(out) == np.sum(out, axis=None) == 0
+    assert type(out.numpy()) is np.ndarray
+
+
+def test_an_array_of_an_activation_says_that_it_is_no_tensor():
+    with pytest.raises(AttributeError, match="no attribute 'backward', a tensor has: make the"):
+        activations.relu([1.0]).backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("elu", {"alpha": 2.0}, [2 * math.exp(-3) - 2, 1, 8]),
+        ("gelu", {"approximate": True}, [-0.003637, 0.841192, 8]),
+        ("leaky_relu", {"negative_slope": 0.5}, [-1.5, 1, 8]),
+        ("relu", {"negative_slope": 0.1, "max_value": 6.0, "threshold": 2.0}, [-0.5, -0.1, 6]),
+        ("relu", {"max_value": 6}, [0, 1, 6]),
+        ("softmax", {"axis": 0}, [1, 1, 1]),
+        ("log_softmax", {"axis": 0}, [0, 0, 0]),
+    ],
+)
+def test_options_are_kerass(name, options, wanted):
+    out = getattr(activations, name)([[-3.0, 1.0, 8.0]], **options)
+    np.testing.assert_allclose(out, [wanted], atol=1e-5)
+
+
+def test_an_activation_without_options_refuses_them():
+    with pytest.raises(TypeError, match=r"^tanh takes x alone, got \['alpha'\]$"):
+        activations.tanh(1.0, alpha=2)
+
+
+@pytest.mark.parametrize("kind", [lambda activation: Dense(2, activation), Activation])
+@pytest.mark.parametrize("given", ["relu", "ReLU", activations.relu])
+def test_a_layer_says_its_activation_in_a_word_that_can_be_called(kind, given):
+    activation = kind(given).activation
+    assert activation == activations.relu == "relu"
+    assert activation([-1.0, 1.0]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_of_an_activation_is_the_same(clone):
+    assert clone(activations.gelu) is activations.gelu
+    assert clone(Dense(2, "swish")).activation is activations.swish

@@ -18,8 +18,8 @@ MATHS = ("activation", "loss", "update")
 
 # Lower floors first; a module imports only from floors below its own, or from its own.
 FLOORS = [
-    "_C _cuda ops _checks _warnings",
-    "activations callbacks initializers layers losses metrics optimizers",
+    "_C _cuda ops _array _checks _warnings",
+    "activations callbacks constraints initializers layers losses metrics optimizers regularizers",
     "_engine",
     "_console",
     "_training",
@@ -51,6 +51,7 @@ ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._training"]
 # The tests of a module are those of its name, but for these.
 TESTED_BY = {
     "torchnn": "sequential",
+    "torchnn._array": "activations",
     "torchnn._engine.plan": "choice",
     "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",

@@ -1,4 +1,11 @@
-"""Activations by name: the fused ones of torchnn.ops, and well-known others in plain PyTorch."""
+"""Activations by name: the fused ones of torchnn.ops, and well-known others in plain PyTorch.
+
+Each is a function of tensors, arrays and numbers, too, and equal to its name, which is what a layer
+says its activation is:
+
+    activations.relu([-1, 2])
+    Dense(3, activation=activations.relu).activation == activations.relu  # and == "relu"
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
+from torchnn._array import as_array
 from torchnn.ops import reference
 
 __all__ = [
@@ -14,31 +22,63 @@ __all__ = [
     "FUNCTIONS",
     "TORCH_MODULES",
     "Activation",
+    "Named",
     "apply",
+    "elu",
+    "exponential",
+    "gelu",
     "get",
+    "hard_sigmoid",
+    "identity",
     "label",
     "leaky_relu",
+    "linear",
     "log_softmax",
+    "mish",
     "name_of",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
 ]
 
 Activation = str | Callable[[Tensor], Tensor]
 
 
-def leaky_relu(z: Tensor) -> Tensor:
-    """max(0.2 z, z): Keras's slope."""
-    return nn.functional.leaky_relu(z, negative_slope=0.2)
+def _elu(z: Tensor, alpha: float = 1.0) -> Tensor:
+    return nn.functional.elu(z, alpha)
 
 
-def softmax(z: Tensor) -> Tensor:
-    """e^z / sum(e^z) over the last axis."""
-    return torch.softmax(z, dim=-1)
+def _gelu(z: Tensor, approximate: bool = False) -> Tensor:
+    return nn.functional.gelu(z, approximate="tanh" if approximate else "none")
 
 
-def log_softmax(z: Tensor) -> Tensor:
-    """z - log(sum(e^z)) over the last axis."""
-    return torch.log_softmax(z, dim=-1)
+def _leaky_relu(z: Tensor, negative_slope: float = 0.2) -> Tensor:
+    return nn.functional.leaky_relu(z, negative_slope=negative_slope)
+
+
+def _log_softmax(z: Tensor, axis: int = -1) -> Tensor:
+    return torch.log_softmax(z, dim=axis)
+
+
+def _relu(
+    z: Tensor,
+    negative_slope: float = 0.0,
+    max_value: float | None = None,
+    threshold: float = 0.0,
+) -> Tensor:
+    below = negative_slope * (z - threshold) if negative_slope else torch.zeros_like(z)
+    return torch.where(z > threshold, z if max_value is None else z.clamp(max=max_value), below)
+
+
+def _softmax(z: Tensor, axis: int = -1) -> Tensor:
+    return torch.softmax(z, dim=axis)
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -47,18 +87,83 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exponential": torch.exp,
     "gelu": nn.functional.gelu,
     "hard_sigmoid": nn.functional.hardsigmoid,
-    "leaky_relu": leaky_relu,
-    "log_softmax": log_softmax,
+    "leaky_relu": _leaky_relu,
+    "log_softmax": _log_softmax,
     "mish": nn.functional.mish,
     "relu6": nn.functional.relu6,
     "selu": nn.functional.selu,
     "silu": nn.functional.silu,
-    "softmax": softmax,
+    "softmax": _softmax,
     "softplus": nn.functional.softplus,
     "softsign": nn.functional.softsign,
 }
+# Those with options in their calls.
+OPTIONS: dict[str, Callable[..., Tensor]] = {
+    "elu": _elu,
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
+    "log_softmax": _log_softmax,
+    "relu": _relu,
+    "softmax": _softmax,
+}
+
+
+class Named(str):
+    """An activation: the string that names it, and a function of what it is applied to.
+
+    Args:
+        name: A name in FUNCTIONS.
+        formula: What the function computes of z.
+    """
+
+    __name__: str
+
+    def __new__(cls, name: str, formula: str) -> "Named":
+        self = super().__new__(cls, name)
+        self.__doc__ = formula
+        self.__name__ = "linear" if name == "identity" else name  # as Keras calls it
+        return self
+
+    def __call__(self, x: Any, *options: Any, **named: Any) -> Any:
+        """Returns a tensor of a tensor, and an array of an array, lists or a number."""
+        function = OPTIONS.get(self) if options or named else FUNCTIONS[self]
+        if function is None:
+            raise TypeError(f"{self} takes x alone, got {[*options, *named]}")
+        if isinstance(x, Tensor):
+            return function(x, *options, **named)
+        z = _checks.tensor("x", x).to("cpu", torch.get_default_dtype())
+        return as_array(function(z, *options, **named))
+
+    def __reduce__(self) -> Any:
+        return get, (str(self),)  # the same one, in copies and pickles too
+
+
+elu = Named("elu", "z where z > 0, else alpha (e^z - 1), with alpha = 1.0.")
+exponential = Named("exponential", "e^z.")
+gelu = Named("gelu", "z Phi(z) of the normal distribution; approximate=True takes tanh for Phi.")
+hard_sigmoid = Named("hard_sigmoid", "z / 6 + 1 / 2, kept in [0, 1].")
+identity = linear = Named("identity", "z.")
+leaky_relu = Named("leaky_relu", "z where z > 0, else negative_slope z, with negative_slope = 0.2.")
+log_softmax = Named("log_softmax", "z - log(sum(e^z)) over an axis, the last one.")
+mish = Named("mish", "z tanh(log(1 + e^z)).")
+relu = Named(
+    "relu",
+    "max(z, 0); with options, min(z, max_value) above threshold, and "
+    "negative_slope (z - threshold) below.",
+)
+relu6 = Named("relu6", "z, kept in [0, 6].")
+selu = Named("selu", "1.0507 z where z > 0, else 1.0507 * 1.6733 (e^z - 1).")
+sigmoid = Named("sigmoid", "1 / (1 + e^-z).")
+silu = swish = Named("silu", "z / (1 + e^-z).")
+softmax = Named("softmax", "e^z / sum(e^z) over an axis, the last one.")
+softplus = Named("softplus", "log(1 + e^z).")
+softsign = Named("softsign", "z / (1 + |z|).")
+tanh = Named("tanh", "(e^z - e^-z) / (e^z + e^-z).")
+
 ALIASES = {"linear": "identity", "swish": "silu"}
 
+
+_NAMED: dict[str, Named] = {each: each for each in globals().values() if isinstance(each, Named)}
 
 # PyTorch's own, where they are the same.
 TORCH_FUNCTIONS = [
@@ -83,17 +188,19 @@ def name_of(activation: Any) -> str | None:
 
 
 def get(value: Activation | None) -> Activation:
-    """Returns the activation's one name, or the callable itself; None is the identity.
+    """Returns the activation that has this name, or the callable itself; None is the identity.
+
+    The first is a string, the activation's one name, that can be called: `activations.relu`.
 
     Raises:
         ValueError: Unknown name.
         TypeError: Neither a name nor callable, or a class that was not instantiated.
     """
-    if value is None:
-        return "identity"
+    if value is None or isinstance(value, Named):
+        return identity if value is None else value
     if isinstance(value, str):
         name = _checks.find("activation", value, [*FUNCTIONS, *ALIASES])
-        return ALIASES.get(name, name)
+        return _NAMED[ALIASES.get(name, name)]
     activation: Activation = _checks.admit("activation", value, FUNCTIONS, accept=callable)
     return activation
 

@@ -55,6 +55,7 @@ class Dense(Layer, nn.Linear):
     __jit_unused_properties__ = ("built", "trainable")
     if TYPE_CHECKING:  # which would read this, too
         _function: Callable[[Tensor], Tensor]
+        _fused: str | None
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class Dense(Layer, nn.Linear):
             self._modules.pop(name, None)
             named = isinstance(value, str)
             self.__dict__["_function"] = activations.FUNCTIONS[value] if named else value
+            # A plain string: what traces forward knows no other.
+            self.__dict__["_fused"] = str(value) if named and value in _FUSED else None
         elif name == "qconfig":
             raise TypeError(
                 f"{self._called()} cannot be quantized by torch.ao.quantization, which knows "
@@ -162,10 +165,9 @@ class Dense(Layer, nn.Linear):
         """
         if is_scripting():  # which looks up no names
             return self._function(nn.functional.linear(x, self.weight, self.bias))
-        activation = self.activation
-        if activation in _FUSED:
-            return self._linear(x, activation)
-        return activations.apply(activation, self._linear(x))
+        if self._fused is not None:
+            return self._linear(x, self._fused)
+        return self._function(self._linear(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Returns z = x @ weight.T + bias, shape (..., units): forward without the activation."""
