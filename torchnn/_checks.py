@@ -88,6 +88,17 @@ def fraction(name: str, value: Any) -> float:
     return _real(name, value, lambda v: 0 <= v < 1, "a number in [0, 1)")
 
 
+def dtype(name: str, value: Any) -> torch.dtype | None:
+    """Returns a floating dtype of PyTorch's, also by its name or NumPy's; None as it is."""
+    if value is None:
+        return None
+    word = str(getattr(value, "__name__", value)).removeprefix("torch.")
+    found = getattr(torch, word, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"{name} must be a floating dtype such as 'float32', got {value!r}")
+    return found
+
+
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
     """Returns value if it is one of the options."""
     if not isinstance(value, str) or value not in options:

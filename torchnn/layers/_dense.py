@@ -62,8 +62,8 @@ class Dense(Layer, nn.Linear):
         units: int,
         activation: activations.Activation | None = None,
         use_bias: bool = True,
-        kernel_initializer: str | initializers.Initializer = "glorot_uniform",
-        bias_initializer: str | initializers.Initializer = "zeros",
+        kernel_initializer: str | initializers.Filler = "glorot_uniform",
+        bias_initializer: str | initializers.Filler = "zeros",
         *,
         in_features: int | None = None,
         name: str | None = None,
@@ -265,7 +265,7 @@ def _unbuilt(device: Any, dtype: torch.dtype | None) -> nn.Parameter:
 
 
 def _filled(
-    initializer: initializers.Initializer,
+    initializer: initializers.Filler,
     shape: tuple[int, ...],
     device: torch.device,
     dtype: torch.dtype,
