@@ -23,7 +23,7 @@ FLOORS = [
     "_engine",
     "_console",
     "_training",
-    "model sequential utils",
+    "backend model models sequential utils",
     "__init__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
@@ -34,6 +34,7 @@ MODULES = {
 PUBLIC = {
     "torchnn",
     "torchnn.activations",
+    "torchnn.backend",
     "torchnn.callbacks",
     "torchnn.initializers",
     "torchnn.layers",

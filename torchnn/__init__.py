@@ -10,6 +10,7 @@ evaluate and predict.
 
 from torchnn import (
     activations,
+    backend,
     callbacks,
     initializers,
     layers,
@@ -26,6 +27,7 @@ __all__ = [
     "Input",
     "Sequential",
     "activations",
+    "backend",
     "callbacks",
     "initializers",
     "layers",

@@ -1,13 +1,15 @@
 """Utilities with Keras's names."""
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from torchnn import _checks
 
-__all__ = ["set_random_seed"]
+__all__ = ["normalize", "set_random_seed", "to_categorical"]
 
 
 def set_random_seed(seed: int) -> None:
@@ -27,3 +29,61 @@ def set_random_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def to_categorical(x: Any, num_classes: int | None = None) -> Any:
+    """Returns one row for each class number: 1 at its place, 0 elsewhere.
+
+    Args:
+        x: Class numbers from 0, shape (N,), (N, 1) or (..., N): an array, lists or a tensor.
+        num_classes: The length of a row; the greatest number in x and 1 if None.
+
+    Returns:
+        Shape (N, num_classes), or (..., N, num_classes): a float64 array, and for a tensor a tensor
+        of the default dtype.
+
+    Raises:
+        ValueError: x holds something else than whole numbers from 0 to num_classes - 1.
+    """
+    numbers = _checks.tensor("x", x)
+    if numbers.ndim > 1 and numbers.shape[-1] == 1:
+        numbers = numbers.squeeze(-1)
+    classes = _class_numbers(numbers, num_classes)
+    rows = nn.functional.one_hot(*classes)
+    return rows.to(torch.get_default_dtype()) if isinstance(x, Tensor) else rows.double().numpy()
+
+
+def normalize(x: Any, axis: int = -1, order: float = 2) -> Any:
+    """Returns x / norm(x): vectors along an axis get the length 1, and those of zeros stay.
+
+    Args:
+        x: An array, lists or a tensor.
+        axis: The axis that the vectors lie along.
+        order: That of the norm: (sum |x|^order)^(1 / order).
+
+    Returns:
+        x's shape: an array, and for a tensor a tensor. Integers become float64.
+    """
+    values = _checks.tensor("x", x)
+    values = values if values.is_floating_point() else values.double()
+    axis, order = _checks.integer("axis", axis), _checks.positive_float("order", order)
+    norm = torch.linalg.vector_norm(values, order, axis, keepdim=True)
+    result = values / norm.where(norm != 0, 1)
+    return result if isinstance(x, Tensor) else result.numpy()
+
+
+def _class_numbers(numbers: Tensor, num_classes: Any) -> tuple[Tensor, int]:
+    """Returns class numbers as int64, and how many classes there are."""
+    whole = numbers.long()
+    if num_classes is None and not len(whole.ravel()):
+        raise ValueError("num_classes must be given where x is empty")
+    classes = (
+        int(whole.max()) + 1
+        if num_classes is None
+        else _checks.positive_int("num_classes", num_classes)
+    )
+    bad = (whole != numbers) | (whole < 0) | (whole >= classes)
+    if bad.any():
+        top = "" if num_classes is None else f" to {classes - 1}"
+        raise ValueError(f"x must hold class numbers from 0{top}, got {numbers[bad][0].item():g}")
+    return whole, classes
