@@ -8,6 +8,9 @@
 evaluate and predict.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from torchnn import (
     activations,
     backend,
@@ -23,12 +26,16 @@ from torchnn import (
 from torchnn.layers import Input
 from torchnn.sequential import Sequential
 
+if TYPE_CHECKING:
+    from torchnn import datasets
+
 __all__ = [
     "Input",
     "Sequential",
     "activations",
     "backend",
     "callbacks",
+    "datasets",
     "initializers",
     "layers",
     "losses",
@@ -38,3 +45,10 @@ __all__ = [
     "utils",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is not always needed when it is first asked for."""
+    if name == "datasets":
+        return import_module(f"torchnn.{name}")
+    raise AttributeError(f"module 'torchnn' has no attribute {name!r}")
