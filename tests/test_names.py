@@ -57,6 +57,12 @@ def test_nested_models_have_names_too():
     assert names.of(model.layers) == ["sequential", "head"]
 
 
+def test_nested_models_are_called_what_the_outer_one_calls_them():
+    model = Sequential([Sequential([Dense(1)]), Sequential([Dense(1)])])
+    assert [layer.name for layer in model.layers] == ["sequential", "sequential_1"]
+    assert model.get_layer("sequential_1") is model.layers[1]
+
+
 def test_duplicate_names_are_refused():
     with pytest.raises(ValueError, match="layer names must differ, got 'a' 2 times"):
         names.of([Dense(1, name="a"), Dense(1), Dense(1, name="a")])

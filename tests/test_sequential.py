@@ -228,3 +228,46 @@ def test_a_fitted_model_compiles_to_torchscript():
     x = torch.rand(8, 3)
     model.fit(x, x[:, 0].round(), verbose=0)
     torch.testing.assert_close(torch.jit.script(model)(x), model(x))
+
+
+def nested():
+    body = Sequential([Input((3,)), Dense(4, "tanh"), Dropout(0.0)], name="body")
+    return Sequential([body, Sequential([Dense(2, "relu"), Dense(1, "sigmoid")])])
+
+
+def test_a_model_in_a_model_is_one_layer():
+    model = nested()
+    assert [layer.name for layer in model.layers] == ["body", "sequential"]
+    assert [w.shape for w in model.get_weights()] == [(3, 4), (4,), (4, 2), (2,), (2, 1), (1,)]
+    text = io.StringIO()
+    model.summary(print_fn=text.write)
+    assert [f"{name} (Sequential)" in text.getvalue() for name in ("body", "sequential")] == [
+        True
+    ] * 2
+    assert "Total parameters: 29" in text.getvalue()
+
+
+def test_a_model_in_front_tells_the_shape():
+    model = nested()
+    assert model.layers[1][1].in_features == 2
+    model.pop()
+    model.add(Dense(5))
+    assert model.layers[1].in_features == 4
+    with pytest.raises(ValueError, match="Input must be the first layer"):
+        model.add(Input((3,)))
+
+
+def test_a_nested_model_trains_as_the_flat_one():
+    model = nested()
+    flat = Sequential([*model.layers[0], *model.layers[1]])
+    flat = copy.deepcopy(flat)
+    for each in (model, flat):
+        each.compile("adam", "bce", engine="autograd")
+        torch.manual_seed(0)
+        each.fit(X, Y, epochs=3, verbose=0)
+    for one, other in zip(model.get_weights(), flat.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    inner = model.layers[0].predict(X, verbose=0)
+    np.testing.assert_allclose(
+        model.layers[1].predict(inner, verbose=0), model.predict(X, verbose=0), rtol=1e-6
+    )

@@ -1,5 +1,6 @@
 """Model: a module that can be compiled, fitted, evaluated and asked."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torchnn import _checks, _warnings, activations
+from torchnn._config import Configured, plain
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
 from torchnn._engine.choice import choose
@@ -37,7 +39,7 @@ Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
 
 
-class Model(nn.Module):
+class Model(Configured, nn.Module):
     """A module with Keras's compile, fit, evaluate and predict.
 
     Attributes:
@@ -254,6 +256,14 @@ class Model(nn.Module):
         x = _data.features("x", x, self._form(), may_be_empty=True)
         self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
         return _array(_building.run_once(self, x))
+
+    def to_json(self, **options: Any) -> str:
+        """Returns the model's class and its config as text, for models.model_from_json.
+
+        Args:
+            options: Of json.dumps, such as indent=2.
+        """
+        return json.dumps(plain(self), **options)
 
     @property
     def epochs_trained(self) -> int:

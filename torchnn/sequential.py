@@ -1,13 +1,14 @@
 """Sequential: a chain of layers that can be compiled, fitted, evaluated and asked."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from torchnn import _checks
+from torchnn._config import CustomObjects
 from torchnn._console import summary as _summary
 from torchnn._engine import building as _building
 from torchnn._engine import choice as _choice
@@ -17,13 +18,15 @@ from torchnn.model import Model
 
 __all__ = ["Sequential"]
 
+Self = TypeVar("Self", bound="Sequential")
+
 
 class Sequential(Model, nn.Sequential):
     """x -> layer_n(... layer_2(layer_1(x))), with Keras's compile, fit, evaluate and predict.
 
     In every other respect an `nn.Sequential`: layers are any `nn.Module`s, `model[0]` is the
     first, and the state dict is that of an `nn.Sequential`. An Input in front does not count as a
-    layer: it builds the others at once.
+    layer: it builds the others at once. A Sequential may be a layer of another one.
 
     Args:
         layers: The layers, in a list; or the first one, if all follow one another as arguments.
@@ -116,6 +119,41 @@ class Sequential(Model, nn.Sequential):
         """Takes what get_weights gives; if a shape or the number is wrong, nothing changes."""
         _weights.put(self.layers, values)
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the name, what each layer was made with, and the shape that it is built for.
+
+        Of a class with an __init__ of its own, the arguments of that take the layers' place.
+
+        Raises:
+            TypeError: A layer does not keep its arguments as attributes of their names.
+        """
+        config = super().get_config()
+        if type(self).__init__ is not Sequential.__init__:
+            config.pop("layers", None)
+        shape = self._sample_form().shape
+        is_built = bool(shape) and len(self) > 0 and _building.is_built(self)
+        return {**config, "build_input_shape": (None, *shape) if is_built else None}
+
+    @classmethod
+    def from_config(
+        cls: type[Self], config: Mapping[str, Any], custom_objects: CustomObjects = None
+    ) -> Self:
+        """Returns a new model of what get_config returns, with first values of its own.
+
+        Args:
+            config: The layers' configs and the rest.
+            custom_objects: From names to classes of one's own, where their modules do not tell.
+
+        Raises:
+            ValueError: The config names a class that nobody knows.
+        """
+        config = dict(config)
+        shape = config.pop("build_input_shape", None)
+        model = super().from_config(config, custom_objects)
+        if shape is not None:
+            model.build(shape)
+        return model
+
     def count_params(self) -> int:
         """Returns the number of weights."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -127,7 +165,7 @@ class Sequential(Model, nn.Sequential):
             print_fn: Gets the text, as one string, in place of the terminal.
         """
         title = f'Model: "{self.name}"'
-        form = _building.form(self, self._input_shape or self.sample_shape)
+        form = self._sample_form()
         rows = _summary.rows(self.layers, _names.of(self.layers), form)
         trains = f"Training engine: {_choice.describe(self, self._recipe, self.sample_shape)}"
         _summary.show(title, rows, [*_summary.totals(self), trains], print_fn)
@@ -143,6 +181,8 @@ class Sequential(Model, nn.Sequential):
             _names.of([*self, layer])
             self.add_module(str(len(self)), layer)
             _names.give(self.layers)
+            if len(self) == 1 and isinstance(layer, Sequential) and self._input_shape is None:
+                self._input_shape = layer._input_shape
         elif len(self) or self._input_shape is not None:
             raise ValueError("Input must be the first layer, and the only one of its kind")
         else:
@@ -160,6 +200,10 @@ class Sequential(Model, nn.Sequential):
 
     def _is_empty(self) -> bool:
         return not len(self)
+
+    def _sample_form(self) -> Form:
+        """The form with the shape of the samples, as far as an Input, data or a layer tells it."""
+        return _building.form(self, self._input_shape or self.sample_shape)
 
     def _check_layers(self) -> None:
         if self._is_empty():

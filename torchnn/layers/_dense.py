@@ -52,7 +52,7 @@ class Dense(Layer, nn.Linear):
     in_features: int | None  # type: ignore[assignment]
     activation: activations.Activation
     __jit_ignored_attributes__ = ("activation",)  # by TorchScript
-    __jit_unused_properties__ = ("built", "trainable")
+    __jit_unused_properties__ = ("built", "trainable", "use_bias")
     if TYPE_CHECKING:  # which would read this, too
         _function: Callable[[Tensor], Tensor]
         _fused: str | None
@@ -107,6 +107,11 @@ class Dense(Layer, nn.Linear):
     def built(self) -> bool:
         """Whether the layer knows its in_features and has values in its parameters."""
         return self.in_features is not None
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether there is a bias."""
+        return self.bias is not None
 
     def build(self, in_features: int | Sequence[int | None]) -> None:
         """Gives the parameters their shapes and first values.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -33,10 +34,12 @@ def of(layers: Sequence[nn.Module]) -> list[str]:
     return names
 
 
-def give(layers: Sequence[nn.Module]) -> None:
-    """Writes the names of() into torchnn's layers that have none."""
+def give(layers: Sequence[Any]) -> None:
+    """Writes the names of() into torchnn's layers that have none, and into models."""
     for layer, name in zip(layers, of(layers), strict=True):
-        if isinstance(layer, Layer) and layer.name is None:
+        own = getattr(layer, "name", None)
+        # A layer may stand in other models; a model has named itself before it stood in this one.
+        if own is None if isinstance(layer, Layer) else isinstance(own, AutomaticName):
             layer.name = AutomaticName(name)
 
 

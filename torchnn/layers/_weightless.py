@@ -241,6 +241,10 @@ class Normalization(Layer):
             raise ValueError(f"{self._called()} expects {wanted} features, got {got}")
         return statistic.reshape([n if d in kept else 1 for d, n in enumerate(x.shape)])
 
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return config if self.mean.numel() else {**config, "mean": None, "variance": None}
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         for name, buffer in list(self._buffers.items()):
             if buffer is not None and prefix + name in state_dict:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 
@@ -16,7 +17,7 @@ REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 EPSILON = 1e-7
 
 
-class Loss(ABC):
+class Loss(Configured, ABC):
     """A value per sample, and a reduction of a batch to one number.
 
     A loss that native training knows has a method `kernel`, which returns the ops.Kernel that
@@ -55,10 +56,10 @@ class Loss(ABC):
             Shape (N, ...).
         """
 
-    def check_targets(self, y_true: Tensor) -> None:  # noqa: B027 (most losses take any target)
+    def check_targets(self, y_true: Tensor) -> None:
         """Raises ValueError if y_true holds values that the loss is not defined for."""
 
-    def check_labels(self, y_true: Tensor, axes: tuple[int, ...]) -> None:  # noqa: B027 (likewise)
+    def check_labels(self, y_true: Tensor, axes: tuple[int, ...]) -> None:
         """Raises ValueError if y_true holds class numbers that the model's output has no place for.
 
         Args:

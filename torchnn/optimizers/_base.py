@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 LearningRate = float | Callable[[int], float]
 
@@ -39,7 +40,7 @@ class Place:
         return replace(self, epochs=self.epochs + epochs, batches=batches, sums=None)
 
 
-class Optimizer(ABC):
+class Optimizer(Configured, ABC):
     """Changes parameters along their gradients.
 
     Attributes:

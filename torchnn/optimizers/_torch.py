@@ -79,6 +79,19 @@ class TorchOptimizer(Optimizer):
         self.optimizer.state.update(state)
         super()._take_in_place(parameters)
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns {"optimizer": the function that makes the torch optimizer}.
+
+        Raises:
+            TypeError: It was given as an object, which holds the parameters of a model.
+        """
+        if self._factory is None:
+            raise TypeError(
+                "a torch optimizer that holds a model's parameters has no config: give compile a "
+                "function that makes it, such as lambda parameters: SGD(parameters, lr=0.1)"
+            )
+        return {"optimizer": self._factory}
+
     def step(self) -> None:
         self.optimizer.step()
         self.iterations += 1

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 __all__ = [
     "CosineDecay",
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 
-class LearningRateSchedule(ABC):
+class LearningRateSchedule(Configured, ABC):
     """A learning rate for every step."""
 
     @abstractmethod

@@ -1,0 +1,165 @@
+"""What a thing was made with, in plain values, and things made of these: get_config, from_config.
+
+A config holds the arguments of __init__, each with the value of the attribute of that name. A thing
+among the values is a dict of its own:
+
+    {"module": "torchnn.layers", "class_name": "Dense", "config": {"units": 25, ...}}
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import takewhile
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Self = TypeVar("Self", bound="Configured")
+CustomObjects = Mapping[str, type] | None
+
+# Where a thing is and what comes in say nothing of what it is: that is for build.
+PLACES = {"device", "in_features", "input_dim", "input_shape"}
+NOTHING: Mapping[str, type] = MappingProxyType({})
+_custom_objects: ContextVar[Mapping[str, type]] = ContextVar("custom_objects", default=NOTHING)
+
+
+class Configured:
+    """What can tell its arguments, and can be made of them."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make such a thing, by their names, in plain values.
+
+        Functions and modules have the names that they are known by here; those of one's own stay
+        what they are.
+
+        Raises:
+            TypeError: An argument of a class of one's own is not kept as an attribute of its name.
+        """
+        return arguments(self)
+
+    @classmethod
+    def from_config(
+        cls: type[Self], config: Mapping[str, Any], custom_objects: CustomObjects = None
+    ) -> Self:
+        """Returns a new thing of what get_config returns.
+
+        Args:
+            config: Arguments by their names.
+            custom_objects: From names to classes of one's own, where their modules do not tell.
+
+        Raises:
+            ValueError: The config names a class that nobody knows.
+        """
+        with known(custom_objects):
+            return make(cls, config)
+
+
+@contextmanager
+def known(custom_objects: CustomObjects) -> Iterator[None]:
+    """Within it, these classes are found by their names."""
+    token = _custom_objects.set({**_custom_objects.get(), **(custom_objects or {})})
+    try:
+        yield
+    finally:
+        _custom_objects.reset(token)
+
+
+def arguments(thing: Any) -> dict[str, Any]:
+    """Returns the arguments of a thing's __init__, each as plain makes it of the attribute."""
+    return {p.name: plain(_value(thing, p)) for p in _taken(type(thing))}
+
+
+def make(cls: type, config: Mapping[str, Any]) -> Any:
+    """Returns a new object of a class, of its arguments in plain values."""
+    values = {name: found(value) for name, value in config.items()}
+    if isinstance(values.get("dtype"), str):
+        values["dtype"] = getattr(torch, values["dtype"])
+    return cls(**values)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as numbers, strings, lists and dicts, as far as these can tell it."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if type(value) is dict:
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (Configured, nn.Module)):
+        config = value.get_config() if isinstance(value, Configured) else arguments(value)
+        return {"module": _home(value), "class_name": type(value).__name__, "config": config}
+    is_ours = callable(value) and _home(value).partition(".")[0] == "torchnn"
+    return getattr(value, "__name__", value) if is_ours and not isinstance(value, type) else value
+
+
+def found(value: Any) -> Any:
+    """Returns what plain made a value of."""
+    if type(value) in (list, tuple):
+        return type(value)(map(found, value))
+    if type(value) is not dict:
+        return value
+    if not {"class_name", "config"} <= value.keys():
+        return {key: found(each) for key, each in value.items()}
+    cls = _class(str(value.get("module")), value["class_name"])
+    if issubclass(cls, Configured):
+        return cls.from_config(value["config"])
+    return make(cls, value["config"])
+
+
+def _taken(cls: type) -> Iterator[inspect.Parameter]:
+    """Yields the arguments of __init__, and where it passes others on, those of the next one."""
+    for each in cls.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        _, *own = inspect.signature(vars(each)["__init__"]).parameters.values()
+        others = [p for p in own if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        yield from (p for p in own if p not in others and not _is_place(p))
+        if not others:
+            return
+
+
+def _is_place(parameter: inspect.Parameter) -> bool:
+    return parameter.name in PLACES and parameter.default is not parameter.empty
+
+
+def _value(thing: Any, parameter: inspect.Parameter) -> Any:
+    """The attribute that keeps an argument."""
+    name = parameter.name
+    if name == "dtype" and isinstance(thing, nn.Module) and not hasattr(thing, name):
+        return next((p.dtype for p in thing.parameters()), None)
+    try:
+        value = getattr(thing, name)
+    except AttributeError:
+        raise TypeError(
+            f"{type(thing).__name__} keeps no attribute {name!r} of the argument: "
+            f"set self.{name} in __init__, or write a get_config of its own"
+        ) from None
+    if isinstance(parameter.default, bool) and (value is None or isinstance(value, Tensor)):
+        return value is not None  # PyTorch's modules keep the bias itself as bias
+    return value
+
+
+def _home(value: Any) -> str:
+    """The module that others import a class, an object's class or a function from."""
+    module = str(getattr(value, "__module__", ""))
+    if module.partition(".")[0] != "torchnn":
+        return module
+    return ".".join(takewhile(lambda part: part[0] != "_", module.split(".")))
+
+
+def _class(module: str, name: str) -> type:
+    """The class of this name, out of what has been imported: a config makes nothing else run."""
+    cls = _custom_objects.get().get(name) or vars(sys.modules.get(module, object)).get(name)
+    if not isinstance(cls, type) or not issubclass(cls, (Configured, nn.Module)):
+        raise ValueError(
+            f"{module} has no class {name!r} for a config: import the module that has it, or pass "
+            f"custom_objects={{{name!r}: ...}}"
+        )
+    return cls

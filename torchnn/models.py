@@ -1,0 +1,81 @@
+"""Models under the name that programs import them from, and copies of them with new weights."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from torchnn import _config
+from torchnn.model import Model
+from torchnn.sequential import Sequential
+
+__all__ = ["Model", "Sequential", "clone_model", "model_from_json"]
+
+
+def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None = None) -> Any:
+    """Returns a model of the same layers with the same settings, and with first values of its own.
+
+    It is not compiled. It is built if the model is, and knows the shape of a sample.
+
+    Args:
+        model: A Sequential, or a Model that can tell its config.
+        clone_function: From a layer to the one that takes its place in the copy; models within are
+            cloned themselves.
+
+    Raises:
+        TypeError: A layer cannot tell what it was made with, or is a module of PyTorch that has no
+            reset_parameters.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a torchnn Model, got {type(model).__name__}")
+    if not isinstance(model, Sequential) or type(model).__init__ is not Sequential.__init__:
+        return _remade(model)
+    layers = [_cloned(layer, clone_function or _fresh) for layer in model.layers]
+    clone = type(model)(layers, name=model.name).to(model._form().device)
+    if shape := model.get_config()["build_input_shape"]:
+        clone.build(shape)
+        clone._input_shape = model._input_shape  # other shapes may follow where none was told
+    return clone
+
+
+def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None = None) -> Any:
+    """Returns a new model of what to_json returned; its weights are first values.
+
+    Args:
+        json_string: The text.
+        custom_objects: From names to classes of one's own, where their modules do not tell.
+    """
+    with _config.known(custom_objects):
+        return _config.found(json.loads(json_string))
+
+
+def _cloned(layer: Any, fresh: Callable[[Any], nn.Module]) -> nn.Module:
+    return clone_model(layer, fresh) if isinstance(layer, Model) else fresh(layer)
+
+
+def _fresh(layer: nn.Module) -> nn.Module:
+    """A layer like this one, with first values of its own."""
+    return _remade(layer) if isinstance(layer, _config.Configured) else _drawn_anew(layer)
+
+
+def _remade(thing: Any) -> Any:
+    classes = {type(module).__name__: type(module) for module in thing.modules()}
+    with _config.known(classes):
+        return type(thing).from_config(thing.get_config())
+
+
+def _drawn_anew(module: nn.Module) -> nn.Module:
+    """A copy of a module of PyTorch's, which tells no config."""
+    module = copy.deepcopy(module)
+    for part in module.modules():
+        reset: Any = getattr(part, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif list(part.parameters(recurse=False)):
+            raise TypeError(
+                f"clone_model cannot give a {type(part).__name__} new first values: it needs a "
+                "method reset_parameters, or make it in clone_function"
+            )
+    return module
