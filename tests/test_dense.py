@@ -163,8 +163,8 @@ def test_build_needs_a_number_of_features(shape):
 
 def test_what_is_no_tensor_builds_nothing():
     layer = Dense(2)
-    with pytest.raises(TypeError, match=r"^x must be a torch\.Tensor, got ndarray$"):
-        layer(np.ones((1, 3)))
+    with pytest.raises(TypeError, match=r"^x must be a torch\.Tensor, got str$"):
+        layer("x")
     assert not layer.built
 
 
@@ -438,8 +438,7 @@ def test_wrong_weights_are_an_error_and_change_nothing(shapes, message, in_featu
 
 
 def test_an_unbuilt_layer_has_no_weights_to_get():
-    with pytest.raises(ValueError, match=r"^layer 'hidden' has no weights yet"):
-        Dense(2, name="hidden").get_weights()
+    assert Dense(2, name="hidden").get_weights() == []
 
 
 # Errors and repr

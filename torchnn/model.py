@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from torchnn._config import Configured, plain
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
 from torchnn._engine.choice import choose
+from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe, settle
 from torchnn._engine.run import Form, Samples
 from torchnn._training import batches as _batches
@@ -27,6 +29,7 @@ from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
+from torchnn.layers._call import Called, mode
 from torchnn.losses import Loss, TorchLoss
 from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
@@ -39,8 +42,8 @@ Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
 
 
-class Model(Configured, nn.Module):
-    """A module with Keras's compile, fit, evaluate and predict.
+class Model(Configured, Called):
+    """A module with Keras's compile, fit, evaluate and predict, which can be called on arrays, too.
 
     Attributes:
         stop_training: A callback sets it to True to stop fit.
@@ -298,6 +301,9 @@ class Model(Configured, nn.Module):
 
     def reset_metrics(self) -> None:
         """Does nothing: what a call measures is forgotten when it returns."""
+
+    def _in_mode(self, training: bool) -> AbstractContextManager[nn.Module]:
+        return mode(self, True) if training else evaluating(self)  # others may be at work with it
 
     def _form(self) -> Form:
         """What the model eats."""

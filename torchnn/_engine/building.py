@@ -13,6 +13,7 @@ from torchnn import _checks
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
+from torchnn.layers._call import mode as mode  # for the rooms above
 from torchnn.losses import Loss
 
 DICTS = (dict, OrderedDict)
@@ -173,15 +174,3 @@ def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
             f"y{first.origin} has shape ({shapes[0]}), which does not fit the model's output "
             f"of shape ({shapes[1]}){error.hint}"
         ) from error
-
-
-@contextmanager
-def mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Puts every module into training or evaluation mode, and back afterwards."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, flag in before:
-            module.training = flag

@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 from torch import nn
 
 from torchnn import _config, activations
+from torchnn.layers._call import Called
 
 Self = TypeVar("Self", bound="Layer")
 
 
-class Layer(_config.Configured, nn.Module):
-    """An `nn.Module` that has a name.
+class Layer(_config.Configured, Called):
+    """An `nn.Module` that has a name, and can be called on arrays, too.
 
     Args:
         name: What messages and summaries call the layer, or None.

@@ -196,15 +196,10 @@ class Dense(Layer, nn.Linear):
         self.build(tuple(x.shape[-1:]))
 
     def get_weights(self) -> list[Any]:
-        """Returns copies as numpy arrays: the kernel, (in_features, units), and the bias.
-
-        Raises:
-            ValueError: The layer is not built.
-        """
+        """Returns copies as numpy arrays: the kernel, (in_features, units), and the bias; an empty
+        list until the layer is built."""
         if not self.built:
-            raise ValueError(
-                f"{self._called()} has no weights yet: call it on data, or give in_features"
-            )
+            return []
         kernel = _array(self.weight.t())
         return [kernel] if self.bias is None else [kernel, _array(self.bias)]
 
