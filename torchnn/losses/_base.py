@@ -2,7 +2,6 @@
 
 import copy
 from abc import ABC, abstractmethod
-from inspect import signature
 from typing import Any
 
 import torch
@@ -102,15 +101,6 @@ class Loss(Configured, ABC):
 
     def _mean(self, losses: Tensor, y_true: Tensor) -> Tensor:
         return losses.mean()
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make a loss like this one."""
-        return {name: getattr(self, name) for name in signature(type(self)).parameters}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Loss":
-        """Returns the loss of these arguments."""
-        return cls(**config)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(reduction={self.reduction!r}, name={self.name!r})"
