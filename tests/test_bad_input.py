@@ -23,7 +23,7 @@ NO_BATCH_AXIS = (
     "one sample is x.reshape(1, 3)"
 )
 NOT_AN_ARRAY = "x must be an array, a tensor, a data frame or lists of numbers, got "
-OPTIMIZERS = "sgd, adam, rmsprop"
+OPTIMIZERS = ", ".join(optimizers.NAMES)
 LOSSES = ", ".join(losses.NAMES)
 METRICS = ", ".join(metrics.NAMES)
 

@@ -12,8 +12,8 @@ from torchnn.optimizers._base import SlotOptimizer
 class Summing(SlotOptimizer):
     """w -= learning_rate * (the sum of all gradients so far)."""
 
-    def __init__(self, learning_rate=1.0, weight_decay=None):
-        super().__init__(learning_rate, weight_decay, ["sums"])
+    def __init__(self, learning_rate=1.0, weight_decay=None, **common):
+        super().__init__(learning_rate, weight_decay, ["sums"], **common)
 
     def _update(self, learning_rate, parameters, grads, sums):
         torch._foreach_add_(sums, grads)
@@ -51,7 +51,7 @@ def test_the_learning_rate_can_be_assigned():
     w = parameter(0.0)
     optimizer = built(Summing(lambda step: 10.0), w)
     optimizer.learning_rate = 2
-    assert type(optimizer.learning_rate) is float
+    assert isinstance(optimizer.learning_rate, float)
     step(optimizer)
     assert w.tolist() == [-2]
 
@@ -224,6 +224,139 @@ def test_a_copy_trains_its_own_copy_of_the_model():
     other_w, other_optimizer = copy.deepcopy((w, built(Summing(), w)))
     step(other_optimizer)
     assert (w.tolist(), other_w.tolist()) == ([0], [-1])
+
+
+def test_a_learning_rate_reads_like_keras_s_variable():
+    optimizer = Summing(0.25)
+    assert float(optimizer.learning_rate) == optimizer.learning_rate.numpy() == 0.25
+    assert type(optimizer.current_learning_rate()) is float
+    with pytest.raises(TypeError, match=r"write optimizer\.learning_rate = 0\.5$"):
+        optimizer.learning_rate.assign(0.5)
+
+
+# Gradients of two parameters, (3, 4) and 12: their norms are 5 and 12, and 13 together.
+LIMITED = {
+    "clipnorm": [(10, [3, 4], [10]), (1, [0.6, 0.8], [1]), (20, [3, 4], [12])],
+    "clipvalue": [(3.5, [3, 3.5], [3.5]), (20, [3, 4], [12])],
+    "global_clipnorm": [(6.5, [1.5, 2], [6]), (20, [3, 4], [12])],
+}
+CASES = [(name, *case) for name, cases in LIMITED.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "limit", "first", "second"), CASES)
+def test_gradients_are_clipped_by_keras_formula(name, limit, first, second, device):
+    parameters = parameter(0.0, 0.0, device=device), parameter(0.0, device=device)
+    optimizer = built(Summing(**{name: limit}), *parameters)
+    grads = torch.tensor([-3.0, 4.0], device=device), torch.tensor([12.0], device=device)
+    for each, grad in zip(parameters, grads, strict=True):
+        each.grad = grad.clone()
+    optimizer.step()
+    first = [-first[0], first[1]]
+    assert [slot.tolist() for slot in optimizer.slots["sums"]] == [
+        pytest.approx(first),
+        pytest.approx(second),
+    ]
+    assert [p.grad.tolist() for p in parameters] == [g.tolist() for g in grads]
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_no_gradient_is_no_reason_to_divide_by_zero(name):
+    w = parameter(1.0, -1.0)
+    step(built(Summing(**{name: 0.1}), w), 0.0)
+    assert w.tolist() == [1, -1]
+
+
+def test_negative_values_are_clipped_like_positive_ones():
+    w = parameter(0.0)
+    step(built(Summing(clipvalue=0.5), w), -3.0)
+    assert w.tolist() == [0.5]
+
+
+def test_the_norm_of_all_gradients_spans_dtypes():
+    parameters = parameter(0.0, dtype=torch.float64), parameter(0.0)
+    optimizer = built(Summing(global_clipnorm=5.0), *parameters)
+    parameters[0].grad, parameters[1].grad = torch.tensor([6.0]).double(), torch.tensor([8.0])
+    optimizer.step()
+    assert [p.item() for p in parameters] == pytest.approx([-3, -4])
+
+
+def test_clipping_leaves_the_weight_decay_alone():
+    w = parameter(2.0)
+    step(built(Summing(0.5, weight_decay=0.5, clipvalue=0.1), w), 3.0)
+    assert w.tolist() == pytest.approx([2 - 2 * 0.5 * 0.5 - 0.5 * 0.1])
+
+
+def test_one_limit_is_set_at_a_time():
+    message = r"^only one of clipnorm, clipvalue, global_clipnorm can be set, got clipnorm=1 and "
+    with pytest.raises(ValueError, match=message + "clipvalue=0.5$"):
+        Summing(clipnorm=1, clipvalue=0.5)
+    optimizer = Summing(clipnorm=1.0)
+    with pytest.raises(ValueError, match=message + "global_clipnorm=2$"):
+        optimizer.global_clipnorm = 2
+    optimizer.clipvalue = None
+    assert (optimizer.clipnorm, optimizer.clipvalue) == (1, None)
+    optimizer.clipnorm = None
+    optimizer.global_clipnorm = 2
+    assert (optimizer.clipnorm, optimizer.global_clipnorm) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1.0, ValueError), ("1", TypeError), (True, TypeError)]
+)
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_limit_is_a_positive_number(name, value, error):
+    with pytest.raises(error, match=f"^{name} must be a positive number, got "):
+        Summing(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr": 0.1}, r"^Summing takes no lr: the learning rate is learning_rate$"),
+        ({"decay": 1e-6}, r"^Summing takes no decay: .* torchnn\.optimizers\.schedules$"),
+        ({"use_ema": True}, r"^Summing takes no use_ema: no moving averages of weights are kept$"),
+        ({"gradient_accumulation_steps": 4}, r"^Summing takes no .*: a larger batch_size has"),
+        ({"loss_scale_factor": 2.0}, r"^Summing takes no loss_scale_factor: losses are not scaled"),
+        ({"jit_compile": True}, r"^Summing takes no jit_compile: the kernels are compiled already"),
+        ({"momentun": 0.9}, r"^Summing got an unknown argument momentun$"),
+    ],
+)
+def test_arguments_that_are_not_there_say_what_to_do(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        Summing(**arguments)
+
+
+def test_what_is_switched_off_may_be_missing():
+    optimizer = Summing(use_ema=False, jit_compile=False, loss_scale_factor=None, name="mine")
+    assert (optimizer.name, Summing().name) == ("mine", "summing")
+
+
+def test_the_old_name_of_the_learning_rate_says_the_new_one():
+    optimizer, message = Summing(), "^Summing has no lr: the learning rate is learning_rate$"
+    with pytest.raises(AttributeError, match=message):
+        optimizer.lr = 0.1
+    with pytest.raises(AttributeError, match=message):
+        _ = optimizer.lr
+    assert not hasattr(optimizer, "lr")
+
+
+def test_gradients_can_be_applied_to_variables():
+    first, second = parameter(1.0), parameter(2.0)
+    optimizer, kept = Summing(0.5), torch.tensor([7.0])
+    first.grad = kept
+    assert optimizer.apply_gradients(zip([torch.ones(1), None], [first, second], strict=True)) == 1
+    assert optimizer.apply_gradients([(torch.ones(1), second)]) == 2
+    assert [first.item(), second.item()] == [0.5, 1.5]
+    assert (first.grad is kept, second.grad) == (True, None)
+    with pytest.raises(ValueError, match=r"^each variable must be one of the parameters that"):
+        optimizer.apply_gradients([(torch.ones(1), parameter(0.0))])
+
+
+def test_a_config_makes_the_same_optimizer():
+    config = Summing(0.5, weight_decay=0.1, clipnorm=2.0, name="mine").get_config()
+    limits = {"clipnorm": 2.0, "clipvalue": None, "global_clipnorm": None}
+    assert config == {"learning_rate": 0.5, "weight_decay": 0.1, **limits, "name": "mine"}
+    assert Summing.from_config(config).get_config() == config
 
 
 def test_repr_shows_the_learning_rate():

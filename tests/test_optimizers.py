@@ -1,5 +1,6 @@
 """torchnn.optimizers: Keras's update rules, step by step by hand, and their state."""
 
+import copy
 import math
 import pickle
 
@@ -7,15 +8,30 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import ops, optimizers
+from torchnn import Sequential, ops, optimizers
+from torchnn.layers import Dense
 from torchnn.ops import reference
-from torchnn.optimizers import SGD, Adam, RMSprop, TorchOptimizer
+from torchnn.optimizers import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Ftrl,
+    Lion,
+    Nadam,
+    RMSprop,
+    TorchOptimizer,
+)
 
 OURS = {
     "sgd": SGD,
     "momentum": lambda: SGD(momentum=0.9),
     "adam": Adam,
+    "amsgrad": lambda: Adam(amsgrad=True),
     "rmsprop": lambda: RMSprop(momentum=0.9, centered=True),
+    **{kind.__name__: kind for kind in (AdamW, Adagrad, Adadelta, Adamax, Nadam, Lion, Ftrl)},
 }
 
 
@@ -149,6 +165,8 @@ def test_an_optimizer_that_does_something_else_names_no_kernel():
 
     assert ops.kernel_of(Mine()) is None
     assert ops.kernel_of(RMSprop(centered=True)) is None
+    assert ops.kernel_of(Adam(amsgrad=True)) is None
+    assert ops.kernel_of(AdamW()) == Adam(weight_decay=0.004).kernel()
     assert ops.kernel_of(TorchOptimizer(torch.optim.AdamW)) is None
 
 
@@ -167,6 +185,152 @@ def test_adam_follows_its_formula(arguments, device):
     grads = [0.5, -1.0, 2.0, 1e-6]
     wanted = list(adam_by_hand(grads, *arguments))
     assert walk(Adam(*arguments), grads, device=device) == pytest.approx(wanted, rel=1e-12)
+
+
+def amsgrad_by_hand(grads, rate, w=1.0):
+    m = v = largest = 0.0
+    for t, grad in enumerate(grads, start=1):
+        m, v = 0.9 * m + 0.1 * grad, 0.5 * v + 0.5 * grad**2
+        largest = max(largest, v)
+        w -= rate * math.sqrt(1 - 0.5**t) / (1 - 0.9**t) * m / (math.sqrt(largest) + 1e-7)
+        yield w
+
+
+def adagrad_by_hand(grads, rate, w=1.0):
+    a = 0.3
+    for grad in grads:
+        a += grad**2
+        w -= rate * grad / math.sqrt(a + 1e-5)
+        yield w
+
+
+def adadelta_by_hand(grads, rate, w=1.0):
+    v = d = 0.0
+    for grad in grads:
+        v = 0.8 * v + 0.2 * grad**2
+        change = math.sqrt(d + 1e-5) / math.sqrt(v + 1e-5) * grad
+        d = 0.8 * d + 0.2 * change**2
+        w -= rate * change
+        yield w
+
+
+def adamax_by_hand(grads, rate, w=1.0):
+    m = u = 0.0
+    for t, grad in enumerate(grads, start=1):
+        m, u = 0.8 * m + 0.2 * grad, max(0.9 * u, abs(grad))
+        w -= rate / (1 - 0.8**t) * m / (u + 1e-5)
+        yield w
+
+
+def nadam_by_hand(grads, rate, w=1.0):
+    def u(t):
+        return 0.8 * (1 - 0.5 * 0.96**t)
+
+    m = v = 0.0
+    for t, grad in enumerate(grads, start=1):
+        m, v = 0.8 * m + 0.2 * grad, 0.9 * v + 0.1 * grad**2
+        until = math.prod(u(i) for i in range(1, t + 1))
+        ahead = u(t + 1) * m / (1 - until * u(t + 1)) + (1 - u(t)) * grad / (1 - until)
+        w -= rate * ahead / (math.sqrt(v / (1 - 0.9**t)) + 1e-5)
+        yield w
+
+
+def lion_by_hand(grads, rate, w=1.0):
+    m = 0.0
+    for grad in grads:
+        w -= rate * math.copysign(1, 0.8 * m + 0.2 * grad)
+        m = 0.9 * m + 0.1 * grad
+        yield w
+
+
+def ftrl_by_hand(grads, rate, w=1.0):
+    a, s, p = 0.3, 0.0, 0.7
+    for grad in grads:
+        before, a = a**p, a + grad**2
+        s += grad + 2 * 0.1 * w - (a**p - before) / rate * w
+        l2 = 0.2 + 0.5 / (2 * rate)
+        w = (min(max(s, -0.4), 0.4) - s) / (a**p / rate + 2 * l2)
+        yield w
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "optimizer"),
+    [
+        (amsgrad_by_hand, Adam(0.1, beta_2=0.5, amsgrad=True)),
+        (adagrad_by_hand, Adagrad(0.1, 0.3, 1e-5)),
+        (adadelta_by_hand, Adadelta(0.1, 0.8, 1e-5)),
+        (adamax_by_hand, Adamax(0.1, 0.8, 0.9, 1e-5)),
+        (nadam_by_hand, Nadam(0.1, 0.8, 0.9, 1e-5)),
+        (lion_by_hand, Lion(0.1, 0.8, 0.9)),
+        (ftrl_by_hand, Ftrl(0.1, -0.7, 0.3, 0.4, 0.2, 0.1, 0.5)),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_other_rules_follow_their_formulas(by_hand, optimizer, device):
+    grads = [2.0, -0.5, -1.0, 0.1, 3.0]
+    optimizer = copy.deepcopy(optimizer)
+    places = walk(optimizer, grads, device=device)
+    assert places == pytest.approx(list(by_hand(grads, 0.1)), rel=1e-12)
+
+
+def test_adamw_decays_unless_told_otherwise():
+    assert walk(AdamW(0.1), [0.0], start=2.0) == pytest.approx([2 - 2 * 0.004 * 0.1])
+    grads = [0.5, -1.0]
+    assert walk(AdamW(0.1, 0.2), grads) == walk(Adam(0.1, weight_decay=0.2), grads)
+    with pytest.raises(TypeError, match=r"^weight_decay must be a non-negative number, got None"):
+        AdamW(weight_decay=None)
+
+
+def test_ftrl_needs_a_rate_to_divide_by():
+    with pytest.raises(ValueError, match=r"^learning_rate must be a positive number, got 0"):
+        walk(Ftrl(0.0), [1.0])
+    with pytest.raises(ValueError, match=r"^learning_rate_power must be at most 0, got 0\.5"):
+        Ftrl(learning_rate_power=0.5)
+
+
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_every_name_is_of_its_class_with_keras_arguments(name):
+    optimizer = optimizers.get(name)
+    assert (type(optimizer).__name__.lower(), optimizer.name) == (name, name)
+    assert type(optimizer).from_config(optimizer.get_config()).get_config() == (
+        optimizer.get_config()
+    )
+
+
+@pytest.mark.parametrize("limit", ["clipnorm", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_every_rule_clips_and_no_kernel_does(name, limit):
+    kind = optimizers.NAMES[name]
+    clipped = walk(kind(0.1, **{limit: 0.5}), [3.0, -0.2])
+    assert clipped == walk(kind(0.1), [0.5, -0.2])
+    assert ops.kernel_of(kind(**{limit: 0.5})) is None
+
+
+@pytest.mark.parametrize("limit", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_fit_clips_like_a_loop_by_hand(limit):
+    x, y = torch.randn(12, 3, dtype=torch.float64), torch.randn(12, 2, dtype=torch.float64)
+    model = Sequential([Dense(2, in_features=3, dtype=torch.float64)])
+    model.compile(SGD(0.1, **{limit: 0.2}), "mse")
+    weight, bias = (p.detach().clone().requires_grad_() for p in model.parameters())
+    for rows in torch.arange(12).split(5) * 2:
+        loss = (x[rows] @ weight.T + bias - y[rows]).square().mean()
+        grads = torch.autograd.grad(loss, (weight, bias))
+        norms = [grad.square().sum().sqrt().item() for grad in grads]
+        if limit == "global_clipnorm":
+            norms = [math.hypot(*norms)] * 2
+        for parameter, grad, norm in zip((weight, bias), grads, norms, strict=True):
+            change = grad.clip(-0.2, 0.2) if limit == "clipvalue" else grad * min(0.2 / norm, 1)
+            parameter.data -= 0.1 * change
+    model.fit(x, y, batch_size=5, epochs=2, shuffle=False, verbose=0)
+    torch.testing.assert_close(list(model.parameters()), [weight, bias], check_stride=False)
+
+
+def test_pytorchs_optimizers_say_that_they_do_not_clip():
+    optimizer = optimizers.get(torch.optim.SGD)
+    with pytest.raises(AttributeError, match=r"^TorchOptimizer has no clipnorm: PyTorch's opt"):
+        optimizer.clipnorm = 1.0
+    with pytest.raises(AttributeError, match=r"^TorchOptimizer has no lr: the learning rate is"):
+        optimizer.lr = 0.1
 
 
 def test_the_first_step_of_adam_is_the_learning_rate():
@@ -377,7 +541,7 @@ def test_what_is_true_or_false_is_not_taken_for_it(value):
 @pytest.mark.parametrize("value", [None, 0.01])
 def test_what_is_no_optimizer_is_a_type_error(value):
     with pytest.raises(
-        TypeError, match=r"^optimizer must be an object or one of sgd, adam, rmsprop; got"
+        TypeError, match=r"^optimizer must be an object or one of sgd, adam, rmsprop, .*; got"
     ):
         optimizers.get(value)
 

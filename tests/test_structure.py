@@ -82,6 +82,8 @@ TESTED_BY = {
     "torchnn.ops._network": "train_op",
     "torchnn.ops.reference": "ops",  # the definition that these measure the operators by
     "torchnn.optimizers._base": "optimizer",
+    "torchnn.optimizers._common": "optimizer",
+    "torchnn.optimizers._rare": "optimizers",
     "torchnn.optimizers._torch": "optimizers",
 }
 

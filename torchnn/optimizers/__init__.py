@@ -18,9 +18,26 @@ from torchnn import _checks
 from torchnn.ops import Kernel
 from torchnn.optimizers import schedules
 from torchnn.optimizers._base import LearningRate, Optimizer, SlotOptimizer
+from torchnn.optimizers._rare import Adadelta, Adamax, Ftrl, Lion, Nadam
 from torchnn.optimizers._torch import TorchFactory, TorchOptimizer
 
-__all__ = ["NAMES", "SGD", "Adam", "Optimizer", "RMSprop", "TorchOptimizer", "get", "schedules"]
+__all__ = [
+    "NAMES",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Ftrl",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "TorchOptimizer",
+    "get",
+    "schedules",
+]
 
 
 class SGD(SlotOptimizer):
@@ -34,6 +51,7 @@ class SGD(SlotOptimizer):
         momentum: In [0, 1). It can be assigned at any time; from 0 on, the velocities start at 0.
         nesterov: Look ahead along the velocity.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
 
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning,
     2013.
@@ -45,8 +63,9 @@ class SGD(SlotOptimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float | None = None,
+        **common: Any,
     ):
-        super().__init__(learning_rate, weight_decay, [])
+        super().__init__(learning_rate, weight_decay, [], **common)
         self.momentum = momentum
         self.nesterov = _checks.truth("nesterov", nesterov)
 
@@ -59,12 +78,9 @@ class SGD(SlotOptimizer):
         self._momentum = _checks.fraction("momentum", value)
         self._remember(["velocities"] if self._momentum else [])
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> Kernel | None:
         name = "nesterov" if self.nesterov else "momentum"
-        return Kernel(
-            name if self.momentum else "gradient_descent",
-            {"momentum": self.momentum, "weight_decay": self.weight_decay},
-        )
+        return self._kernel(name if self.momentum else "gradient_descent", "momentum")
 
     @property
     def velocities(self) -> list[Tensor]:
@@ -97,7 +113,9 @@ class Adam(SlotOptimizer):
         beta_1: b1, in [0, 1).
         beta_2: b2, in [0, 1).
         epsilon: Above 0.
+        amsgrad: Divide by the largest v so far.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
 
     Source: Kingma and Ba, Adam: A method for stochastic optimization, 2014; alpha and epsilon as
     in the last paragraph of its section 2.
@@ -109,16 +127,19 @@ class Adam(SlotOptimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        amsgrad: bool = False,
         weight_decay: float | None = None,
+        **common: Any,
     ):
         self.beta_1 = _checks.fraction("beta_1", beta_1)
         self.beta_2 = _checks.fraction("beta_2", beta_2)
         self.epsilon = _checks.positive_float("epsilon", epsilon)
-        super().__init__(learning_rate, weight_decay, ["momentums", "variances"])
+        self.amsgrad = _checks.truth("amsgrad", amsgrad)
+        slots = ["momentums", "variances", *["largest_variances"] * self.amsgrad]
+        super().__init__(learning_rate, weight_decay, slots, **common)
 
-    def kernel(self) -> Kernel:
-        names = ("beta_1", "beta_2", "epsilon", "weight_decay")
-        return Kernel("adam", {name: getattr(self, name) for name in names})
+    def kernel(self) -> Kernel | None:
+        return None if self.amsgrad else self._kernel("adam", "beta_1", "beta_2", "epsilon")
 
     @property
     def momentums(self) -> list[Tensor]:
@@ -131,15 +152,79 @@ class Adam(SlotOptimizer):
         return self.slots["variances"]
 
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
-        momentums, variances = slots
+        momentums, variances, *largest = slots
         t = self.iterations + 1
         alpha = learning_rate * (1 - self.beta_2**t) ** 0.5 / (1 - self.beta_1**t)
         torch._foreach_lerp_(momentums, grads, 1 - self.beta_1)
         torch._foreach_mul_(variances, self.beta_2)
         torch._foreach_addcmul_(variances, grads, grads, 1 - self.beta_2)
+        if largest:
+            torch._foreach_maximum_(largest[0], variances)
+            (variances,) = largest
         divisors = torch._foreach_sqrt(variances)
         torch._foreach_add_(divisors, self.epsilon)
         torch._foreach_addcdiv_(parameters, momentums, divisors, -alpha)
+
+
+class AdamW(Adam):
+    """Adam with a weight decay unless told otherwise: w -= w * weight_decay * learning_rate.
+
+    Args: Those of Adam, with weight_decay in the second place.
+
+    Source: Loshchilov and Hutter, Decoupled weight decay regularization, 2017.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Any,
+    ):
+        weight_decay = _checks.non_negative_float("weight_decay", weight_decay)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, **common)
+
+    def kernel(self) -> Kernel | None:
+        return super().kernel()  # by a class's own word, a kernel does what it does
+
+
+class Adagrad(SlotOptimizer):
+    """w -= learning_rate * grad / sqrt(a + epsilon), a the sum of grad^2 so far.
+
+    Args:
+        learning_rate: A number of at least 0, or a schedule.
+        initial_accumulator_value: What a begins at, at least 0.
+        epsilon: Above 0.
+        weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
+
+    Source: Duchi et al., Adaptive subgradient methods, 2011; epsilon under the root as in Keras,
+    unlike in torch.optim.Adagrad.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+        **common: Any,
+    ):
+        self.initial_accumulator_value = _checks.non_negative_float(
+            "initial_accumulator_value", initial_accumulator_value
+        )
+        self.epsilon = _checks.positive_float("epsilon", epsilon)
+        super().__init__(learning_rate, weight_decay, ["accumulators"], **common)
+        self.initial_values = {"accumulators": self.initial_accumulator_value}
+
+    def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
+        (accumulators,) = slots
+        torch._foreach_addcmul_(accumulators, grads, grads)
+        divisors = torch._foreach_sqrt(torch._foreach_add(accumulators, self.epsilon))
+        torch._foreach_addcdiv_(parameters, grads, divisors, -learning_rate)
 
 
 class RMSprop(SlotOptimizer):
@@ -157,6 +242,7 @@ class RMSprop(SlotOptimizer):
         centered: Divide by an estimate of the gradient's deviation, not of its size. It trains
             through autograd.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
+        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
 
     Source: Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning, 2012; epsilon
     under the root as in Keras, unlike in torch.optim.RMSprop.
@@ -170,22 +256,18 @@ class RMSprop(SlotOptimizer):
         epsilon: float = 1e-7,
         centered: bool = False,
         weight_decay: float | None = None,
+        **common: Any,
     ):
         self.rho = _checks.fraction("rho", rho)
         self.epsilon = _checks.positive_float("epsilon", epsilon)
         self.momentum = _checks.fraction("momentum", momentum)
         self.centered = _checks.truth("centered", centered)
         slots = ["mean_squares", *["velocities"] * (momentum > 0), *["means"] * self.centered]
-        super().__init__(learning_rate, weight_decay, slots)
+        super().__init__(learning_rate, weight_decay, slots, **common)
 
     def kernel(self) -> Kernel | None:
-        if self.centered:
-            return None
-        names = ("rho", "momentum", "epsilon", "weight_decay")
-        return Kernel(
-            "rmsprop_momentum" if "velocities" in self.slots else "rmsprop",
-            {name: getattr(self, name) for name in names},
-        )
+        name = "rmsprop_momentum" if "velocities" in self.slots else "rmsprop"
+        return None if self.centered else self._kernel(name, "rho", "momentum", "epsilon")
 
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         named = dict(zip(self.slots, slots, strict=True))
@@ -205,7 +287,18 @@ class RMSprop(SlotOptimizer):
             torch._foreach_addcdiv_(parameters, grads, divisors, -learning_rate)
 
 
-NAMES: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam, "rmsprop": RMSprop}
+NAMES: dict[str, Callable[[], Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "rmsprop": RMSprop,
+    "adamw": AdamW,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
+    "adamax": Adamax,
+    "nadam": Nadam,
+    "lion": Lion,
+    "ftrl": Ftrl,
+}
 
 
 def get(value: str | Optimizer | torch.optim.Optimizer | TorchFactory) -> Optimizer:

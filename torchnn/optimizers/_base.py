@@ -1,8 +1,10 @@
 """What every optimizer does, and what those with update rules of our own have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import Parameter, signature
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from torchnn import _checks
 from torchnn._config import Configured
+from torchnn.ops import Kernel
+from torchnn.optimizers._common import LIMITS, MISSING, Limit, Missing, Rate, clipped, refuse
 
 LearningRate = float | Callable[[int], float]
 
@@ -52,6 +56,7 @@ class Optimizer(Configured, ABC):
     """
 
     learning_rate: Any
+    lr = Missing(MISSING["lr"])
 
     def __init__(self) -> None:
         self.iterations = 0
@@ -112,7 +117,36 @@ class Optimizer(Configured, ABC):
     def current_learning_rate(self) -> float:
         """Returns the learning rate of the next step."""
         rate = self.learning_rate
-        return float(rate(self.iterations)) if callable(rate) else rate
+        return float(rate(self.iterations) if callable(rate) else rate)
+
+    def apply_gradients(self, grads_and_variables: Iterable[tuple[Tensor | None, Tensor]]) -> int:
+        """Takes a step along gradients that are given, and leaves those in .grad alone.
+
+        Args:
+            grads_and_variables: Pairs of a gradient, or None for none, and its parameter. The first
+                call takes charge of the parameters, if build has not been called.
+
+        Returns:
+            The number of steps taken so far.
+
+        Raises:
+            ValueError: A parameter is not one of those that build was given.
+        """
+        pairs = list(grads_and_variables)
+        if not self.parameters:
+            self.build([variable for _, variable in pairs])
+        if not {id(variable) for _, variable in pairs} <= set(map(id, self.parameters)):
+            raise ValueError("each variable must be one of the parameters that build was given")
+        before = [parameter.grad for parameter in self.parameters]
+        self.zero_grad()
+        try:
+            for grad, variable in pairs:
+                variable.grad = grad
+            self.step()
+        finally:
+            for parameter, grad in zip(self.parameters, before, strict=True):
+                parameter.grad = grad
+        return self.iterations
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -133,15 +167,34 @@ class SlotOptimizer(Optimizer):
         learning_rate: A number of at least 0, or a schedule.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
         slots: The slots' names.
+        clipnorm: Each gradient g becomes g clipnorm / max(|g|, clipnorm). None for no limit.
+        clipvalue: Each element of a gradient is moved into [-clipvalue, clipvalue].
+        global_clipnorm: As clipnorm, with the norm of all gradients together. Of these three, one
+            at a time; each can be assigned at any time.
+        name: What the optimizer is called; the name of its class if None.
 
     Attributes:
         slots: From each name to a list of tensors, one per parameter; empty lists until built.
+        initial_values: From the name of a slot to what it begins with, where that is not 0.
     """
 
+    clipnorm, clipvalue, global_clipnorm = Limit(), Limit(), Limit()
+    limit: tuple[str, float] | None = None
+    initial_values: Mapping[str, float] = MappingProxyType({})
+
     def __init__(
-        self, learning_rate: LearningRate, weight_decay: float | None, slots: Iterable[str]
+        self,
+        learning_rate: LearningRate,
+        weight_decay: float | None,
+        slots: Iterable[str],
+        name: str | None = None,
+        **common: Any,
     ):
         super().__init__()
+        for limit in LIMITS:
+            setattr(self, limit, common.pop(limit, None))
+        refuse(type(self), common)
+        self.name = _checks.string("name", type(self).__name__.lower() if name is None else name)
         self.learning_rate = learning_rate
         self.weight_decay = _checks.non_negative_float(
             "weight_decay", 0.0 if weight_decay is None else weight_decay
@@ -156,7 +209,7 @@ class SlotOptimizer(Optimizer):
     def learning_rate(self, value: LearningRate) -> None:
         is_schedule = callable(value) and not isinstance(value, type)
         self._learning_rate = (
-            value if is_schedule else _checks.non_negative_float("learning_rate", value)
+            value if is_schedule else Rate(_checks.non_negative_float("learning_rate", value))
         )
 
     def _build(self, parameters: list[Tensor]) -> None:
@@ -168,7 +221,10 @@ class SlotOptimizer(Optimizer):
                 name: [None if place is None else tensors[place] for place in places]
                 for name, tensors in slots.items()
             }
-        self.slots = {name: _fitted(tensors, parameters) for name, tensors in slots.items()}
+        self.slots = {
+            name: _fitted(tensors, parameters, self.initial_values.get(name, 0.0))
+            for name, tensors in slots.items()
+        }
 
     def _remember(self, names: Iterable[str]) -> None:
         """Keeps the slots of these names, and drops all others; a new one starts at zero."""
@@ -185,12 +241,32 @@ class SlotOptimizer(Optimizer):
             with torch.no_grad():
                 if self.weight_decay:
                     torch._foreach_mul_(parameters, 1 - self.weight_decay * learning_rate)
-                self._update(learning_rate, parameters, [p.grad for p in parameters], *slots)
+                grads: Any = [p.grad for p in parameters]
+                if self.limit:
+                    grads = clipped(grads, *self.limit)
+                self._update(learning_rate, parameters, grads, *slots)
         self.iterations += 1
 
     @abstractmethod
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         """The update rule: changes the tensors of parameters and slots in place."""
+
+    def _kernel(self, name: str, *options: str) -> Kernel | None:
+        """The kernel of that name and these options, or None where it would do something else."""
+        if self.limit:
+            return None
+        return Kernel(name, {each: getattr(self, each) for each in (*options, "weight_decay")})
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an optimizer like this one when it was new."""
+        own = signature(type(self)).parameters.values()
+        names = [each.name for each in own if each.kind is not Parameter.VAR_KEYWORD]
+        return {name: getattr(self, name) for name in (*names, *LIMITS, "name")}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SlotOptimizer":
+        """Returns the optimizer of these arguments."""
+        return cls(**config)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the number of steps taken, the place in the epochs, and the slots."""
@@ -213,13 +289,17 @@ class SlotOptimizer(Optimizer):
         self.iterations, self.place, self.slots = iterations, place, slots
 
 
-def _fitted(tensors: Sequence[Tensor | None], parameters: list[Tensor]) -> list[Tensor]:
-    """A slot's tensors in the dtype and on the device of the parameters; zeros where there are
-    none."""
+def _fitted(
+    tensors: Sequence[Tensor | None], parameters: list[Tensor], initial: float = 0.0
+) -> list[Tensor]:
+    """A slot's tensors in the dtype and on the device of the parameters; initial values where there
+    are none."""
     tensors = tensors or [None] * len(parameters)
     pairs = list(zip(tensors, parameters, strict=False))
     if len(tensors) != len(parameters) or any(
         t is not None and t.shape != p.shape for t, p in pairs
     ):
         raise ValueError("the optimizer's state does not fit the parameters' shapes")
-    return [torch.zeros_like(p, requires_grad=False) if t is None else t.to(p) for t, p in pairs]
+    return [
+        torch.full_like(p, initial, requires_grad=False) if t is None else t.to(p) for t, p in pairs
+    ]

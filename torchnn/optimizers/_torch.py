@@ -9,8 +9,10 @@ from torch import Tensor
 
 from torchnn import _checks
 from torchnn.optimizers._base import Optimizer, Place
+from torchnn.optimizers._common import Missing, Rate
 
 TorchFactory = Callable[[Any], torch.optim.Optimizer]
+UNCLIPPED = "PyTorch's optimizers do not clip gradients, those of torchnn do"
 
 
 class TorchOptimizer(Optimizer):
@@ -23,6 +25,12 @@ class TorchOptimizer(Optimizer):
             `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`; or an optimizer that already
             holds the model's parameters.
     """
+
+    clipnorm, clipvalue, global_clipnorm = (
+        Missing(UNCLIPPED),
+        Missing(UNCLIPPED),
+        Missing(UNCLIPPED),
+    )
 
     def __init__(self, optimizer: torch.optim.Optimizer | TorchFactory):
         super().__init__()
@@ -43,7 +51,7 @@ class TorchOptimizer(Optimizer):
 
     @property
     def learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        return Rate(self.optimizer.param_groups[0]["lr"])
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
