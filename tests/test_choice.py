@@ -24,6 +24,9 @@ FUSED = {
     "an activation of its own": lambda: [layer(3, None), Activation("tanh"), layer()],
     "layers in front": lambda: [Flatten(), Rescaling(0.5), Normalization(), layer()],
     "linear": lambda: [layer(1, "linear")],
+    "dropout": lambda: [layer(3), Dropout(0.5), layer(3, None), nn.ReLU(), nn.Dropout(0.1), layer()],
+    "chains": lambda: [Sequential([layer(3), Dropout(0.5)]), nn.Sequential(nn.Linear(3, 3)), layer()],
+    "an activation that keeps z": lambda: [layer(3, "gelu"), layer()],
 }
 
 
@@ -66,10 +69,12 @@ def in_one_memory():
 
 
 NOT_FUSED = {
-    "layer 2 is a Dropout, which": lambda: [layer(3), Dropout(0.5), layer()],
+    "layer 1 is a Dropout, which": lambda: [Dropout(0.5), layer()],
+    "layer 3 is a Dropout, which": lambda: [layer(3), Dropout(0.5), nn.Dropout(0.1), layer()],
+    "layer 3 is a ReLU, which": lambda: [layer(3, None), Dropout(0.5), nn.ReLU(), layer()],
     "layer 2 is a BatchNorm1d, which": lambda: [layer(3), nn.BatchNorm1d(3), layer()],
-    "layer 1 is a Dense with the activation gelu, which is not": lambda: [
-        layer(3, "gelu"),
+    "layer 1 is a Dense with the activation mish, which is not": lambda: [
+        layer(3, "mish"),
         layer(),
     ],
     "layer 1 is a Dense with the activation a function": lambda: [layer(3, torch.exp), layer()],

@@ -66,8 +66,11 @@ KERAS = [
             "units": 2,
             "activation": "relu",
             "use_bias": False,
-            "kernel_initializer": "he_normal",
-            "bias_initializer": "zeros",
+            "kernel_initializer": {
+                "module": "torchnn.initializers",
+                "class_name": "HeNormal",
+                "config": {"seed": None},
+            },
             "dtype": "float32",
         },
     ),

@@ -163,24 +163,38 @@ def test_categorical_crossentropy_smooths_and_takes_logits():
         loss.check_targets(-y)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        MeanSquaredError(),
-        MeanAbsoluteError(),
-        BinaryCrossentropy(from_logits=True),
-        CategoricalCrossentropy(from_logits=True),
-    ],
-    ids=lambda loss: loss.name,
-)
+KERNELS = [
+    MeanSquaredError(),
+    BinaryCrossentropy(from_logits=True),
+    MeanAbsoluteError(),
+    CategoricalCrossentropy(from_logits=True),
+    SparseCategoricalCrossentropy(from_logits=True),
+    losses.Huber(0.3),
+    losses.MeanSquaredLogarithmicError(),
+    losses.LogCosh(),
+    losses.Hinge(),
+    losses.SquaredHinge(),
+    losses.Poisson(),
+]
+
+
+def test_every_kernel_of_a_loss_has_its_class():
+    assert tuple(ops.kernel_of(loss).name for loss in KERNELS) == ops.losses()
+
+
+@pytest.mark.parametrize("loss", KERNELS, ids=lambda loss: loss.name)
 def test_a_loss_names_the_kernel_that_computes_it(loss):
     generator = torch.Generator().manual_seed(0)
     y_pred = torch.randn(6, 3, generator=generator, dtype=torch.float64)
     y_true = torch.rand(6, 3, generator=generator, dtype=torch.float64)
+    if loss.name == "poisson":
+        y_pred = y_pred.exp()
+    if loss.takes_labels:
+        y_true = torch.tensor([[0], [1], [2], [0], [1], [2]])
     kernel = ops.kernel_of(loss)
-    assert kernel.name in ops.losses()
     torch.testing.assert_close(
-        loss.per_sample(y_true, y_pred), reference.LOSSES[kernel.name](y_pred, y_true)
+        loss.per_sample(y_true, y_pred),
+        reference.LOSSES[kernel.name](y_pred, y_true, **kernel.options),
     )
 
 

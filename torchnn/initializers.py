@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import init
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 __all__ = [
     "FUNCTIONS",
@@ -71,7 +72,7 @@ def _seed(value: Any) -> int | None:
     return None if value is None else _checks.integer("seed", value)
 
 
-class Initializer(ABC):
+class Initializer(Configured, ABC):
     """What fills a tensor with first values.
 
     A call on a tensor fills it in place and returns it. A call with a shape makes a tensor, whose
@@ -105,15 +106,6 @@ class Initializer(ABC):
             tensor: Shape (units, in_features), or (units,) of a bias.
             generator: What to draw them with, or None for PyTorch's own.
         """
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make the same initializer."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Initializer":
-        """Returns the initializer with these arguments."""
-        return cls(**config)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())

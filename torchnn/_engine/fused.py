@@ -67,7 +67,7 @@ class FusedEngine:
                 ),
                 loss=loss.name,
                 update=rule.name,
-                options=rule.options,
+                options={**rule.options, **loss.options},
                 steps_before=first,
                 activations=network.in_training,
                 regularization=network.regularization,

@@ -69,7 +69,7 @@ class Plan:
     def regularization(self) -> list[tuple[float, ...]]:
         """Of each layer l1 and l2 of its weight, those of its bias, and its dropout; nothing if all
         are 0."""
-        rows: list[tuple[float, ...]] = [(0.0, 0.0, 0.0, 0.0, _rate(dropout)) for dropout in self.dropouts]
+        rows: list[tuple[float, ...]] = [(0.0,) * 4 + (_rate(each),) for each in self.dropouts]
         return rows if any(map(any, rows)) else []
 
     def seeds(self, seed: int) -> list[int]:

@@ -160,6 +160,11 @@ class SparseCategoricalCrossentropy(Loss):
         if axis != -1:
             self.activation = None  # that softmax is over the last axis
 
+    def kernel(self) -> Kernel | None:
+        if not self.from_logits or self.axis not in (-1, 1) or self.ignore_class is not None:
+            return None
+        return Kernel("sparse_categorical_crossentropy_from_logits")
+
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, axis = precise(y_pred), self.axis
         classes = self._labels(y_true, y_pred)

@@ -78,6 +78,9 @@ class MeanSquaredLogarithmicError(MeanLoss):
 
     default_name = "mean_squared_logarithmic_error"
 
+    def kernel(self) -> Kernel:
+        return Kernel("mean_squared_logarithmic_error")
+
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = y_true.clamp(min=EPSILON), y_pred.clamp(min=EPSILON)
         return (y_true.log1p() - y_pred.log1p()).square()
@@ -104,6 +107,9 @@ class Huber(MeanLoss):
         super().__init__(reduction, name)
         self.delta = _checks.positive_float("delta", delta)
 
+    def kernel(self) -> Kernel:
+        return Kernel("huber", {"delta": self.delta})
+
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return nn.functional.huber_loss(y_pred, y_true, reduction="none", delta=self.delta)
 
@@ -116,6 +122,9 @@ class LogCosh(MeanLoss):
 
     default_name = "log_cosh"
 
+    def kernel(self) -> Kernel:
+        return Kernel("log_cosh")
+
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         d = y_pred - y_true
         return torch.logaddexp(d, -d) - math.log(2)
@@ -125,6 +134,9 @@ class Poisson(MeanLoss):
     """y_pred - y_true log(y_pred + 1e-7), averaged over the last axis."""
 
     default_name = "poisson"
+
+    def kernel(self) -> Kernel:
+        return Kernel("poisson")
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_pred - y_true * (y_pred + EPSILON).log()
@@ -137,6 +149,9 @@ class Hinge(MeanLoss):
     """
 
     default_name = "hinge"
+
+    def kernel(self) -> Kernel:
+        return Kernel("hinge")
 
     def targets(self, y_true: Tensor) -> Tensor:
         return torch.where(_is_binary(y_true), 2 * y_true - 1, y_true)
@@ -157,6 +172,9 @@ class SquaredHinge(Hinge):
     """max(1 - y_true y_pred, 0)^2, averaged over the last axis, for the targets of Hinge."""
 
     default_name = "squared_hinge"
+
+    def kernel(self) -> Kernel:
+        return Kernel("squared_hinge")
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return super()._values(y_true, y_pred).square()

@@ -7,7 +7,6 @@ MeanMetric   the mean of a value per sample
 """
 
 import copy
-import inspect
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 
 class Variable(Tensor):
@@ -41,7 +41,7 @@ class Variable(Tensor):
         return self.assign(self.cpu() - torch.as_tensor(value).detach().cpu())
 
 
-class Metric(ABC):
+class Metric(Configured, ABC):
     """A number, or several, for all samples since the last reset; weighted, if weights are given.
 
     One of your own has update_state, result and reset_state, as in Keras:
@@ -152,16 +152,6 @@ class Metric(ABC):
             self.update_state(y_true, y_pred)
         else:
             self.update_state(y_true, y_pred, sample_weight=sample_weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make a metric like this one."""
-        names = ["name", "dtype", *inspect.signature(type(self)).parameters]
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Metric":
-        """Returns a metric of what get_config gave."""
-        return cls(**config)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Takes in a batch, as update_state does, and returns the result."""

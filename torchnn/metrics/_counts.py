@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._config import plain
 from torchnn.metrics._base import Parts, Summed, spread
 
 EPSILON = 1e-7
@@ -243,7 +244,7 @@ class AUC(_Confusion):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        return config | {"thresholds": None if self.is_even else self.thresholds[1:-1]}
+        return config | {"thresholds": None if self.is_even else plain(self.thresholds[1:-1])}
 
     def sums(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, batches: Parts

@@ -220,6 +220,9 @@ class Adagrad(SlotOptimizer):
         super().__init__(learning_rate, weight_decay, ["accumulators"], **common)
         self.initial_values = {"accumulators": self.initial_accumulator_value}
 
+    def kernel(self) -> Kernel:
+        return self._kernel("adagrad", "epsilon")
+
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         (accumulators,) = slots
         torch._foreach_addcmul_(accumulators, grads, grads)
@@ -239,8 +242,8 @@ class RMSprop(SlotOptimizer):
         rho: In [0, 1).
         momentum: In [0, 1).
         epsilon: Above 0.
-        centered: Divide by an estimate of the gradient's deviation, not of its size. It trains
-            through autograd.
+        centered: Divide by an estimate of the gradient's deviation, not of its size. With momentum,
+            that trains through autograd.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
         common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
 
@@ -266,8 +269,11 @@ class RMSprop(SlotOptimizer):
         super().__init__(learning_rate, weight_decay, slots, **common)
 
     def kernel(self) -> Kernel | None:
-        name = "rmsprop_momentum" if "velocities" in self.slots else "rmsprop"
-        return None if self.centered else self._kernel(name, "rho", "momentum", "epsilon")
+        is_moving = "velocities" in self.slots
+        if is_moving and self.centered:
+            return None
+        kind = "_momentum" if is_moving else "_centered" if self.centered else ""
+        return self._kernel(f"rmsprop{kind}", "rho", "momentum", "epsilon")
 
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         named = dict(zip(self.slots, slots, strict=True))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
-from torchnn._config import Configured
+from torchnn._config import Configured, plain
 from torchnn.ops import Kernel
 from torchnn.optimizers._common import LIMITS, MISSING, Limit, Missing, Rate, clipped, refuse
 
@@ -251,22 +251,17 @@ class SlotOptimizer(Optimizer):
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         """The update rule: changes the tensors of parameters and slots in place."""
 
-    def _kernel(self, name: str, *options: str) -> Kernel | None:
-        """The kernel of that name and these options, or None where it would do something else."""
-        if self.limit:
-            return None
-        return Kernel(name, {each: getattr(self, each) for each in (*options, "weight_decay")})
+    def _kernel(self, name: str, *options: str) -> Kernel:
+        """The kernel of that name and these options."""
+        limits = {LIMITS[self.limit[0]]: self.limit[1]} if self.limit else {}
+        own = {each: getattr(self, each) for each in (*options, "weight_decay")}
+        return Kernel(name, own | limits)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an optimizer like this one when it was new."""
         own = signature(type(self)).parameters.values()
         names = [each.name for each in own if each.kind is not Parameter.VAR_KEYWORD]
-        return {name: getattr(self, name) for name in (*names, *LIMITS, "name")}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "SlotOptimizer":
-        """Returns the optimizer of these arguments."""
-        return cls(**config)
+        return {name: plain(getattr(self, name)) for name in (*names, *LIMITS, "name")}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the number of steps taken, the place in the epochs, and the slots."""

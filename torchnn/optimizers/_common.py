@@ -7,7 +7,12 @@ from torch import Tensor
 
 from torchnn import _checks
 
-LIMITS = ("clipnorm", "clipvalue", "global_clipnorm")
+# And what the kernels call them.
+LIMITS = {
+    "clipnorm": "clip_norm",
+    "clipvalue": "clip_value",
+    "global_clipnorm": "global_clip_norm",
+}
 
 # What Keras's optimizers take, or once took, and ours do not; and what to do instead.
 MISSING = {
