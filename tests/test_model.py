@@ -119,6 +119,9 @@ def test_a_sigmoid_before_from_logits_is_a_warning(end):
 MSE, TWICE = "mse", "takes its input for logits, but the model ends in a"
 LOG_P = "takes its input for logarithms of probabilities, but the model ends in a"
 FROM_LOGITS = BinaryCrossentropy(from_logits=True)
+SPARSE_LOGITS = losses.SparseCategoricalCrossentropy(from_logits=True)
+BY_ITSELF = "takes every output by itself, but the model ends in a softmax"
+OF_CLASSES = "compares classes, each with an output of its own, but the model"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,20 @@ FROM_LOGITS = BinaryCrossentropy(from_logits=True)
         ([Dense(3, "sigmoid")], nn.CrossEntropyLoss(), f"CrossEntropyLoss {TWICE} sigmoid"),
         ([Dense(1), nn.Sigmoid()], nn.BCEWithLogitsLoss(), f"BCEWithLogitsLoss {TWICE} sigmoid"),
         ([nn.Sequential(Dense(3, "softmax"))], nn.NLLLoss(), f"NLLLoss {LOG_P} softmax"),
+        ([Dense(3, "softmax"), Activation("softmax")], MSE, "a softmax of a softmax: leave one of"),
+        ([Dense(3, "softmax"), nn.Softmax(1)], "bce", "ends in a softmax of a softmax"),
+        ([Dense(3, "softmax")], SPARSE_LOGITS, f"{TWICE} softmax: leave out from_logits=True"),
+        ([Dense(2, "softmax")], "bce", f"BinaryCrossentropy {BY_ITSELF}"),
+        ([Dense(2, "softmax")], "binary_focal_crossentropy", BY_ITSELF),
+        ([Dense(2), nn.Softmax(-1)], nn.BCELoss(), f"BCELoss {BY_ITSELF}"),
+        ([Dense(3, "sigmoid")], "categorical_crossentropy", f"{OF_CLASSES} ends in a sigmoid: "),
+        ([Dense(1, "sigmoid")], "sparse_categorical_crossentropy", f"{OF_CLASSES} ends in a sig"),
+        ([Dense(1)], SPARSE_LOGITS, f"{OF_CLASSES} has one output: make the last activation a so"),
+        (
+            [nn.Linear(2, 1)],
+            nn.CrossEntropyLoss(),
+            f"^CrossEntropyLoss {OF_CLASSES} has one output",
+        ),
     ],
 )
 def test_an_end_that_does_not_suit_the_loss_is_a_warning(layers, loss, message):
@@ -145,8 +162,11 @@ def test_an_end_that_does_not_suit_the_loss_is_a_warning(layers, loss, message):
     ("layers", "loss"),
     [
         ([Dense(1, "sigmoid")], "bce"),
-        ([Dense(2, "softmax")], "bce"),
+        ([Dense(2, "sigmoid")], "bce"),
         ([Dense(3, "softmax")], "categorical_crossentropy"),
+        ([Dense(3, "softmax")], "sparse_categorical_crossentropy"),
+        ([Dense(3)], SPARSE_LOGITS),
+        ([Dense(3, "softmax"), Dense(3, "softmax")], "categorical_crossentropy"),
         ([Dense(3)], nn.CrossEntropyLoss()),
         ([Dense(3, "log_softmax")], nn.NLLLoss()),
         ([Dense(1, "softmax"), Dense(1)], MSE),

@@ -30,13 +30,24 @@ from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer
 from torchnn.layers._call import Called, mode
-from torchnn.losses import Loss, TorchLoss
+from torchnn.losses import (
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    Loss,
+    SparseCategoricalCrossentropy,
+    TorchLoss,
+)
 from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
 
 __all__ = ["Model"]
 
 TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options", "disable"}
+
+# Losses of outputs that stand for themselves, and of outputs that stand for classes.
+BINARY = (BinaryCrossentropy, BinaryFocalCrossentropy, nn.BCELoss)
+OF_CLASSES = (CategoricalCrossentropy, SparseCategoricalCrossentropy, nn.CrossEntropyLoss)
 
 Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
@@ -414,18 +425,42 @@ def _refuse(unknown: dict[str, Any]) -> None:
 
 
 def _warn_of_the_end(model: nn.Module, loss: Loss) -> None:
-    """Warns of a last activation that makes a constant, or is in the loss once more."""
-    end = next(map(_activation, reversed(_chain(model))), None)
-    if end == "softmax" and _units(model) == 1:
-        _warnings.warn(
+    """Warns of a last activation that makes a constant, or does not go with the loss."""
+    *rest, last = [nn.Identity(), *_chain(model)]
+    before = None if isinstance(last, Dense) or not rest else _activation(rest[-1])
+    if message := _misfit(_activation(last), before, _units(model), loss):
+        _warnings.warn(message)
+
+
+def _misfit(end: str | None, before: str | None, units: int | None, loss: Loss) -> str | None:
+    """What is wrong with a last activation, the one before it, and the number of outputs."""
+    kind = loss.function if isinstance(loss, TorchLoss) else loss
+    called = type(kind).__name__
+    if end == "softmax" and units == 1:
+        return (
             "the model ends in a softmax over one output, which is always 1: make it a sigmoid, "
             "or give each class an output"
         )
-    elif end in ("sigmoid", "softmax") and (wanted := _wants(loss)):
-        _warnings.warn(
+    if end == before == "softmax":
+        return "the model ends in a softmax of a softmax: leave one of them out"
+    if end in ("sigmoid", "softmax") and (wanted := _wants(loss)):
+        return (
             f"{wanted[0]} takes its input for {wanted[1]}, but the model ends in a {end}: "
             f"{wanted[2]}"
         )
+    if end == "softmax" and isinstance(kind, BINARY):
+        return (
+            f"{called} takes every output by itself, but the model ends in a softmax, whose "
+            "outputs sum to 1: make the loss categorical_crossentropy, or "
+            "sparse_categorical_crossentropy for class numbers, or the last activation a sigmoid"
+        )
+    if isinstance(kind, OF_CLASSES) and (end == "sigmoid" or units == 1):
+        ending = "ends in a sigmoid" if end == "sigmoid" else "has one output"
+        return (
+            f"{called} compares classes, each with an output of its own, but the model {ending}: "
+            "make the last activation a softmax over the classes, or the loss binary_crossentropy"
+        )
+    return None
 
 
 def _wants(loss: Loss) -> tuple[str, str, str] | None:
