@@ -42,7 +42,8 @@ def test_the_program_of_the_notes_runs_as_written(digits, capsys):
     x, y = digits
     torch.manual_seed(1)
     names = run(PROGRAM, X=x, y=y)
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("optimizer: gradient descent, learning_rate=0.01 ")
     assert len(lines) == 100
     assert lines[0].startswith("Epoch   1/100  ")
     assert lines[-1].startswith("Epoch 100/100  ")

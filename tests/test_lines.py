@@ -136,3 +136,16 @@ def test_values_without_a_twin_stand_alone():
         "learning_rate: 3.0000",
         "val_only: 4.0000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("look", "line"),
+    [
+        (Look(), "one two"),
+        (Look(columns=3), "one two"),
+        (Look(("=", "-"), columns=8), "one two"),
+        (Look(("=", "-"), columns=7), "one\n  two"),
+    ],
+)
+def test_what_is_told_fits_a_terminal(look, line):
+    assert look.told(["one", "two"]) == line

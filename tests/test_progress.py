@@ -19,6 +19,7 @@ from torchnn._console.progress import Progress, check_verbose
 from torchnn._console.screen import LiveScreen, NotebookScreen, PlainScreen
 from torchnn.callbacks import LambdaCallback
 from torchnn.layers import Dense
+from torchnn.optimizers import SGD
 
 ENGINE = SimpleNamespace(steps_done=0)
 
@@ -211,6 +212,12 @@ def test_verbose_is_checked(verbose):
         check_verbose(verbose)
 
 
+DEFAULT = (
+    "optimizer: gradient descent, learning_rate=0.01",
+    '(the default here; Keras takes RMSprop: compile("rmsprop", ...))',
+)
+
+
 def fit(verbose=1, callbacks=None):
     """Trains the same model each time; returns its history."""
     torch.manual_seed(1)
@@ -316,9 +323,39 @@ def test_a_terminal_of_80_columns_shows_whole_lines(monkeypatch):
     text = sent.decode().replace("\r\n", "\n")
     (screen := Terminal()).write(text)
     shown = screen.shown()
-    assert [re.sub(r"^(Epoch ./3).*", r"\1", line) for line in shown] == [
+    assert shown[:2] == [DEFAULT[0], f"  {DEFAULT[1]}"]
+    assert [re.sub(r"^(Epoch ./3).*", r"\1", line) for line in shown[2:]] == [
         line for epoch in (1, 2, 3) for line in ("batch 0", "batch 1", f"Epoch {epoch}/3")
     ] + ["the end", ""]
     assert max(map(len, shown)) < 80
     assert "1/2" in text  # the line that changed
     assert set(threads) == {before}
+
+
+def fitted(model, capsys, **options):
+    """What fit writes into a file."""
+    model.fit(torch.rand(8, 2), torch.rand(8), **options)
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("verbose", [1, 2, "auto"])
+def test_fit_says_once_which_optimizer_nobody_chose(verbose, capsys):
+    model = Sequential([Dense(1)])
+    model.compile(loss="mse")
+    assert fitted(model, capsys, verbose=0) == []
+    assert fitted(model, capsys, verbose=verbose, epochs=0) == []
+    line, epoch = fitted(model, capsys, verbose=verbose)
+    assert line == " ".join(DEFAULT)
+    assert epoch.startswith("Epoch 1/1 ")
+    assert len(fitted(model, capsys, verbose=verbose)) == 1
+    model.compile(loss="mse")
+    model.optimizer.learning_rate = 0.5
+    assert "descent, learning_rate=0.5 (the" in fitted(model, capsys, verbose=verbose)[0]
+
+
+def test_fit_says_nothing_of_an_optimizer_that_was_chosen(capsys):
+    for optimizer in ("sgd", SGD()):
+        model = Sequential([Dense(1)])
+        model.compile(optimizer, "mse")
+        assert len(fitted(model, capsys)) == 1
+        model.evaluate(torch.rand(8, 2), torch.rand(8), verbose=0)

@@ -81,7 +81,7 @@ class Model(Configured, Called):
 
     def compile(
         self,
-        optimizer: Any = "sgd",
+        optimizer: Any = None,
         loss: Any = None,
         metrics: Any = None,
         engine: str = "auto",
@@ -99,8 +99,8 @@ class Model(Configured, Called):
 
         Args:
             optimizer: A name, an object of torchnn.optimizers, or a torch optimizer or a function
-                that makes one of parameters. The default is gradient descent with a learning rate
-                of 0.01, where Keras takes RMSprop.
+                that makes one of parameters. None is gradient descent with a learning rate of 0.01,
+                where Keras takes RMSprop; fit says so once.
             loss: A name, an object of torchnn.losses, or a function of (y_true, y_pred); or an
                 `nn.Module`, which gets (y_pred, y_true).
             metrics: Names, objects or functions of (y_true, y_pred), to report beside the loss; or

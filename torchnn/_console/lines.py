@@ -1,6 +1,6 @@
 """How a line of progress looks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -21,6 +21,11 @@ class Look:
     bar: tuple[str, str] | None = None
     has_colours: bool = False
     columns: int = 80
+
+    def told(self, parts: Sequence[str]) -> str:
+        """Returns the parts on one line, or one on each where a terminal has no room for it."""
+        line = " ".join(parts)
+        return line if not self.bar or len(line) < self.columns else "\n  ".join(parts)
 
     def finished(self, label: str, rate: float, time: str, logs: Mapping[str, Any]) -> str:
         """Returns "Epoch 1/5 ━━━━━━━━  4,321 steps/s   12 ms  loss: 0.4321".

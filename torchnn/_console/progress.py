@@ -6,7 +6,7 @@ Nothing here sits in a training step: the line is redrawn between two runs of ba
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -58,13 +58,20 @@ class Progress(Callback):
         steps: Steps a line, or None if unknown.
         epochs: How many epochs there will be.
         verbose: 0 shows nothing; 1 or "auto" a live line where that can be; 2 plain lines.
+        headline: Parts of a line to show before the first epoch, or none.
     """
 
     def __init__(
-        self, engine: Counter, tally: Means, steps: int | None, epochs: int = 1, verbose: Any = 1
+        self,
+        engine: Counter,
+        tally: Means,
+        steps: int | None,
+        epochs: int = 1,
+        verbose: Any = 1,
+        headline: Sequence[str] = (),
     ):
         self.engine, self.tally, self.steps, self.epochs = engine, tally, steps, epochs
-        self._look, self._label = Look(), ""
+        self._look, self._label, self._headline = Look(), "", headline
         self._started: float | None = None
         self._drawn = 0.0  # when
         self._first_step = 0
@@ -81,6 +88,11 @@ class Progress(Callback):
     def is_visible(self) -> bool:
         """Whether anything is shown at all."""
         return self._screen is not None
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        if self._screen and self._headline:
+            self._screen.open()
+            self._screen.print(self._look.told(self._headline))
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.begin(f"Epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}")

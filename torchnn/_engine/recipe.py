@@ -22,6 +22,7 @@ class Recipe:
     metrics: list[Metric] = field(default_factory=list)
     engine: str = "auto"  # one of ENGINES
     is_checked: bool = field(default=False, compare=False, repr=False)  # against the layers
+    is_to_tell: bool = False  # nobody chose the optimizer, and nobody has been told which it is
     # What the optimizer knows the model by: a copy of the model has a copy of it.
     owner: object = field(default_factory=object, compare=False, repr=False)
 
@@ -29,15 +30,16 @@ class Recipe:
 def settle(
     optimizer: Any, loss: Any, metrics: Any, engine: str = "auto", weighted_metrics: Any = None
 ) -> Recipe:
-    """Returns names, functions and objects as a recipe.
+    """Returns names, functions and objects as a recipe; of no optimizer, gradient descent.
 
     Raises:
         ValueError: An unknown name, no loss, a loss that is no number, or a name twice.
         TypeError: Something that is none of these.
     """
     engine = _checks.choice("engine", engine, ENGINES)
-    optimizer, loss = optimizers.get(optimizer), _loss(loss)
-    return Recipe(optimizer, loss, _all_metrics(metrics, weighted_metrics, loss), engine)
+    chosen, loss = optimizers.get("sgd" if optimizer is None else optimizer), _loss(loss)
+    measured = _all_metrics(metrics, weighted_metrics, loss)
+    return Recipe(chosen, loss, measured, engine, is_to_tell=optimizer is None)
 
 
 def _loss(value: Any) -> Loss:

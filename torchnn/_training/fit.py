@@ -76,7 +76,12 @@ class Fit:
         self.engine = Engine(model, recipe, feed.first, callbacks)
         self.engine.build_optimizer()
         self.tally, self.history = Tally(recipe.metrics), History()
-        self.progress = Progress(self.engine, self.tally, feed.steps, epochs.stop, verbose)
+        tells = recipe.is_to_tell and len(epochs) > 0
+        headline = _of_the_default(recipe.optimizer.current_learning_rate()) if tells else ()
+        self.progress = Progress(
+            self.engine, self.tally, feed.steps, epochs.stop, verbose, headline
+        )
+        recipe.is_to_tell &= not (tells and self.progress.is_visible)
         self.callbacks = callbacks
         # Told after the user's, so that what they add to the logs is shown and kept.
         self.shown = CallbackList(self.progress if self.progress.is_visible else None)
@@ -317,6 +322,13 @@ class Fit:
             "stops fit here",
             InvalidLossWarning,
         )
+
+
+def _of_the_default(learning_rate: float) -> tuple[str, str]:
+    return (
+        f"optimizer: gradient descent, learning_rate={learning_rate:g}",
+        '(the default here; Keras takes RMSprop: compile("rmsprop", ...))',
+    )
 
 
 def _results(runs: list[Run], result: Result) -> Iterator[tuple[Run, Result]]:
