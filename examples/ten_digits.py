@@ -19,7 +19,7 @@ from torchnn.optimizers import Adam
 def load_ten_digits():
     """Images of 8 x 8 pixels as rows of 64 numbers from 0 to 1, with labels, split for a test."""
     images, labels = load_digits(return_X_y=True)
-    return train_test_split(images / 16, labels, test_size=0.4, random_state=0, stratify=labels)
+    return train_test_split(images / 16, labels, test_size=0.3, random_state=0, stratify=labels)
 
 
 def make_model():
@@ -27,8 +27,8 @@ def make_model():
     model = Sequential(
         [
             Input((64,)),
-            Dense(units=128, activation="relu"),
-            Dropout(0.2),
+            Dense(units=256, activation="relu"),
+            Dropout(0.4),
             Dense(units=64, activation="relu"),
             Dense(units=10, activation="linear"),
         ]
@@ -73,7 +73,7 @@ def main(path="ten_digits.png"):
     train_images, test_images, train_labels, test_labels = load_ten_digits()
     model = make_model()
     model.summary()
-    model.fit(train_images, train_labels, epochs=40, validation_split=0.1)
+    model.fit(train_images, train_labels, epochs=60, validation_split=0.1)
 
     readings = model.predict(test_images, verbose=0).argmax(axis=1)
     is_wrong = readings != test_labels

@@ -24,8 +24,19 @@ FUSED = {
     "an activation of its own": lambda: [layer(3, None), Activation("tanh"), layer()],
     "layers in front": lambda: [Flatten(), Rescaling(0.5), Normalization(), layer()],
     "linear": lambda: [layer(1, "linear")],
-    "dropout": lambda: [layer(3), Dropout(0.5), layer(3, None), nn.ReLU(), nn.Dropout(0.1), layer()],
-    "chains": lambda: [Sequential([layer(3), Dropout(0.5)]), nn.Sequential(nn.Linear(3, 3)), layer()],
+    "dropout": lambda: [
+        layer(3),
+        Dropout(0.5),
+        layer(3, None),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        layer(),
+    ],
+    "chains": lambda: [
+        Sequential([layer(3), Dropout(0.5)]),
+        nn.Sequential(nn.Linear(3, 3)),
+        layer(),
+    ],
     "an activation that keeps z": lambda: [layer(3, "gelu"), layer()],
 }
 

@@ -31,6 +31,19 @@ def test_digits_reads_99_percent_of_the_test_images_and_draws_them(tmp_path, cap
     assert f"test accuracy {accuracy:.1%} on 144 images" in printed
 
 
+def test_ten_digits_reads_97_percent_and_draws_the_others(tmp_path, capsys):
+    from matplotlib.image import imread
+
+    picture = tmp_path / "ten_digits.png"
+    accuracy = run("ten_digits", picture)
+    assert accuracy >= 0.97
+    pixels = imread(picture)[..., :3]
+    assert (pixels[:, :800].min(), pixels[:, 900:].min()) < (0.5, 0.5)
+    printed = capsys.readouterr().out
+    assert "fused (whole epochs in one native call)" in printed
+    assert f"test accuracy {accuracy:.1%} on 540 images" in printed
+
+
 def test_logistic_regression_tells_95_percent_of_the_tumours_apart(capsys):
     assert run("logistic_regression") >= 0.95
     assert "worst radius" in capsys.readouterr().out
