@@ -314,6 +314,22 @@ def test_a_function_that_reduces_by_itself_takes_no_weights():
         loss([1.0, 2.0], [0.0, 0.0], [1.0, 1.0])
 
 
+def of_labels(y_true, y_pred):
+    return losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+
+def test_a_function_of_class_numbers_says_so():
+    labels, logits = torch.tensor([2, 0]), torch.randn(2, 3)
+    expected = nn.functional.cross_entropy(logits, labels)
+    close(losses.FunctionLoss(of_labels, takes_labels=True)(labels, logits), expected.item())
+    hint = r": if of_labels takes .* losses\.FunctionLoss\(of_labels, takes_labels=True\)$"
+    for shape in ((2,), (2, 1)):
+        with pytest.raises(ValueError, match=r"does not fit y_pred of shape \(2, 3\)" + hint):
+            losses.get(of_labels)(labels.reshape(shape), logits)
+    with pytest.raises(ValueError, match=r"does not fit y_pred of shape \(2, 3\)$"):
+        losses.get(of_labels)(torch.zeros(2, 2), logits)
+
+
 def test_a_torch_loss_gets_its_arguments_in_its_own_order():
     loss = losses.get(nn.BCELoss())
     y_true, y_pred = torch.tensor([[1.0]]), torch.tensor([[0.25]])

@@ -18,6 +18,8 @@ class FunctionLoss(Loss):
             are needed, a scalar.
         reduction: "sum_over_batch_size", "sum" or "none".
         name: What the loss is called in messages.
+        takes_labels: Targets are class numbers, of any shape: the function gets them as they are.
+            Otherwise they must have the shape of predictions, or (N,) against (N, 1).
     """
 
     def __init__(
@@ -25,14 +27,27 @@ class FunctionLoss(Loss):
         function: Callable[[Tensor, Tensor], Tensor],
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
+        takes_labels: bool = False,
     ):
         if name is None:
             name = str(getattr(function, "__name__", type(function).__name__))
         super().__init__(reduction, name)
         self.function = function
+        self.takes_labels = _checks.truth("takes_labels", takes_labels)
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self.function(_checks.matched(y_true, y_pred), y_pred)
+        if self.takes_labels:
+            return self.function(y_true, y_pred)
+        try:
+            y_true = _checks.matched(y_true, y_pred)
+        except _checks.ShapeError as error:
+            if y_true.shape in (y_pred.shape[:-1], (*y_pred.shape[:-1], 1)):
+                error.hint = (
+                    f": if {self.name} takes class numbers, make the loss "
+                    f"losses.FunctionLoss({self.name}, takes_labels=True)"
+                )
+            raise
+        return self.function(y_true, y_pred)
 
 
 class TorchLoss(FunctionLoss):
