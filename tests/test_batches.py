@@ -1,6 +1,6 @@
 """The order of an epoch, and its cutting into batches and runs."""
 
-from itertools import chain
+from itertools import chain, cycle
 
 import pytest
 import torch
@@ -108,6 +108,37 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (2, [[[0, 10], [20, 30]], [[40], [0, 10]], [[20, 30], [40]]]),
+        (4, [[[0, 10], [20, 30], [40], [0, 10]], [[20, 30], [40], [0, 10], [20, 30]]]),
+    ],
+)
+def test_an_epoch_of_so_many_batches_begins_where_the_last_one_ended(steps, expected):
+    feed = ArrayFeed(numbered(5), batch_size=2)
+    feed.limit(steps, repeats=True)
+    assert feed.steps == steps
+    assert [ys(feed.runs(epoch)) for epoch in range(len(expected))] == expected
+    assert feed.epochs(0, most=3) is None
+    assert ys(feed.runs(1, first=1)) == expected[1][1:]
+
+
+def test_batches_that_follow_in_another_pass_have_its_order():
+    feed, whole = (ArrayFeed(numbered(5), batch_size=2, seed=5) for _ in range(2))
+    feed.limit(4, repeats=True)
+    batches = ys(feed.runs(0)) + ys(feed.runs(1))
+    assert batches == [batch for epoch in range(3) for batch in ys(whole.runs(epoch))][:8]
+
+
+def test_what_is_measured_is_not_measured_twice():
+    feed = ArrayFeed(numbered(5), batch_size=2)
+    feed.limit(7)
+    assert (feed.steps, ys(feed.runs())) == (3, [[0, 10], [20, 30], [40]])
+    feed.limit(2)
+    assert ys(feed.runs()) == ys(feed.runs()) == [[0, 10], [20, 30]]
+
+
 class Stream(IterableDataset):
     """Three samples, of unknown number."""
 
@@ -150,10 +181,110 @@ def test_the_batch_that_showed_the_shapes_is_not_read_twice():
 def test_every_batch_of_a_loader_is_checked():
     loader = [([[1.0]], [0.5]), ([[float("nan")]], [0.5])]
     feed = loader_feed(loader)
-    with pytest.raises(ValueError, match="x from the DataLoader must be finite"):
+    with pytest.raises(ValueError, match="x from the list must be finite"):
         ys(feed.runs())
 
 
 def test_predicting_from_a_loader_ignores_its_targets():
     feed = LoaderFeed([([[1.0]], ["a", "b", "c"])], FORM, 32)
     assert [batch[1] for run in feed.runs() for batch in run] == [None]
+
+
+def batches_of(count):
+    """As many batches of one sample, one by one."""
+    for i in range(count):
+        yield [[float(i)]], [10.0 * i]
+
+
+def test_a_generator_goes_on_with_each_epoch_and_comes_to_its_end():
+    feed = loader_feed(batches_of(5))
+    feed.limit(2, repeats=True)
+    assert (feed.steps, feed.identity) == (2, None)
+    seen = []
+    while not feed.is_over():
+        seen.append(ys(feed.runs()))
+    assert seen == [[[0], [10]], [[20], [30]], [[40]]]
+
+
+def test_a_generator_is_read_no_further_than_need_be():
+    batches = batches_of(9)
+    feed = loader_feed(batches)
+    feed.limit(3)
+    assert not feed.is_over()
+    assert ys(feed.runs()) == [[0], [10], [20]]
+    assert next(batches)[1] == [30]
+
+
+def test_a_loader_of_so_many_batches_an_epoch_begins_anew_after_all():
+    feed = loader_feed(DataLoader(TensorDataset(numbered(5).x, numbered(5).y), batch_size=2))
+    feed.limit(2, repeats=True)
+    assert [ys(feed.runs()) for _ in range(3)] == [
+        [[0, 10], [20, 30]],
+        [[40], [0, 10]],
+        [[20, 30], [40]],
+    ]
+
+
+class ByNumber:
+    """Three batches, and how often all have been read."""
+
+    ends = 0
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return [[float(index)]], [10.0 * index]
+
+    def on_epoch_end(self):
+        self.ends += 1
+
+
+def test_batches_by_number_come_in_their_order_or_in_one_of_each_epoch():
+    given = ByNumber()
+    feed = batches.feed(FORM, 32, given, check_targets=lambda y: None)
+    assert feed.steps == 3
+    assert ys(feed.runs()) == ys(feed.runs()) == [[0], [10], [20]]
+    assert given.ends == 2
+    feed.shuffle(seed=5)
+    orders = [ys(feed.runs()) for _ in range(6)]
+    assert all(sorted(order) == [[0], [10], [20]] for order in orders)
+    assert len({str(order) for order in orders}) > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "gives"),
+    [
+        (batches_of(1), True),
+        (iter([]), True),
+        (ByNumber(), True),
+        (DataLoader([1]), True),
+        ([[1.0]], False),
+        (((1.0,),), False),
+        (torch.zeros(1), False),
+        (torch.zeros(1).numpy(), False),
+        ({"a": [1.0]}, False),
+        ("text", False),
+        (range(3), False),
+        (ByNumber, False),
+        (None, False),
+        (TensorDataset(torch.zeros(1)), False),
+    ],
+)
+def test_arrays_are_told_from_what_gives_batches(value, gives):
+    assert batches.gives_batches(value) == gives
+
+
+@pytest.mark.parametrize(
+    ("loader", "epochs", "message"),
+    [
+        (cycle([([[1.0]], [1.0])]), 1, "x never ends: pass steps_per_epoch"),
+        (batches_of(3), 2, "x is a generator, which can be read only once, not in each of 2"),
+    ],
+)
+def test_what_cannot_be_read_to_its_end_is_refused(loader, epochs, message):
+    feed = loader_feed(loader)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        batches.check_end(feed, epochs, "x", "steps_per_epoch", None)
+    batches.check_end(feed, epochs, "x", "steps_per_epoch", 3)
+    batches.check_end(loader_feed(batches_of(3)), 1, "x", "steps_per_epoch", None)

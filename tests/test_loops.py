@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from torchnn import optimizers
+from torchnn import metrics, optimizers
 from torchnn._training.batches import permutation
 from torchnn.callbacks import (
     Callback,
@@ -231,6 +231,31 @@ def test_a_metric_of_all_samples_is_computed_of_each_epoch(engine, callbacks):
     assert peak.seen == []
 
 
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+@pytest.mark.parametrize("looks", [False, True])
+def test_metrics_of_an_epoch_are_those_of_all_its_samples(engine, looks):
+    x, y = data()
+    names = ["accuracy", "auc", "precision", "recall", "f1_score", "r2_score", "rmse", "mse"]
+    model = network(
+        metrics=names, weighted_metrics=names, optimizer=optimizers.SGD(0.0), engine=engine
+    )
+    model.build((None, 4))
+    weight, p = torch.rand(50), model.predict(x, verbose=0)
+    expected = {}
+    for name in names:
+        expected[name] = float(metrics.get(name)(y, p))
+        expected[f"weighted_{name}"] = float(metrics.get(name)(y, p, weight))
+    callbacks = [LambdaCallback(on_train_batch_end=lambda batch, logs: None)] if looks else None
+    options = {"batch_size": 8, "epochs": 3, "verbose": 0, "callbacks": callbacks}
+    history = model.fit(x, y, sample_weight=weight, **options).history
+    for name, value in expected.items():
+        assert history[name] == pytest.approx([value] * 3, rel=1e-5)
+    measured = model.evaluate(x, y, sample_weight=weight, batch_size=7, verbose=0)
+    assert measured[1:] == pytest.approx(
+        [expected[name] for name in model.metrics_names[1:]], rel=1e-5
+    )
+
+
 def test_epochs_trained_together_are_shown_one_by_one(capsys):
     model = network()
     model.fit(*data(50), batch_size=16, epochs=30)
@@ -304,6 +329,74 @@ def test_a_loader_trains_like_arrays_in_its_order():
     assert history["accuracy"] == expected["accuracy"]
     assert loaded.evaluate(loader, verbose=0) == pytest.approx(arrays.evaluate(x, y, verbose=0))
     np.testing.assert_allclose(loaded.predict(loader), arrays.predict(x))
+
+
+def endless(x, y, size):
+    while True:
+        for i in range(0, len(x), size):
+            yield x[i : i + size], y[i : i + size]
+
+
+def test_a_generator_trains_like_arrays_in_its_order():
+    x, y = data(48)
+    arrays, fed = network(metrics=["auc"]), network(metrics=["auc"])
+    fed.set_weights(arrays.get_weights())
+    options = {"epochs": 3, "steps_per_epoch": 4, "verbose": 0}
+    expected = arrays.fit(x, y, batch_size=8, shuffle=False, **options).history
+    validation = {"validation_data": endless(x, y, 8), "validation_steps": 6}
+    history = fed.fit(endless(x, y, 8), **options, **validation).history
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-12)
+    assert history["auc"] == pytest.approx(expected["auc"])
+    measured = fed.evaluate(endless(x, y, 8), steps=6, verbose=0)
+    assert [history["val_loss"][-1], history["val_auc"][-1]] == pytest.approx(measured)
+    assert measured == pytest.approx(arrays.evaluate(x, y, verbose=0))
+    np.testing.assert_allclose(fed.predict(endless(x, y, 8), steps=2), arrays.predict(x[:16]))
+    np.testing.assert_allclose(arrays.predict(x, batch_size=8, steps=2), arrays.predict(x[:16]))
+
+
+def test_a_generator_that_ends_early_ends_the_fit_with_a_warning():
+    x, y = data(24)
+    batches = ((x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16))
+    with pytest.warns(UserWarning, match="^x ran out of batches after 2 of 5 epochs$"):
+        history = network().fit(batches, epochs=5, steps_per_epoch=2, verbose=0)
+    assert history.epoch == [0, 1]
+
+
+def test_a_generator_without_an_end_in_sight_is_refused_before_any_work():
+    x, y = data()
+    model = network()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"^x is a generator, which can be read only once"):
+        model.fit(endless(x, y, 8), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match=r"^validation_data is a generator, .* validation_steps"):
+        model.fit(x, y, epochs=2, validation_data=endless(x, y, 8), verbose=0)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+@pytest.mark.parametrize(("freq", "epochs"), [(1, 4), (2, 2), (5, 0), ([1, 4], 2), ({2}, 1)])
+def test_validation_comes_every_so_often(freq, epochs):
+    x, y = data()
+    history = network().fit(x, y, epochs=4, validation_data=(x, y), validation_freq=freq, verbose=0)
+    assert len(history.history["loss"]) == 4
+    assert len(history.history.get("val_loss", [])) == epochs
+
+
+def test_validation_has_a_batch_size_and_steps_of_its_own():
+    x, y = data()
+    model, batches = network(optimizer=optimizers.SGD(0.0)), []
+    model.fit(
+        x,
+        y,
+        validation_data=(x, y),
+        validation_batch_size=10,
+        validation_steps=2,
+        verbose=0,
+        callbacks=LambdaCallback(on_test_batch_end=lambda batch, logs: batches.append(batch)),
+    )
+    assert batches == [0, 1]
+    expected = model.evaluate(x[:20], y[:20], verbose=0)
+    assert model.history.history["val_loss"] == pytest.approx([expected])
+    assert model.evaluate(x, y, batch_size=10, steps=2, verbose=0) == pytest.approx(expected)
 
 
 def test_on_batch_methods_are_one_step():

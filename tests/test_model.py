@@ -79,6 +79,78 @@ def test_other_arguments_are_named(model):
         model.compile(loss="bce", sample_mode=True)
 
 
+def test_arguments_of_keras_s_engines_change_nothing(model):
+    model.compile(
+        loss="bce", run_eagerly=True, steps_per_execution=8, jit_compile=False, auto_scale_loss=True
+    )
+    model.fit(X, Y, verbose=0, workers=2, use_multiprocessing=True, max_queue_size=3)
+
+
+def test_metrics_have_names_in_the_order_of_evaluate(model):
+    assert model.metrics_names == []
+    model.compile(loss="bce", metrics=["accuracy", metrics.AUC()], weighted_metrics=["accuracy"])
+    assert model.metrics_names == ["loss", "accuracy", "auc", "weighted_accuracy"]
+    named = model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert list(named) == model.metrics_names
+    assert list(named.values()) == model.evaluate(X, Y, verbose=0)
+    model.reset_metrics()
+
+
+def test_a_model_may_be_compiled_before_it_has_layers():
+    model = Sequential()
+    model.compile("adam", "bce", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="no layers"):
+        model.fit(X, Y, verbose=0)
+    model.add(Dense(4, "relu"))
+    model.add(Dense(1, "sigmoid"))
+    assert list(model.fit(X, Y, verbose=0).history) == ["loss", "accuracy"]
+
+
+def test_layers_that_come_after_compile_are_looked_at_when_they_are_used():
+    model = Sequential()
+    model.compile(loss=BinaryCrossentropy(from_logits=True))
+    model.add(Dense(1, "sigmoid"))
+    with pytest.warns(UserWarning, match="the model ends in a sigmoid"):
+        model.fit(X, Y, verbose=0)
+    model.fit(X, Y, verbose=0)  # once
+    fused = Sequential()
+    fused.compile(loss="bce", engine="fused")
+    fused.add(nn.Linear(3, 1))
+    fused.add(nn.Softplus())
+    with pytest.raises(ValueError, match=r'^engine="fused" cannot train this model'):
+        fused.fit(X, Y, verbose=0)
+
+
+def test_several_values_of_a_metric_are_an_array(model):
+    model.compile(loss="bce", metrics=[metrics.Precision(thresholds=[0.2, 0.8])])
+    history = model.fit(X, Y, epochs=2, verbose=2).history
+    assert np.shape(history["precision"]) == (2, 2)
+
+
+class Hits(metrics.Metric):
+    """Keras's way: weights that are assigned."""
+
+    def __init__(self, name="hits", **options):
+        super().__init__(name=name, **options)
+        self.hits = self.add_weight(name="hits", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.hits.assign_add(((y_pred > 0.5) == (y_true > 0.5)).sum())
+
+    def result(self):
+        return self.hits
+
+
+@pytest.mark.parametrize("engine", ["fused", "autograd"])
+def test_a_metric_of_one_s_own_is_one_of_each_epoch(engine):
+    model = Sequential([Dense(1, "sigmoid", in_features=3)])
+    hits = Hits()
+    model.compile(loss="bce", metrics=[hits, "accuracy"], engine=engine)
+    history = model.fit(X, Y, batch_size=3, epochs=3, verbose=0).history
+    assert history["hits"] == pytest.approx([20 * each for each in history["accuracy"]])
+    assert hits.result() == 0
+
+
 def test_torch_compile_takes_the_model(model):
     model(torch.ones(1, 3))
     compiled = torch.compile(model, backend="eager")

@@ -126,3 +126,36 @@ def test_the_figures_of_several_epochs_are_those_of_each(batch_size, kind):
         own = Result(losses.view(3, -1)[i], predictions[6 * i : 6 * i + 6])
         ((_, *expected),) = Figures(tally.metrics, part, own).wait()
         assert numbers == expected
+
+
+@pytest.mark.parametrize("name", ["auc", "precision", "f1_score", "r2_score", "rmse"])
+def test_the_sums_of_a_metric_can_be_gone_on_from(name):
+    samples = Samples(torch.zeros(6, 1), torch.rand(6).round())
+    predictions, metric = torch.rand(6, 1), metrics.get(name)
+    whole, first, second = (Tally([metric]) for _ in range(3))
+    add(whole, Run(samples, 2, 0, 6), [1.0] * 3, predictions)
+    add(first, Run(samples, 2, 0, 4), [1.0] * 2, predictions[:4])
+    sums = first.sums()
+    assert all(type(each) in (float, int, list) for each in sums.values())
+    second.restore(2, sums)
+    assert second.logs() == first.logs()
+    add(second, Run(samples, 2, 4, 6), [1.0], predictions[4:])
+    assert second.logs() == whole.logs()
+    assert second.so_far() == whole.logs()
+
+
+def test_other_sums_are_not_gone_on_from():
+    tally = Tally([metrics.get("mse")])
+    tally.restore(2, Tally([metrics.get("mae")]).sums())
+    assert (tally.steps, tally.logs()) == (2, {})
+    assert Tally([Widest("widest")]).sums() is None
+
+
+def test_weights_are_for_weighted_metrics_alone():
+    plain, weighted, own = metrics.get("mae"), metrics.get("mae"), Widest("widest")
+    weighted.is_weighted = True
+    weighted.name = "weighted"
+    samples = Samples(torch.zeros(2, 1), torch.tensor([1.0, 3.0]), torch.tensor([3.0, 1.0]))
+    tally = Tally([plain, weighted, own])
+    add(tally, Run(samples, 1, 0, 2), [0.0, 0.0], torch.zeros(2, 1))
+    assert tally.logs() == {"loss": 0, "mae": 2, "weighted": 1.5, "widest": 3}

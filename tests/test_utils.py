@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from torchnn import utils
 from torchnn.utils import normalize, set_random_seed, to_categorical
 
 
@@ -79,3 +80,13 @@ def test_normalize_divides_by_the_norm_along_an_axis(options, expected):
     np.testing.assert_allclose(result, expected, rtol=1e-6)
     torch.testing.assert_close(normalize(torch.tensor(x), **options), torch.tensor(result))
     assert normalize(x.astype(int).tolist(), **options).dtype == np.float64
+
+
+def test_a_dataset_of_batches_says_what_it_lacks():
+    class Empty(utils.PyDataset):
+        pass
+
+    assert utils.Sequence is utils.PyDataset
+    for action, name in ((len, "__len__"), (lambda each: each[0], "__getitem__")):
+        with pytest.raises(NotImplementedError, match=f"^Empty needs {name}"):
+            action(Empty(workers=2))

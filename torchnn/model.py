@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from torchnn import _checks, _warnings, activations
 from torchnn._config import Configured, plain
@@ -131,7 +130,7 @@ class Model(Configured, Called):
         self,
         x: Any,
         y: Any = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Callbacks = None,
@@ -141,27 +140,46 @@ class Model(Configured, Called):
         class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Iterable[int] = 1,
+        max_queue_size: Any = None,
+        workers: Any = None,
+        use_multiprocessing: Any = None,
     ) -> History:
         """Trains the model, and goes on from where an earlier fit stopped.
 
         The loss of an epoch is the mean over its samples, measured while the weights change.
 
         Args:
-            x: Features, shape (N, ...): an array, a tensor, a data frame or lists; or a DataLoader
-                of (x, y) or (x, y, sample_weight), which also rules batch_size and shuffle.
+            x: Features, shape (N, ...): an array, a tensor, a data frame or lists; or what gives
+                batches, (x, y) or (x, y, sample_weight), and so rules batch_size and shuffle: a
+                DataLoader, a generator, an object with len() and batches by number, such as a
+                utils.PyDataset, or any other that can be iterated over.
             y: Targets, shape (N,) or (N, ...).
-            batch_size: Samples a step; the last batch of an epoch may be shorter.
+            batch_size: Samples a step, 32 if None; the last batch of an epoch may be shorter.
             epochs: The number of the last epoch; it counts from initial_epoch.
             verbose: 1 or "auto" shows a line an epoch, live in a terminal; 2 plain lines; 0 none.
             callbacks: One or several. They may change the model, the settings of its loss and of
                 its optimizer, and tensors x and y in place: the next step goes by what it finds.
             validation_split: This part of the samples, the last ones before any shuffling, is not
                 trained on but measured after each epoch.
-            validation_data: What to measure instead: (x, y), (x, y, sample_weight) or a DataLoader.
-            shuffle: Whether each epoch has an order of its own, which follows from torch's seed.
+            validation_data: What to measure instead: (x, y), (x, y, sample_weight) or what gives
+                batches.
+            shuffle: Whether each epoch has an order of its own, which follows from torch's seed;
+                of batches by number, their order.
             class_weight: From labels in y to weights; 1 for a label that is not in it.
             sample_weight: A factor of each sample's loss, shape (N,).
             initial_epoch: The number of the first epoch, to go on with an earlier run.
+            steps_per_epoch: Batches an epoch; the next one begins where this one ended, and after
+                all the first follows again. A generator that goes on for ever needs it.
+            validation_steps: Measure no more than so many batches.
+            validation_batch_size: Samples to measure at once; batch_size if None.
+            validation_freq: Measure after every so many epochs; or after those of these numbers,
+                the first being 1.
+            max_queue_size, workers, use_multiprocessing: Keras's of old; they change nothing. A
+                DataLoader has num_workers.
 
         Returns:
             The History, with a list of one float an epoch for "loss", each metric, and their
@@ -179,7 +197,11 @@ class Model(Configured, Called):
         weights come out the same.
         """
         recipe = self._compiled("fit")
-        batch_size = _checks.positive_int("batch_size", batch_size)
+        batch_size = _batch_size(batch_size)
+        steps_per_epoch = _steps("steps_per_epoch", steps_per_epoch)
+        validation_steps = _steps("validation_steps", validation_steps)
+        validation_size = _batch_size(validation_batch_size, batch_size, "validation_batch_size")
+        frequency = _frequency(validation_freq)
         epochs = _checks.non_negative_int("epochs", epochs)
         initial_epoch = _checks.non_negative_int("initial_epoch", initial_epoch)
         verbose = check_verbose(verbose)
@@ -187,24 +209,37 @@ class Model(Configured, Called):
         shuffle = _checks.truth("shuffle", shuffle)
         with _turns.fitting(self), _building.able_to_learn(self):
             feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
-            if isinstance(feed, ArrayFeed):
-                feed.seed = torch.initial_seed() if shuffle else None
-            feed, validation = self._validation(recipe, feed, validation_split, validation_data)
+            if shuffle:
+                feed.shuffle(torch.initial_seed())
+            feed, validation = self._validation(
+                recipe, feed, validation_split, validation_data, validation_size
+            )
+            span = range(initial_epoch, epochs)
+            _batches.check_end(feed, len(span), "x", "steps_per_epoch", steps_per_epoch)
+            feed.limit(steps_per_epoch, repeats=True)
+            if validation is not None:
+                named = "validation_data", "validation_steps", validation_steps
+                _batches.check_end(validation, len(span), *named)
+                validation.limit(validation_steps)
             if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
                 validation = validation.unweighted()  # classes are weighted to learn alone
             self._prepare(recipe, feed, *([validation] if validation else []))
-            span = range(initial_epoch, epochs)
-            return Fit(self, recipe, feed, validation, listeners, span, verbose).run()
+            fit = Fit(self, recipe, feed, validation, listeners, span, verbose, frequency)
+            return fit.run()
 
     def evaluate(
         self,
         x: Any,
         y: Any = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: Any = "auto",
         sample_weight: Any = None,
         callbacks: Callbacks = None,
         return_dict: bool = False,
+        steps: int | None = None,
+        max_queue_size: Any = None,
+        workers: Any = None,
+        use_multiprocessing: Any = None,
     ) -> Any:
         """Returns the loss, or [loss, *metrics] if there are metrics.
 
@@ -216,31 +251,47 @@ class Model(Configured, Called):
             sample_weight: A factor of each sample's loss, shape (N,).
             callbacks: One or several.
             return_dict: Return them by their names instead.
+            steps: Measure no more than so many batches.
+            max_queue_size, workers, use_multiprocessing: As in fit.
         """
         recipe = self._compiled("evaluate")
         return_dict = _checks.truth("return_dict", return_dict)
-        batch_size = _checks.positive_int("batch_size", batch_size)
+        batch_size, steps = _batch_size(batch_size), _steps("steps", steps)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = self._feed(recipe, batch_size, x, y, sample_weight)
+        _batches.check_end(feed, 1, "x", "steps", steps)
+        feed.limit(steps)
         self._prepare(recipe, feed)
         logs = _loops.evaluate(self, recipe, feed, listeners, verbose)
         return _reported(logs, return_dict)
 
     def predict(
-        self, x: Any, batch_size: int = 32, verbose: Any = "auto", callbacks: Callbacks = None
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        callbacks: Callbacks = None,
+        steps: int | None = None,
+        max_queue_size: Any = None,
+        workers: Any = None,
+        use_multiprocessing: Any = None,
     ) -> Array:
         """Returns the model's output as a numpy array, shape (N, units).
 
         Args:
-            x: Features, shape (N, ...), or a DataLoader, whose targets are ignored.
+            x: Features, shape (N, ...), or what gives batches, whose targets are ignored.
             batch_size: Samples to compute at once.
             verbose: 1 or "auto" shows a line while it takes long, in a terminal; 0 nothing.
             callbacks: One or several.
+            steps: Compute no more than so many batches.
+            max_queue_size, workers, use_multiprocessing: As in fit.
         """
         self._check_layers()
-        batch_size = _checks.positive_int("batch_size", batch_size)
+        batch_size, steps = _batch_size(batch_size), _steps("steps", steps)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
         feed = _batches.feed(self._form(), batch_size, x)
+        _batches.check_end(feed, 1, "x", "steps", steps)
+        feed.limit(steps)
         self._prepare(None, feed)
         output = _loops.predict(self, self._recipe, feed, listeners, verbose)
         return _array(output)
@@ -372,11 +423,16 @@ class Model(Configured, Called):
         )
 
     def _validation(
-        self, recipe: Recipe, feed: Feed, validation_split: float, validation_data: Any
+        self,
+        recipe: Recipe,
+        feed: Feed,
+        validation_split: float,
+        validation_data: Any,
+        batch_size: int,
     ) -> tuple[Feed, Feed | None]:
         """What to train on and what to validate on."""
         validation_split = _checks.fraction("validation_split", validation_split)
-        if isinstance(validation_data, DataLoader):
+        if _batches.gives_batches(validation_data):
             validation_data = (validation_data,)
         elif validation_data is not None and not _is_pair(validation_data):
             raise ValueError(
@@ -386,8 +442,8 @@ class Model(Configured, Called):
         if validation_data is not None:
             x, y, sample_weight = (*validation_data, None, None)[:3]
             origin = " of validation_data"
-            return feed, self._feed(recipe, feed.batch_size, x, y, sample_weight, None, origin)
-        return feed.split(validation_split) if validation_split else (feed, None)
+            return feed, self._feed(recipe, batch_size, x, y, sample_weight, None, origin)
+        return feed.split(validation_split, batch_size) if validation_split else (feed, None)
 
     def _on_batch(
         self,
@@ -409,6 +465,21 @@ class Model(Configured, Called):
             self._prepare(recipe, ArrayFeed(samples, len(samples)))
         self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)
+
+
+def _batch_size(value: Any, default: int = 32, name: str = "batch_size") -> int:
+    return default if value is None else _checks.positive_int(name, value)
+
+
+def _steps(name: str, value: Any) -> int | None:
+    return None if value is None else _checks.positive_int(name, value)
+
+
+def _frequency(value: Any) -> int | set[int]:
+    """Every so many epochs, or the numbers of some."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return {_checks.positive_int("validation_freq", each) for each in value}
+    return _checks.positive_int("validation_freq", value)
 
 
 def _refuse(unknown: dict[str, Any]) -> None:

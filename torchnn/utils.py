@@ -9,7 +9,34 @@ from torch import Tensor, nn
 
 from torchnn import _checks
 
-__all__ = ["normalize", "set_random_seed", "to_categorical"]
+__all__ = ["PyDataset", "Sequence", "normalize", "set_random_seed", "to_categorical"]
+
+
+class PyDataset:
+    """Batches by number, for fit, evaluate and predict: give a subclass __len__ and __getitem__.
+
+    Args:
+        workers, use_multiprocessing, max_queue_size: Keras's; they change nothing.
+    """
+
+    def __init__(
+        self, workers: int = 1, use_multiprocessing: bool = False, max_queue_size: int = 10
+    ) -> None:
+        pass
+
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+        raise NotImplementedError(f"{type(self).__name__} needs __len__, the number of batches")
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns the batch of this number: (x, y) or (x, y, sample_weight)."""
+        raise NotImplementedError(f"{type(self).__name__} needs __getitem__, a batch by its number")
+
+    def on_epoch_end(self) -> None:
+        """Is called when all batches have been read."""
+
+
+Sequence = PyDataset  # its old name
 
 
 def set_random_seed(seed: int) -> None:

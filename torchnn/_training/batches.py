@@ -1,7 +1,7 @@
 """The order of an epoch: which rows make which batch, in runs for an engine to train."""
 
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, count, cycle, islice, repeat
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchnn._engine.run import Batches, Form, Run, Samples
 from torchnn._training import data
+from torchnn._training.arrays import ARRAY_PROTOCOLS
 from torchnn.ops._transfer import is_queued, to_device
 
 PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
@@ -24,7 +25,7 @@ class ArrayFeed:
 
     Attributes:
         first: Samples to rehearse with: all of them, since labels are looked at then.
-        steps: Batches an epoch.
+        steps: Batches an epoch: all of them, or what limit has set.
         identity: Equal for feeds whose epochs are cut alike.
     """
 
@@ -32,14 +33,32 @@ class ArrayFeed:
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.first = samples
         self.count = len(samples)
-        self.steps: int | None = Batches(self.count, max(self.count, 1), batch_size).count
+        self._all = Batches(self.count, max(self.count, 1), batch_size).count
+        self.steps: int | None = self._all
         self._pace = FIRST_PACE
         # Of a device that works through a queue, two runs are under way at a time.
         self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE
 
     @property
     def identity(self) -> tuple[int, ...] | None:
-        return self.batch_size, self.count, self.seed is not None
+        return self.batch_size, self.count, self.seed is not None, self._steps
+
+    @property
+    def _steps(self) -> int:
+        return self._all if self.steps is None else self.steps
+
+    def limit(self, steps: int | None, repeats: bool = False) -> None:
+        """Makes an epoch so many batches, if there are as many or it repeats."""
+        if steps is not None:
+            self.steps = steps if repeats else min(steps, self._all)
+
+    def shuffle(self, seed: int) -> None:
+        """Gives every epoch an order of its own."""
+        self.seed = seed
+
+    def is_over(self) -> bool:
+        """Returns False: there is always another epoch."""
+        return False
 
     def runs(
         self, epoch: int = 0, one_by_one: bool = False, first: int = 0, seed: int | None = None
@@ -52,16 +71,24 @@ class ArrayFeed:
             first: The batch to begin with.
             seed: What the order follows from; the feed's own if None.
         """
-        order = self._orders(epoch, 1, seed) if self.seed is not None else None
-        start = first * self.batch_size
-        while start < self.count:
-            batches = 1 if one_by_one else self._pace
-            stop = start + batches * self.batch_size
+        start, stop = epoch * self._steps + first, (epoch + 1) * self._steps
+        while start < stop:  # an epoch of other than all batches begins where the last one ended
+            number, batch = divmod(start, max(self._all, 1))
+            batches = min(stop - start, self._all - batch)
+            yield from self._pass(number, batch, batches, one_by_one, seed)
+            start += batches
+
+    def _pass(
+        self, number: int, first: int, batches: int, one_by_one: bool, seed: int | None
+    ) -> Iterator[Run]:
+        """Yields some of all batches, which have another order each time they are gone through."""
+        order = self._orders(number, 1, seed) if self.seed is not None else None
+        start, end = first * self.batch_size, min((first + batches) * self.batch_size, self.count)
+        while start < end:
+            size = self.batch_size if one_by_one else self._pace * self.batch_size
             # What would be left for a short run is taken along.
-            if one_by_one or stop + batches * self.batch_size // 2 < self.count:
-                stop = min(stop, self.count)
-            else:
-                stop = self.count
+            is_last = not one_by_one and start + size + size // 2 >= end
+            stop = end if is_last else min(start + size, end)
             yield Run(self.samples, self.batch_size, start, stop, order)
             start = stop
 
@@ -73,7 +100,7 @@ class ArrayFeed:
             most: How many there may be.
         """
         count = min(most, self._pace * self.batch_size // max(self.count, self.batch_size))
-        if count < 1:
+        if count < 1 or self.steps != self._all:
             return None
         order, stop = self._orders(epoch, count), count * self.count
         return Run(self.samples, self.batch_size, 0, stop, order, count)
@@ -96,17 +123,15 @@ class ArrayFeed:
         samples = Samples(self.samples.x, self.samples.y, None, self.samples.origin)
         return ArrayFeed(samples, self.batch_size, self.seed)
 
-    def split(self, validation_split: float) -> "tuple[ArrayFeed, ArrayFeed]":
+    def split(self, validation_split: float, batch_size: int) -> "tuple[ArrayFeed, ArrayFeed]":
         """Returns the first samples, to train on, and the last ones, in their order."""
         train, validation = self.samples.split(validation_split)
-        return (
-            ArrayFeed(train, self.batch_size, self.seed),
-            ArrayFeed(validation, self.batch_size),
-        )
+        return ArrayFeed(train, self.batch_size, self.seed), ArrayFeed(validation, batch_size)
 
 
 class LoaderFeed:
-    """Batches as a DataLoader makes them: (x, y) or (x, y, sample_weight).
+    """Batches as a DataLoader, a generator or anything else makes them: (x, y) or (x, y,
+    sample_weight).
 
     Attributes:
         batch_size: Not the loader's, which is its own affair; for validation_data in memory.
@@ -115,30 +140,52 @@ class LoaderFeed:
             known. None for no look at them.
         steps: Batches an epoch, or None if unknown.
         identity: As of an ArrayFeed; None if unknown.
+        is_iterator: Whether what it has given is gone.
     """
 
     seed = None  # the loader has its own
 
     def __init__(
         self,
-        loader: "DataLoader[Any]",
+        loader: Any,
         form: Form,
         batch_size: int,
         check_targets: CheckTargets | None = None,
         origin: str = "",
     ) -> None:
-        self.loader, self.form, self.batch_size = loader, form, batch_size
-        self.check_targets = check_targets
-        self.origin = origin or " from the DataLoader"
+        self.form, self.batch_size, self.check_targets = form, batch_size, check_targets
+        self.kind = type(loader).__name__
+        self.origin = origin or f" from the {self.kind}"
         self.check_labels: CheckLabels | None = None
         self.steps = _length(loader)
-        self.started: Iterator[Any] | None = iter(loader)
+        self._limit: int | None = None
+        self.is_iterator = hasattr(loader, "__next__")
+        self.is_endless = isinstance(loader, (count, cycle, repeat))
+        self.loader = _Stream(loader) if self.is_iterator else _iterable(loader)
+        self.started: Iterator[Any] | None = iter(self.loader)
         first = next(self.started, None)
         if first is None:
             raise ValueError(f"x{self.origin} must hold at least one batch, got none")
         self.first = self._samples(first)
         # The first epoch goes on from the batch that showed the shapes: it is not read twice.
         self.started = chain([first], self.started)
+        if isinstance(self.loader, _Stream):
+            self.loader.ahead, self.started = [first], None
+
+    def shuffle(self, seed: int) -> None:
+        """Gives every epoch an order of its own, if batches have numbers: else the loader has."""
+        if isinstance(self.loader, _Indexed):
+            self.loader.seed, self.started = seed, None
+
+    def limit(self, steps: int | None, repeats: bool = False) -> None:
+        """Makes an epoch so many batches, if there are as many or it repeats."""
+        if steps is not None:
+            self._limit = self.steps = steps
+            self._repeats = repeats and not self.is_iterator
+
+    def is_over(self) -> bool:
+        """Whether nothing is left of what can be read only once."""
+        return isinstance(self.loader, _Stream) and self.loader.is_empty()
 
     def epochs(self, epoch: int, most: int) -> None:
         """Returns None: what a loader will give is not known before it gives it."""
@@ -148,22 +195,37 @@ class LoaderFeed:
 
     @property
     def identity(self) -> tuple[int, ...] | None:
-        return None if self.steps is None else (self.steps,)
+        has_own_order = self._limit is not None or isinstance(self.loader, _Indexed)
+        return None if self.steps is None or has_own_order else (self.steps,)
 
     def runs(
         self, epoch: int = 0, one_by_one: bool = True, first: int = 0, seed: int | None = None
     ) -> Iterator[Run]:
         """Yields an epoch batch by batch, in the loader's own order, without the first so many."""
-        batches, self.started = self.started or self.loader, None
-        for batch in islice(batches, first, None):
+        for batch in islice(self._next() if self._limit else self._anew(), first, self._limit):
             samples = self._samples(batch)
             yield Run(samples, len(samples), 0, len(samples))
 
-    def split(self, validation_split: float) -> "tuple[LoaderFeed, LoaderFeed]":
+    def _anew(self) -> Iterator[Any]:
+        """All batches, from the beginning if they can be read again."""
+        batches, self.started = self.started, None
+        return iter(self.loader) if batches is None else batches
+
+    def _next(self) -> Iterator[Any]:
+        """The batches that follow the last one read; after all, the first again if it repeats."""
+        if self.started is None:
+            self.started = iter(self.loader)
+        while True:
+            yield from self.started
+            self.started = iter(self.loader)
+            if not self._repeats:
+                return
+
+    def split(self, validation_split: float, batch_size: int) -> "tuple[LoaderFeed, LoaderFeed]":
         """Raises ValueError: a loader cannot be split."""
         raise ValueError(
-            f"validation_split must be 0 when x is a DataLoader, got {validation_split}: "
-            "pass validation_data"
+            f"validation_split must be 0 when x is a {self.kind}, "
+            f"got {validation_split}: pass validation_data"
         )
 
     def _samples(self, batch: Any) -> Samples:
@@ -201,15 +263,16 @@ def feed(
 
     Args:
         form: What the model eats.
-        batch_size: Samples a batch, unless x is a DataLoader, which knows its own.
-        x: Features, or a DataLoader of (x, y) or (x, y, sample_weight); then the rest is None.
+        batch_size: Samples a batch, unless x gives batches, which have their own.
+        x: Features, or what gives batches, (x, y) or (x, y, sample_weight); then the rest is None.
         y: Targets.
         sample_weight: A weight for each sample.
         class_weight: A weight for each label in y.
         check_targets: Raises for targets that the loss does not take; None if none are needed.
         origin: Where the values came from, for the messages: " of validation_data".
     """
-    if not isinstance(x, DataLoader):
+    given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
+    if not gives_batches(x) or (y is not None and not isinstance(x, DataLoader)):
         if isinstance(x, Dataset):
             raise TypeError(f"x{origin} is a Dataset: wrap it in a torch.utils.data.DataLoader")
         if check_targets is not None and y is None:
@@ -217,11 +280,89 @@ def feed(
         only_predicts = check_targets is None
         samples = data.samples(form, x, y, sample_weight, class_weight, origin, only_predicts)
         return ArrayFeed(_with_good_targets(samples, check_targets), batch_size)
-    given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"{name} must be None when x is a DataLoader, which yields (x, y)")
+            raise ValueError(
+                f"{name} must be None when x is a {type(x).__name__}, which yields (x, y)"
+            )
     return LoaderFeed(x, form, batch_size, check_targets, origin)
+
+
+def gives_batches(value: Any) -> bool:
+    """Whether a value gives batches, as a DataLoader, a generator or Keras's PyDataset does, rather
+    than being an array."""
+    if isinstance(value, DataLoader) or hasattr(value, "__next__"):
+        return True
+    names = (*ARRAY_PROTOCOLS, "__dlpack__", "__cuda_array_interface__", "toarray", "collect")
+    is_other = isinstance(value, (Tensor, Dataset, Mapping)) or type(value).__module__ == "builtins"
+    if is_other or isinstance(value, type) or any(hasattr(value, name) for name in names):
+        return False
+    return hasattr(value, "__iter__") or _is_sequence(value)
+
+
+def check_end(feed: Feed, epochs: int, name: str, steps_name: str, steps: int | None) -> None:
+    """Raises ValueError if batches that can be read only once are needed more often, or never
+    end."""
+    if steps is not None or not isinstance(feed, LoaderFeed) or not feed.is_iterator:
+        return
+    if feed.is_endless:
+        raise ValueError(f"{name} never ends: pass {steps_name}")
+    if epochs > 1:
+        raise ValueError(
+            f"{name} is a {feed.kind}, which can be read only once, not in each of "
+            f"{epochs} epochs: pass {steps_name} if it goes on for so long, or something that can "
+            "be read again"
+        )
+
+
+class _Stream:
+    """An iterator that tells whether it has come to its end."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self.batches = batches
+        self.ahead: list[Any] = []  # what has been read already
+
+    def __iter__(self) -> "_Stream":
+        return self
+
+    def __next__(self) -> Any:
+        return self.ahead.pop() if self.ahead else next(self.batches)
+
+    def is_empty(self) -> bool:
+        if not self.ahead:
+            self.ahead = [*islice(self.batches, 1)]
+        return not self.ahead
+
+
+class _Indexed:
+    """An object of batches by number, such as Keras's PyDataset, as something to iterate over.
+
+    Attributes:
+        seed: What the order of the batches follows from, or None for that of their numbers.
+    """
+
+    seed: int | None = None
+
+    def __init__(self, batches: Any) -> None:
+        self.batches, self.epoch = batches, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        size, seed = len(self.batches), self.seed
+        for i in range(size) if seed is None else permutation(size, seed, self.epoch).tolist():
+            yield self.batches[i]
+        self.epoch += 1
+        if hasattr(self.batches, "on_epoch_end"):
+            self.batches.on_epoch_end()
+
+
+def _iterable(batches: Any) -> Any:
+    """Batches by number as something to iterate over, and anything else as it is."""
+    has_own = isinstance(batches, (DataLoader, list)) or not _is_sequence(batches)
+    return batches if has_own else _Indexed(batches)
+
+
+def _is_sequence(value: Any) -> bool:
+    return hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
 def permutation(count: int, seed: int, epoch: int, out: Tensor | None = None) -> Tensor:
@@ -245,7 +386,7 @@ def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> 
     return samples
 
 
-def _length(loader: "DataLoader[Any]") -> int | None:
+def _length(loader: Any) -> int | None:
     """The number of batches, or None where only reading them tells."""
     try:
         return len(loader)

@@ -14,7 +14,7 @@ gets what is known, on_train_end is told, and the next fit goes on with the batc
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -56,6 +56,7 @@ class Fit:
         callbacks: The user's.
         epochs: The numbers of the epochs.
         verbose: As in Progress.
+        validation_freq: The number of epochs between two validations, or their numbers from 1.
 
     Raises:
         ValueError: There is nothing to train, or the optimizer belongs to another model.
@@ -70,9 +71,10 @@ class Fit:
         callbacks: CallbackList,
         epochs: range,
         verbose: Any,
+        validation_freq: int | Container[int] = 1,
     ) -> None:
         self.model, self.recipe, self.epochs = model, recipe, epochs
-        self.feed, self.validation = feed, validation
+        self.feed, self.validation, self.validation_freq = feed, validation, validation_freq
         self.engine = Engine(model, recipe, feed.first, callbacks)
         self.engine.build_optimizer()
         self.tally, self.history = Tally(recipe.metrics), History()
@@ -143,6 +145,9 @@ class Fit:
         epoch = self.epochs.start
         while epoch < self.epochs.stop:
             self.interrupt.release()
+            if self.feed.is_over():
+                _warnings.warn(f"x ran out of batches after {epoch} of {self.epochs.stop} epochs")
+                break
             epoch += self.short_epochs(epoch) or self.epoch(epoch)
             if self.model.stop_training:
                 break
@@ -294,12 +299,17 @@ class Fit:
         """Validates, and tells that an epoch has ended."""
         self.logs = self.tally.logs()
         try:
-            if self.validation is not None and not self.has_failed:
+            if self.validation is not None and self.is_due(epoch) and not self.has_failed:
                 self.interrupt.release()
                 self.logs |= self.interrupt.meanwhile(self.validate, self.validation)
             self.call("on_epoch_end", epoch, self.logs)
         finally:
             self.history.on_epoch_end(epoch, self.logs)
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether an epoch is one to validate after."""
+        freq = self.validation_freq
+        return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
 
     def validate(self, validation: Feed) -> dict[str, float]:
         """Returns the means of the validation data by their "val_" names."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchnn._engine.autograd import Result
 from torchnn._engine.run import Run
 from torchnn.metrics import Metric, Summed
-from torchnn.metrics._base import listed
+from torchnn.metrics._base import listed, number
 from torchnn.ops._transfer import to_host
 
 
@@ -94,7 +94,7 @@ class Tally:
         total, samples = self._loss
         if not samples:
             return {}
-        values = {each.name: each.value() for each in metrics if self._has_measured}
+        values = {m.name: number(m.name, m.value()) for m in metrics if self._has_measured}
         return {"loss": total / samples, **values}
 
 

@@ -40,6 +40,9 @@ class Variable(Tensor):
         """Subtracts the value."""
         return self.assign(self.cpu() - torch.as_tensor(value).detach().cpu())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Variable":
+        return self.detach().clone().as_subclass(Variable)
+
 
 class Metric(Configured, ABC):
     """A number, or several, for all samples since the last reset; weighted, if weights are given.
@@ -125,8 +128,8 @@ class Metric(Configured, ABC):
         self.reset_state()
 
     def value(self) -> Any:
-        """Returns the result as a float, or as an array if it is several numbers."""
-        return number(self.name, self.result())
+        """Returns the result, as what number takes."""
+        return self.result()
 
     def fresh(self) -> "Metric":
         """Returns a copy that has seen nothing."""
@@ -339,6 +342,8 @@ def listed(sums: Tensor) -> list[Any]:
 
 def number(name: str, value: Any) -> Any:
     """Returns what a metric has computed as a float, or as an array if it is several numbers."""
+    if isinstance(value, float):
+        return value
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim < 2:

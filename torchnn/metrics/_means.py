@@ -325,9 +325,9 @@ class R2Score(Summed):
     ) -> list[Tensor]:
         y, p = (each.flatten(1).double() for each in _with_outputs(y_true, y_pred))
         weight = torch.ones_like(y) if sample_weight is None else spread(sample_weight, y)
-        columns = torch.cat([weight * y, weight * y * y, weight * (y - p).square(), weight], 1)
-        ones = torch.ones_like(columns[:, 0])
-        return [batches.reduce(each, torch.sum) for each in (ones, *columns.unbind(1))]
+        addends = [weight * y, weight * y * y, weight * (y - p).square(), weight]
+        columns = torch.cat([torch.ones_like(y[:, :1]), *addends], 1)
+        return [batches.reduce(column, torch.sum) for column in columns.unbind(1)]
 
     def value_of(self, totals: list[Any]) -> Any:
         samples, (total, squares, errors, weight) = totals[0], np.reshape(totals[1:], (4, -1))
