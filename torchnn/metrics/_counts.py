@@ -75,22 +75,20 @@ class _Confusion(Summed):
         """Of each epoch, in a row: how many lie between thresholds, label by label, negatives
         first."""
         epochs = batches.samples // batches.epoch_size
-        place = self._places(y_pred).reshape(epochs, -1, self.labels)
-        places = len(self._sorted) + 1
-        rows = torch.arange(epochs * self.labels, device=y_pred.device)
-        place += 2 * places * rows.reshape(epochs, 1, self.labels)
-        place += places * is_positive.reshape(place.shape)
-        amounts = torch.ones_like(place) if weight is None else weight.reshape(-1)
-        counts = torch.zeros(
-            epochs * self.labels * 2 * places, dtype=torch.float64, device=y_pred.device
-        )
-        counts.index_add_(0, place.reshape(-1), amounts.reshape(-1).double())
+        rows, places = epochs * self.labels, len(self._sorted) + 1
+        place = self._places(y_pred).add(is_positive, alpha=places).long()
+        if rows > 1:
+            offsets = 2 * places * torch.arange(rows, device=place.device)
+            place = place.reshape(epochs, -1, self.labels) + offsets.reshape(epochs, 1, -1)
+        counts = torch.zeros(rows * 2 * places, dtype=torch.float64, device=place.device)
+        amounts = counts.new_ones(()) if weight is None else weight.reshape(-1).double()
+        counts.scatter_add_(0, place.reshape(-1), amounts.expand(place.numel()))
         return counts.reshape(epochs, -1)
 
     def _places(self, y_pred: Tensor) -> Tensor:
         """How many thresholds each prediction exceeds: none, if it is not a number."""
         if len(self._sorted) == 1:
-            return (y_pred > self._sorted.item()).long()
+            return (y_pred > self._sorted.item()).float()
         values = y_pred.float().nan_to_num(-math.inf, math.inf, -math.inf).contiguous()
         return torch.searchsorted(self._sorted.to(values.device), values)
 
@@ -272,7 +270,7 @@ class AUC(_Confusion):
             return super()._places(y_pred.clamp(0, 1))
         last = self.num_thresholds - 1  # the first threshold, below 0, is always exceeded
         p = y_pred.float().nan_to_num(0.0).clamp_(0, 1)
-        return p.mul_(last).ceil_().clamp_(min=1).long()
+        return p.mul_(last).ceil_().clamp_(min=1)
 
     def value_of(self, totals: list[Any]) -> float:
         areas = self._areas(self.counts(totals)).sum(0)
@@ -330,14 +328,14 @@ class FBetaScore(Summed):
     def sums(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, batches: Parts
     ) -> list[Tensor]:
-        y = _checks.matched(y_true, y_pred)
-        y, p = (each.unsqueeze(-1) if each.ndim == 1 else each for each in (y, self._said(y_pred)))
-        y, p = y.double(), p.double()
-        weight = torch.ones_like(y) if sample_weight is None else spread(sample_weight, y)
-        parts = [weight * p * y, weight * p * (1 - y), weight * (1 - p) * y]
+        y, p = _checks.matched(y_true, y_pred), self._said(y_pred).to(y_pred.dtype)
+        y, p = (each.unsqueeze(-1) if each.ndim == 1 else each for each in (y, p))
+        parts = [p * y, p, y]
+        if sample_weight is not None:
+            parts = [part * spread(sample_weight, part) for part in parts]
         epochs, classes = batches.samples // batches.epoch_size, y.shape[-1]
-        counts = torch.cat([part.reshape(epochs, -1, classes).sum(1) for part in parts], 1)
-        return [counts]
+        counts = [each.reshape(epochs, -1, classes).sum(1, dtype=torch.float64) for each in parts]
+        return [torch.cat(counts, 1)]
 
     def _said(self, y_pred: Tensor) -> Tensor:
         """What is said to be positive."""
@@ -346,14 +344,14 @@ class FBetaScore(Summed):
         return (y_pred >= y_pred.amax(-1, keepdim=True)) & (y_pred.abs() > 1e-9)
 
     def value_of(self, totals: list[Any]) -> Any:
-        tp, fp, fn = totals[0].reshape(3, -1)
+        tp, said, positive = totals[0].reshape(3, -1)
         if self.average == "micro":
-            tp, fp, fn = tp.sum(), fp.sum(), fn.sum()
-        precision, recall = tp / (tp + fp + EPSILON), tp / (tp + fn + EPSILON)
+            tp, said, positive = tp.sum(), said.sum(), positive.sum()
+        precision, recall = tp / (said + EPSILON), tp / (positive + EPSILON)
         squared = self.beta**2
         scores = (1 + squared) * precision * recall / (squared * precision + recall + EPSILON)
         if self.average == "weighted":
-            return float((scores * (tp + fn)).sum() / ((tp + fn).sum() + EPSILON))
+            return float((scores * positive).sum() / (positive.sum() + EPSILON))
         return scores if self.average is None else float(scores.mean())
 
 
