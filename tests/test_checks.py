@@ -105,6 +105,18 @@ def test_what_only_counts_as_true_or_false_is_a_type_error(value):
         _checks.truth("use_bias", value)
 
 
+@pytest.mark.parametrize("value", ["float64", torch.float64, np.float64, np.dtype("float64")])
+def test_a_dtype_is_pytorchs_or_a_name(value):
+    assert _checks.dtype("dtype", value) is torch.float64
+    assert _checks.dtype("dtype", None) is None
+
+
+@pytest.mark.parametrize("value", ["int32", torch.int64, "abs", 3, bool])
+def test_what_is_no_floating_dtype_is_an_error(value):
+    with pytest.raises(ValueError, match=r"^dtype must be a floating dtype such as 'float32', got"):
+        _checks.dtype("dtype", value)
+
+
 MASKED = np.ma.masked_equal([[1.0, 2.0], [3.0, 2.0]], 2)
 
 
@@ -226,7 +238,7 @@ def test_a_name_like_no_other_gets_the_list_alone():
         (optimizers, "rms_porp", "rmsprop"),
         (activations, "sigmiod", "sigmoid"),
         (activations, "lekyrelu", "leaky_relu"),
-        (initializers, "zero", "zeros"),
+        (initializers, "zeroes", "zeros"),
         (initializers, "glorot", "glorot_uniform"),
         (losses, "categorical", "categorical_crossentropy"),
         (metrics, "acuracy", "accuracy"),
@@ -250,9 +262,7 @@ def test_a_slip_gets_the_name_that_was_meant(kind, slip, meant):
             "celu", "glu", "prelu", "log_sigmoid", "hard_silu", "hard_tanh", "tanh_shrink",
             "soft_shrink", "squareplus", "sparse_plus", "sparsemax", "softmin", "threshold",
         )],
-        *[(initializers, name) for name in (
-            "truncated_normal", "variance_scaling", "constant", "identity", "uniform", "normal",
-        )],
+        *[(initializers, name) for name in ("dirac", "xavier_uniform", "sparse", "eye")],
         *[(metrics, name) for name in (
             "auc", "precision", "recall", "mape", "msle", "sparse_categorical_accuracy",
             "top_k_categorical_accuracy", "r2_score", "root_mean_squared_error", "f1_score",

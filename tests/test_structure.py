@@ -36,6 +36,7 @@ PUBLIC = {
     "torchnn.activations",
     "torchnn.backend",
     "torchnn.callbacks",
+    "torchnn.constraints",
     "torchnn.datasets",
     "torchnn.datasets.boston_housing",
     "torchnn.datasets.california_housing",
@@ -52,6 +53,7 @@ PUBLIC = {
     "torchnn.ops.reference",
     "torchnn.optimizers",
     "torchnn.optimizers.schedules",
+    "torchnn.regularizers",
     "torchnn.sequential",
     "torchnn.utils",
 }

@@ -15,6 +15,7 @@ from torchnn import (
     activations,
     backend,
     callbacks,
+    constraints,
     initializers,
     layers,
     losses,
@@ -22,6 +23,7 @@ from torchnn import (
     models,
     ops,
     optimizers,
+    regularizers,
     utils,
 )
 from torchnn.layers import Input
@@ -36,6 +38,7 @@ __all__ = [
     "activations",
     "backend",
     "callbacks",
+    "constraints",
     "datasets",
     "initializers",
     "layers",
@@ -44,6 +47,7 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "regularizers",
     "utils",
 ]
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchnn import _checks, _warnings, activations
+from torchnn import _checks, _warnings, activations, regularizers
 from torchnn._config import Configured, plain
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
@@ -27,8 +27,9 @@ from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
 from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
-from torchnn.layers import Activation, Dense, Layer
+from torchnn.layers import Activation, Dense, Layer, _variables
 from torchnn.layers._call import Called, mode
+from torchnn.layers._variables import HasWeights
 from torchnn.losses import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -52,7 +53,7 @@ Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
 
 
-class Model(Configured, Called):
+class Model(Configured, HasWeights, Called):
     """A module with Keras's compile, fit, evaluate and predict, which can be called on arrays, too.
 
     Attributes:
@@ -67,14 +68,16 @@ class Model(Configured, Called):
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
     # By TorchScript, which compiles forward, and would all properties.
-    __jit_ignored_attributes__ = ("history", "sample_shape", "_recipe", "_input_shape")
+    __jit_ignored_attributes__ = ("history", "sample_shape", "_recipe", "_input_shape", "_told")
     __jit_unused_properties__ = (
+        *_variables.PROPERTIES,
+        "inputs",
+        "outputs",
         "layers",
         "loss",
         "metrics",
         "metrics_names",
         "optimizer",
-        "trainable",
         "epochs_trained",
     )
 
@@ -366,6 +369,22 @@ class Model(Configured, Called):
 
     def _in_mode(self, training: bool) -> AbstractContextManager[nn.Module]:
         return mode(self, True) if training else evaluating(self)  # others may be at work with it
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The penalties of regularizers: on weights, and on outputs of the latest call. They are
+        part of the loss that is trained and reported."""
+        return regularizers.losses(self)
+
+    @property
+    def inputs(self) -> list[_variables.Batch]:
+        """What goes in, as far as its shape goes."""
+        return [self.input]
+
+    @property
+    def outputs(self) -> list[_variables.Batch]:
+        """What comes out, as far as its shape goes."""
+        return [self.output]
 
     def _form(self) -> Form:
         """What the model eats."""

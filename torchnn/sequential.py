@@ -12,8 +12,11 @@ from torchnn._config import CustomObjects
 from torchnn._console import summary as _summary
 from torchnn._engine import building as _building
 from torchnn._engine import choice as _choice
+from torchnn._engine.evaluating import evaluating
+from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
-from torchnn.layers import Input, _names, _weights
+from torchnn._training.batches import Feed
+from torchnn.layers import Input, Layer, _names, _variables, _weights
 from torchnn.model import Model
 
 __all__ = ["Sequential"]
@@ -49,6 +52,7 @@ class Sequential(Model, nn.Sequential):
             _names.AutomaticName("sequential") if name is None else _checks.string("name", name)
         )
         self._input_shape: tuple[int, ...] | None = None
+        self._told: tuple[Any, ...] = ()  # the sample's shape and the layers that know their own
         if isinstance(layers, Mapping):  # slices of an nn.Sequential come as one
             layers = layers.values()
         for layer in (layers, *more) if isinstance(layers, nn.Module) else (*layers, *more):
@@ -78,7 +82,9 @@ class Sequential(Model, nn.Sequential):
     def pop(self, key: int | slice = -1) -> Any:
         """Removes a layer, the last one by default, and returns it."""
         self._check_layers()
-        return super().pop(key)
+        layer = super().pop(key)
+        self._build_from_input()
+        return layer
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """Returns the layer of this name, or at this index.
@@ -154,10 +160,6 @@ class Sequential(Model, nn.Sequential):
             model.build(shape)
         return model
 
-    def count_params(self) -> int:
-        """Returns the number of weights."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
         """Prints layers, output shapes and parameters, and which engine trains the model.
 
@@ -179,6 +181,8 @@ class Sequential(Model, nn.Sequential):
             raise TypeError(f"layers must be torch.nn.Module instances, got {layer!r}")
         if not isinstance(layer, Input):
             _names.of([*self, layer])
+            if not len(self) and self._input_shape is None and isinstance(layer, Layer):
+                self._input_shape = layer.first_shape
             self.add_module(str(len(self)), layer)
             _names.give(self.layers)
             if len(self) == 1 and isinstance(layer, Sequential) and self._input_shape is None:
@@ -194,6 +198,18 @@ class Sequential(Model, nn.Sequential):
             form = self._form()
             x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
             _building.prepare(self, None, Samples(x))
+            self._tell_shapes(x)
+
+    def _prepare(self, recipe: Recipe | None, *feeds: Feed) -> None:
+        super()._prepare(recipe, *feeds)
+        if self._told != (self.sample_shape, *self.layers):
+            self._tell_shapes(feeds[0].first.x[:1])
+
+    def _tell_shapes(self, x: torch.Tensor) -> None:
+        """Lets the model and its layers know the shapes of what they get and give."""
+        with evaluating(self) as model, torch.no_grad():
+            self._shapes = _variables.tell_shapes(list(model.children()), x)
+        self._told = (tuple(x.shape[1:]), *self.layers)
 
     def _form(self) -> Form:
         return _building.form(self, self._input_shape)

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchnn import activations
+from torchnn import activations, constraints, regularizers
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
-from torchnn.layers import Activation, Dense
+from torchnn.layers import Activation, Dense, Layer
+from torchnn.layers._base import is_regulated
 from torchnn.losses import Loss
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -84,6 +85,9 @@ class AutogradEngine:
     ) -> Result:
         """Calls function on each batch."""
         self._forward, self._loss, self._finish = _from_logits(model, self._target)
+        self._is_regulated = is_regulated(model)
+        self._regularized = regularizers.of_weights(model) if self._is_regulated else []
+        self._constrained = constraints.of_weights(model) if self._is_regulated else []
         losses, outputs = [], []
         for x, y, weight in run:
             loss, output = function(x, y, weight)
@@ -102,11 +106,23 @@ class AutogradEngine:
         loss, output = self._measure(x, y, weight)
         loss.backward()
         self._optimizer.step()
+        if self._constrained:
+            constraints.apply(self._constrained)
         return loss, output
 
     def _measure(self, x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._is_regulated:
+            return self._measure_with_penalties(x, y, weight)
         output = self._forward(x)
         return self._loss(y, output, weight), output
+
+    def _measure_with_penalties(
+        self, x: Tensor, y: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        with regularizers.watched() as penalties:
+            output = self._forward(x)
+        loss = self._loss(y, output, weight)
+        return loss + sum(penalties) + regularizers.total(self._regularized), output
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -119,19 +135,28 @@ def has_own_forward(module: nn.Module) -> bool:
     return "forward" in vars(module)
 
 
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an Activation, or one of the layers that are nothing else."""
+    return isinstance(module, Activation) and type(module).forward is Activation.forward
+
+
+def _has_penalty(module: nn.Module) -> bool:
+    return isinstance(module, Layer) and module.activity_regularizer is not None
+
+
 def logits(module: nn.Module, activation: str) -> Callable[[Tensor], Tensor] | None:
     """Returns the module up to its final activation, as a function, or None.
 
-    None means that it does not end in that activation, or that a hook or a forward of its own
-    watches the output, which must then be computed as it stands.
+    None means that it does not end in that activation, or that a hook, a forward of its own or a
+    penalty watches the output, which must then be computed as it stands.
     """
-    if has_hooks(module) or has_own_forward(module):
+    if has_hooks(module) or has_own_forward(module) or _has_penalty(module):
         return None
     if activations.name_of(module) == activation:
         return lambda x: x
     if isinstance(module, nn.Sequential):
         return _sequence_logits(module, activation)
-    if type(module) in (Dense, Activation):
+    if type(module) is Dense or is_activation(module):
         layer: Any = module
         if activations.name_of(layer.activation) == activation:
             return layer.logits

@@ -16,6 +16,7 @@ from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
 from torchnn.activations import FUNCTIONS, TORCH_MODULES
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
+from torchnn.layers._base import is_regulated
 from torchnn.losses import Loss
 from torchnn.optimizers import Optimizer
 
@@ -117,6 +118,8 @@ def plan(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None 
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
     if has_hooks(model):
         raise NotFusedError("the model has hooks")
+    if recipe is not None and is_regulated(model):
+        raise NotFusedError("a layer has a regularizer or a constraint")
     network = _read(model, _absorbable(recipe))
     _check_parameters(model, network)
     _check_samples(network.front, shape)

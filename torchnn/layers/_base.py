@@ -1,28 +1,57 @@
 """The base of the layers: an `nn.Module` with a name and a repr that reads like its call."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from torchnn import _config, activations
+from torchnn import _checks, _config, activations, regularizers
+from torchnn.layers import _variables
 from torchnn.layers._call import Called
+from torchnn.layers._variables import HasWeights
 
-Self = TypeVar("Self", bound="Layer")
+
+class Options(TypedDict, total=False):
+    """What every layer takes beside its own arguments."""
+
+    name: str | None
+    trainable: bool
+    input_shape: Sequence[int] | None
+    input_dim: int | None
 
 
-class Layer(_config.Configured, Called):
+class Layer(_config.Configured, HasWeights, Called):
     """An `nn.Module` that has a name, and can be called on arrays, too.
 
     Args:
         name: What messages and summaries call the layer, or None.
+        trainable: Whether fit changes the parameters.
+        input_shape: The shape of one sample, (400,); of the first layer of a Sequential, it builds
+            the model at once, as an Input in front would.
+        input_dim: The same for samples of one axis: 400.
     """
 
-    def __init__(self, name: str | None = None):
+    activity_regularizer: regularizers.Penalty | None = None
+    first_shape: tuple[int, ...] | None = None  # what input_shape or input_dim said
+    __jit_unused_properties__: tuple[str, ...] = _variables.PROPERTIES
+
+    def __init__(
+        self,
+        name: str | None = None,
+        trainable: bool = True,
+        input_shape: Sequence[int] | None = None,
+        input_dim: int | None = None,
+    ):
         nn.Module.__init__(self)  # not super's, which may be nn.Linear's
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name must be a string with something in it, got {name!r}")
         self.name = name
+        self._starts_trainable = _checks.truth("trainable", trainable)
+        if input_shape is not None:
+            self.first_shape = sample_shape("input_shape", input_shape)
+        elif input_dim is not None:
+            self.first_shape = (_checks.positive_int("input_dim", input_dim),)
 
     @property
     def trainable(self) -> bool:
@@ -43,39 +72,79 @@ class Layer(_config.Configured, Called):
         Raises:
             TypeError: An argument of a class of one's own is not kept as an attribute of its name.
         """
-        parameters = list(self.parameters())
-        trainable = not parameters or any(parameter.requires_grad for parameter in parameters)
-        config = {"name": self.name, "trainable": trainable, **super().get_config()}
+        config = super().get_config()
         activation = activations.name_of(getattr(self, "activation", None))
         if "activation" in config and activation is not None:
             config["activation"] = "linear" if activation == "identity" else str(activation)
         return config
 
-    @classmethod
-    def from_config(
-        cls: type[Self], config: Mapping[str, Any], custom_objects: _config.CustomObjects = None
-    ) -> Self:
-        """Returns a new layer of what get_config returns, with first values of its own.
+    def get_weights(self) -> list[Any]:
+        """Returns copies as numpy arrays, in Keras's order; none of a layer that is not built."""
+        return [variable.numpy() for variable in self.weights]
 
-        Args:
-            config: Arguments by their names.
-            custom_objects: From names to classes of one's own, where their modules do not tell.
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Takes what get_weights gives.
 
         Raises:
-            ValueError: The config names a class that nobody knows.
+            ValueError: The number of arrays or a shape is wrong; nothing has changed then.
         """
-        config = dict(config)
-        trainable = config.pop("trainable", True)
-        layer = super().from_config(config, custom_objects)
-        if not trainable:
-            layer.trainable = False
-        return layer
+        values = [_checks.tensor("weights", value) for value in weights]
+        shapes = [tuple(value.shape) for value in values]
+        wanted = self._weight_shapes(shapes)
+        if len(shapes) != len(wanted):
+            raise ValueError(
+                f"weights of {self._called()} must be {len(wanted)} arrays, got {len(shapes)}"
+            )
+        if shapes != wanted:
+            raise ValueError(f"weights of {self._called()} must have shapes {wanted}, got {shapes}")
+        self._build_by_weights(shapes)
+        for variable, value in zip(self.weights, values, strict=True):
+            variable.assign(value)
+
+    def _weight_shapes(self, given: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The shapes of the weights, where set_weights is given such shapes."""
+        if any(map(is_lazy, self.parameters())):
+            raise ValueError(f"{self._called()} has no weights yet: {_variables.UNBUILT}")
+        return [tuple(variable.shape) for variable in self.weights]
+
+    def _build_by_weights(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Builds the layer for weights of these shapes, which fit, if it is not built."""
+
+    def _with(self, kind: str) -> Iterator[tuple[Any, Tensor]]:
+        """Yields the layer's regularizers or constraints, each with its weight in Keras's order."""
+        for name, tensor, is_kernel in _variables.own(self):
+            setting = getattr(self, f"{name}_{kind}", None)
+            if setting is not None:
+                yield setting, tensor.t() if is_kernel else tensor
+
+    def _observed(self, output: Tensor) -> Tensor:
+        """The output, once the penalty on it has been counted."""
+        regularizer = self.activity_regularizer
+        return output if regularizer is None else regularizers.added(self, regularizer, output)
 
     def _called(self) -> str:
-        return f"layer {self.name!r}" if self.name else f"this {type(self).__name__} layer"
+        return _variables.called(self)
 
     def _repr(self, *arguments: Any, **options: Any) -> str:
         """The arguments of a call that makes this layer; options that are None are left out."""
         options["name"] = self.name
         given = [f"{key}={value!r}" for key, value in options.items() if value is not None]
         return ", ".join([*map(repr, arguments), *given])
+
+
+def sample_shape(name: str, value: Any) -> tuple[int, ...]:
+    """Returns the shape of one sample, checked."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{name} must be a tuple of integers such as (400,), got {value!r}")
+    return tuple(_checks.positive_int(f"each size in {name}", size) for size in value)
+
+
+def is_regulated(model: nn.Module) -> bool:
+    """Whether a layer has a regularizer or a constraint, also before there are weights."""
+    return any(
+        getattr(module, f"{name}_{kind}", None) is not None
+        for module in model.modules()
+        if isinstance(module, Layer)
+        for kind in ("regularizer", "constraint")
+        for name in ("activity", *(module._named or ()))
+    )

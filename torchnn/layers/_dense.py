@@ -8,8 +8,12 @@ from torch import Tensor, nn
 from torch._jit_internal import is_scripting
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
-from torchnn import _checks, activations, initializers, ops
-from torchnn.layers._base import Layer
+from torchnn import _checks, activations, constraints, initializers, ops, regularizers
+from torchnn.layers._base import Layer, Options
+from torchnn.layers._variables import PROPERTIES, Shape, Variable, variables
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _FUSED = ops.activations()
 
@@ -30,10 +34,17 @@ class Dense(Layer, nn.Linear):
         kernel_initializer: A name from torchnn.initializers, or a function that fills a tensor of
             shape (units, in_features) in place.
         bias_initializer: The same for the bias, of shape (units,).
+        kernel_regularizer: A penalty on the kernel, (in_features, units), that is part of the loss:
+            a name from torchnn.regularizers, or a function from a tensor to one number.
+        bias_regularizer: The same on the bias.
+        activity_regularizer: The same on the output, divided by the number of samples.
+        kernel_constraint: What the kernel is made to obey after each step: a name from
+            torchnn.constraints, or a function from a tensor to what it is to become.
+        bias_constraint: The same for the bias.
         in_features: The number of inputs, to build the layer at once.
-        name: What messages and summaries call the layer.
         device: Where the parameters are.
         dtype: Their dtype; the default dtype if None.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
 
     Attributes:
         weight: Shape (units, in_features).
@@ -51,8 +62,12 @@ class Dense(Layer, nn.Linear):
     bias: nn.Parameter | None  # type: ignore[assignment]  # as nn.Linear has it, but does not say
     in_features: int | None  # type: ignore[assignment]
     activation: activations.Activation
-    __jit_ignored_attributes__ = ("activation",)  # by TorchScript
-    __jit_unused_properties__ = ("built", "trainable", "use_bias")
+    __jit_ignored_attributes__ = (  # by TorchScript
+        *("activation", "kernel_initializer", "bias_initializer", "activity_regularizer"),
+        *("kernel_regularizer", "bias_regularizer", "kernel_constraint", "bias_constraint"),
+    )
+    __jit_unused_properties__ = (*PROPERTIES, "built", "kernel", "use_bias")
+    _named = {"kernel": "weight", "bias": "bias"}  # noqa: RUF012 (TorchScript reads annotations)
     if TYPE_CHECKING:  # which would read this, too
         _function: Callable[[Tensor], Tensor]
         _fused: str | None
@@ -64,18 +79,29 @@ class Dense(Layer, nn.Linear):
         use_bias: bool = True,
         kernel_initializer: str | initializers.Filler = "glorot_uniform",
         bias_initializer: str | initializers.Filler = "zeros",
+        kernel_regularizer: str | regularizers.Penalty | None = None,
+        bias_regularizer: str | regularizers.Penalty | None = None,
+        activity_regularizer: str | regularizers.Penalty | None = None,
+        kernel_constraint: str | Callable[[Tensor], Any] | None = None,
+        bias_constraint: str | Callable[[Tensor], Any] | None = None,
         *,
         in_features: int | None = None,
-        name: str | None = None,
         device: torch.device | str | int | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
+        **options: "Unpack[Options]",
     ):
-        super().__init__(name)
+        super().__init__(**options)
+        dtype = _checks.dtype("dtype", dtype)
         use_bias = _checks.truth("use_bias", use_bias)
         self.units = self.out_features = _checks.positive_int("units", units)
         self.activation = activation  # type: ignore[assignment]
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer, "kernel_regularizer")
+        self.bias_regularizer = regularizers.get(bias_regularizer, "bias_regularizer")
+        self.activity_regularizer = regularizers.get(activity_regularizer, "activity_regularizer")
+        self.kernel_constraint = constraints.get(kernel_constraint, "kernel_constraint")
+        self.bias_constraint = constraints.get(bias_constraint, "bias_constraint")
         self.in_features = None
         with torch.inference_mode(False):  # the parameters must be able to learn
             if in_features is None:
@@ -87,6 +113,8 @@ class Dense(Layer, nn.Linear):
                 self.weight = nn.Parameter(weight)
                 self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
                 self.in_features = weight.shape[1]
+        if not self._starts_trainable:
+            self.trainable = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "activation":
@@ -171,8 +199,13 @@ class Dense(Layer, nn.Linear):
         if is_scripting():  # which looks up no names
             return self._function(nn.functional.linear(x, self.weight, self.bias))
         if self._fused is not None:
-            return self._linear(x, self._fused)
-        return self._function(self._linear(x))
+            output = self._linear(x, self._fused)
+        else:
+            # A module is looked up: of a view in evaluation mode, it is a view, too.
+            has_module = "activation" in self._modules
+            function: Any = self.activation if has_module else self._function
+            output = function(self._linear(x))
+        return output if self.activity_regularizer is None else self._observed(output)
 
     def logits(self, x: Tensor) -> Tensor:
         """Returns z = x @ weight.T + bias, shape (..., units): forward without the activation."""
@@ -195,35 +228,34 @@ class Dense(Layer, nn.Linear):
             raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
         self.build(tuple(x.shape[-1:]))
 
-    def get_weights(self) -> list[Any]:
-        """Returns copies as numpy arrays: the kernel, (in_features, units), and the bias; an empty
-        list until the layer is built."""
-        if not self.built:
-            return []
-        kernel = _array(self.weight.t())
-        return [kernel] if self.bias is None else [kernel, _array(self.bias)]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Takes what get_weights gives; builds the layer if need be.
+    @property
+    def kernel(self) -> Variable:
+        """The weight as Keras has it, a variable of shape (in_features, units).
 
         Raises:
-            ValueError: The number of arrays or a shape is wrong; nothing has changed then.
+            ValueError: The layer is not built.
         """
-        parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
-        values = [_checks.tensor("weights", value) for value in weights]
-        if len(values) != len(parameters):
+        if not self.built:
             raise ValueError(
-                f"weights of {self._called()} must be {len(parameters)} arrays, got {len(values)}"
+                f"{self._called()} has no kernel yet: call it on data, or give in_features"
             )
-        shapes = [tuple(value.shape) for value in values]
-        in_features = self.in_features or (shapes[0][0] if shapes[0] else 0)
-        wanted = [(in_features, self.units), (self.units,)][: len(parameters)]
-        if shapes != wanted:
-            raise ValueError(f"weights of {self._called()} must have shapes {wanted}, got {shapes}")
-        self.build(in_features)
-        with torch.no_grad():
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value.t())
+        return self.weights[0]
+
+    def _weight_shapes(self, given: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        if self.built:
+            return super()._weight_shapes(given)
+        in_features = given[0][0] if given and given[0] else 0
+        own = [(in_features, self.units), (self.units,)][: 1 + (self.bias is not None)]
+        others = [child for name, child in self.named_children() if name == "activation"]
+        return own + [tuple(v.shape) for child in others for v in variables(child)]
+
+    def _build_by_weights(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self.build(shapes[0][0])
+
+    def _known_shapes(self) -> tuple[Shape, Shape]:
+        if self._shapes is None and self.built:
+            return Shape((None, self.in_features)), Shape((None, self.units))
+        return super()._known_shapes()
 
     def extra_repr(self) -> str:
         is_identity = self.activation == "identity"
@@ -280,9 +312,3 @@ def _filled(
 
 def _place(tensor: Tensor) -> dict[str, Any]:
     return {"shape": tuple(tensor.shape), "device": tensor.device, "dtype": tensor.dtype}
-
-
-def _array(tensor: Tensor) -> Any:
-    """A numpy array of its own; bfloat16, which numpy lacks, becomes float32."""
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()

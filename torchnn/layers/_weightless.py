@@ -1,7 +1,7 @@
 """The layers that have no weights to learn: they shape, scale or drop what goes into them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from torchnn import _checks, activations
-from torchnn.layers._base import Layer
+from torchnn.layers._base import Layer, Options, sample_shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Activation(Layer):
@@ -17,11 +20,11 @@ class Activation(Layer):
 
     Args:
         activation: A name, a function or a module.
-        name: What messages and summaries call the layer.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
     """
 
-    def __init__(self, activation: activations.Activation, *, name: str | None = None):
-        super().__init__(name)
+    def __init__(self, activation: activations.Activation, **options: "Unpack[Options]"):
+        super().__init__(**options)
         self.activation = activations.get(activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,9 +51,7 @@ class Input(Layer):
 
     def __init__(self, shape: Sequence[int], *, name: str | None = None):
         super().__init__(name)
-        if not isinstance(shape, Sequence) or isinstance(shape, str):
-            raise TypeError(f"shape must be a tuple of integers such as (400,), got {shape!r}")
-        self.shape = tuple(_checks.positive_int("each size in shape", size) for size in shape)
+        self.shape = sample_shape("shape", shape)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
@@ -65,10 +66,14 @@ class Input(Layer):
 
 
 class Flatten(Layer):
-    """Each sample in one row: (N, ...) becomes (N, features)."""
+    """Each sample in one row: (N, ...) becomes (N, features).
 
-    def __init__(self, *, name: str | None = None):
-        super().__init__(name)
+    Args:
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
+    """
+
+    def __init__(self, **options: "Unpack[Options]"):
+        super().__init__(**options)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
@@ -84,14 +89,14 @@ class Rescaling(Layer):
         scale: The factor: a number, or an array of the last axes of x, such as one number for each
             feature, which becomes a buffer.
         offset: What is added after it; likewise.
-        name: What messages and summaries call the layer.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
     """
 
     scale: Any
     offset: Any
 
-    def __init__(self, scale: Any, offset: Any = 0.0, *, name: str | None = None):
-        super().__init__(name)
+    def __init__(self, scale: Any, offset: Any = 0.0, **options: "Unpack[Options]"):
+        super().__init__(**options)
         self._keep("scale", scale)
         self._keep("offset", offset)
 
@@ -139,7 +144,7 @@ class Normalization(Layer):
             of everything.
         mean: A number, or one for each feature; for several axes, an array of their shape.
         variance: Likewise.
-        name: What messages and summaries call the layer.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
     """
 
     mean: Tensor
@@ -150,10 +155,9 @@ class Normalization(Layer):
         axis: int | Sequence[int] | None = -1,
         mean: Any = None,
         variance: Any = None,
-        *,
-        name: str | None = None,
+        **options: "Unpack[Options]",
     ):
-        super().__init__(name)
+        super().__init__(**options)
         if (mean is None) != (variance is None):
             raise ValueError("mean and variance must be given both or neither")
         self.axis = _axis(axis)
@@ -323,14 +327,14 @@ class Dropout(Layer):
     Args:
         rate: The probability, in [0, 1).
         seed: For native training, one of its own in place of torch's.
-        name: What messages and summaries call the layer.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
 
     Source: Srivastava et al., Dropout: A simple way to prevent neural networks from overfitting,
     2014.
     """
 
-    def __init__(self, rate: float, *, seed: int | None = None, name: str | None = None):
-        super().__init__(name)
+    def __init__(self, rate: float, *, seed: int | None = None, **options: "Unpack[Options]"):
+        super().__init__(**options)
         self.rate = _checks.fraction("rate", rate)
         self.seed = None if seed is None else _checks.integer("seed", seed)
 

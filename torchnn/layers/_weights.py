@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from torchnn.layers import _variables
+from torchnn.layers._variables import UNBUILT, called
 
 Array = np.ndarray[Any, Any]
 
@@ -14,8 +18,8 @@ def get(layers: Iterable[nn.Module]) -> list[Array]:
     """Returns copies of all weights, layer by layer.
 
     A layer with a get_weights of its own says how they look: Dense gives its kernel, shape
-    (in_features, units), and its bias. Any other module gives its state dict's tensors as they
-    are.
+    (in_features, units), and its bias. Any other module gives its parameters and buffers as they
+    are, and then what the modules in it give.
     """
     return [array for layer in layers for array in _of(layer)]
 
@@ -28,6 +32,9 @@ def put(layers: Iterable[nn.Module], weights: Sequence[Any]) -> None:
         TypeError: They are no arrays of numbers.
     """
     layers = list(layers)
+    for layer in layers:
+        if any(map(is_lazy, (*layer.parameters(), *layer.buffers()))):
+            raise ValueError(f"{called(layer)} has no weights yet: {UNBUILT}")
     present = [_of(layer) for layer in layers]
     arrays = _checked(weights, [array.shape for each in present for array in each])
     for layer, each in zip(layers, present, strict=True):
@@ -37,10 +44,7 @@ def put(layers: Iterable[nn.Module], weights: Sequence[Any]) -> None:
 
 def _of(layer: nn.Module) -> list[Array]:
     own: Any = getattr(layer, "get_weights", None)
-    if own is not None:
-        return list(own())
-    tensors = [tensor.detach().cpu() for tensor in layer.state_dict().values()]
-    return [(t.float() if t.dtype == torch.bfloat16 else t).numpy().copy() for t in tensors]
+    return list(own()) if own is not None else [v.numpy() for v in _variables.variables(layer)]
 
 
 def _checked(weights: Any, shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -64,7 +68,5 @@ def _set(layer: nn.Module, arrays: list[Array]) -> None:
     if own is not None:
         own(arrays)
         return
-    names = layer.state_dict().keys()
-    layer.load_state_dict(
-        {name: torch.tensor(array, device="cpu") for name, array in zip(names, arrays, strict=True)}
-    )
+    for variable, array in zip(_variables.variables(layer), arrays, strict=True):
+        variable.assign(array)

@@ -1,0 +1,230 @@
+"""Weights as Keras's variables: in its order and under its names, to be read and assigned."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchnn import _checks
+
+# By TorchScript, which would compile them.
+PROPERTIES: tuple[str, ...] = (
+    *("weights", "trainable_weights", "non_trainable_weights"),
+    *("variables", "trainable_variables", "non_trainable_variables"),
+    *("input", "output", "input_shape", "output_shape", "losses", "trainable"),
+)
+
+
+class Variable(Tensor):
+    """A weight as Keras has it: a kernel's shape is (in_features, units).
+
+    It is a view: it shows what the weight is at the time, and what is assigned to it, the weight
+    becomes. To PyTorch's functions it is a tensor, through which gradients reach the weight; to
+    NumPy's it is an array.
+
+    Attributes:
+        name: Keras's name of it, "kernel".
+        path: That, after the layer's: "dense/kernel".
+        trainable: Whether it is a parameter that requires a gradient.
+    """
+
+    name = ""  # in place of a tensor's own, which cannot be set
+    path = ""
+    trainable = False
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """Returns a copy; bfloat16, which NumPy lacks, becomes float32."""
+        tensor = self.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
+
+    def assign(self, value: Any) -> "Variable":
+        """Gives the weight other numbers, of the same shape.
+
+        Raises:
+            ValueError: The shape is another; nothing has changed then.
+        """
+        value = _checks.tensor("value", value)
+        if value.shape != self.shape:
+            raise ValueError(
+                f"value must have shape {tuple(self.shape)}, that of {self.path}, "
+                f"got {tuple(value.shape)}"
+            )
+        with torch.no_grad():
+            self.copy_(value)
+        return self
+
+    def assign_add(self, value: Any) -> "Variable":
+        """Adds numbers to the weight."""
+        return self.assign(self.detach() + _checks.tensor("value", value).to(self.device))
+
+    def assign_sub(self, value: Any) -> "Variable":
+        """Subtracts numbers from the weight."""
+        return self.assign(self.detach() - _checks.tensor("value", value).to(self.device))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.numpy().astype(dtype or self.numpy().dtype, copy=False)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return function(*_arrays(args), **{name: _arrays(value) for name, value in kwargs.items()})
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        return getattr(function, method)(*_arrays(inputs), **options)
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"<Variable {self.path}, shape={tuple(self.shape)}, value={self.numpy()}>"
+
+
+class Shape(tuple[int | None, ...]):
+    """A batch's shape, None for the samples."""
+
+    __slots__ = ()
+
+    def as_list(self) -> list[int | None]:
+        """Returns the same as a list."""
+        return list(self)
+
+
+class Batch(NamedTuple):
+    """What goes into or comes out of a layer, as far as its shape goes."""
+
+    shape: Shape
+
+
+class HasWeights(nn.Module):
+    """A module that shows its weights as Keras's variables.
+
+    Attributes:
+        weights: All of them; none before they are built.
+        trainable_weights: Those that fit changes.
+        non_trainable_weights: The others, moving averages and what is frozen.
+        input_shape: That of a batch, (None, 400).
+        output_shape: Likewise.
+    """
+
+    name: Any
+    # From the Keras name of each weight of its own to the attribute; None for PyTorch's names.
+    _named: dict[str, str] | None = None
+    _shapes: tuple[Shape, Shape] | None = None  # of what went in and came out
+
+    @property
+    def weights(self) -> list[Variable]:
+        return variables(self)
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        return [each for each in self.weights if each.trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        return [each for each in self.weights if not each.trainable]
+
+    variables = weights
+    trainable_variables = trainable_weights
+    non_trainable_variables = non_trainable_weights
+
+    def count_params(self) -> int:
+        """Returns the number of numbers in all weights.
+
+        Raises:
+            ValueError: They are not built.
+        """
+        if any(map(is_lazy, self.parameters())):
+            raise ValueError(f"{called(self)} has no weights yet: {UNBUILT}")
+        return sum(each.numel() for each in self.weights)
+
+    @property
+    def input_shape(self) -> Shape:
+        return self._known_shapes()[0]
+
+    @property
+    def output_shape(self) -> Shape:
+        return self._known_shapes()[1]
+
+    @property
+    def input(self) -> Batch:
+        """What goes in, as far as its shape goes."""
+        return Batch(self.input_shape)
+
+    @property
+    def output(self) -> Batch:
+        """What comes out, as far as its shape goes."""
+        return Batch(self.output_shape)
+
+    def _known_shapes(self) -> tuple[Shape, Shape]:
+        if self._shapes is None:
+            raise ValueError(f"{called(self)} has no shapes yet: {UNBUILT}")
+        return self._shapes
+
+
+UNBUILT = "build the model, call it on data, or put an Input in front"
+
+
+def called(module: nn.Module) -> str:
+    """What messages call a module."""
+    name = getattr(module, "name", None)
+    kind = type(module).__name__
+    return f"layer {name!r}" if isinstance(name, str) and name else f"this {kind} layer"
+
+
+def variables(module: nn.Module, path: str = "") -> list[Variable]:
+    """Returns a module's weights: its own, and then those of the modules in it.
+
+    Those of a module that is not built are none.
+    """
+    name = getattr(module, "name", None)
+    path = f"{path}{name}/" if isinstance(name, str) and name else path
+    found = [_variable(*each, path) for each in own(module)]
+    for key, child in module.named_children():
+        if key != "parametrizations" or getattr(module, "_named", None) is None:
+            found += variables(child, path)
+    return found
+
+
+def own(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yields name, tensor and whether it is a kernel, of the weights that are a module's own."""
+    named = getattr(module, "_named", None)
+    if named is None:
+        buffers = [n for n in module._buffers if n not in module._non_persistent_buffers_set]
+        named = {name: name for name in (*module._parameters, *buffers)}
+    for name, attribute in named.items():
+        tensor = getattr(module, attribute)
+        if tensor is not None and not is_lazy(tensor):
+            yield name, tensor, name == "kernel"
+
+
+def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable:
+    with torch.enable_grad():
+        view = tensor.t() if is_kernel else tensor.view_as(tensor)
+        variable = view.as_subclass(Variable)
+    variable.name, variable.path = name, path + name
+    variable.trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
+    return variable
+
+
+def tell_shapes(layers: Sequence[nn.Module], x: Tensor) -> tuple[Shape, Shape]:
+    """Sends x through layers, and lets each know the shapes of what it gets and gives.
+
+    Returns:
+        Those of all of them together.
+    """
+    output = x
+    for layer in layers:
+        before, output = output, layer(output)
+        if isinstance(layer, HasWeights):
+            layer._shapes = _shape(before), _shape(output)
+    return _shape(x), _shape(output)
+
+
+def _shape(batch: Tensor) -> Shape:
+    return Shape((None, *batch.shape[1:]))
+
+
+def _arrays(value: Any) -> Any:
+    """Variables as arrays, also in lists and tuples."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_arrays, value))
+    return value.numpy() if isinstance(value, Variable) else value
