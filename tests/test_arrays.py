@@ -152,3 +152,13 @@ def test_masked_arrays_may_have_no_masked_entry(form):
     assert data.features("x", np.ma.array(ROWS), form).tolist() == ROWS
     with pytest.raises(ValueError, match=r"^y must have no masked entries, got 1: fill them"):
         data.rows("y", np.ma.array([0, 1, 0], mask=[0, 0, 1]), 3, form)
+
+
+def test_of_a_tensor_that_adds_methods_alone_the_values_are_taken():
+    class Named(torch.Tensor):
+        pass
+
+    rows = torch.tensor(ROWS)
+    taken = arrays.as_tensor("x", rows.as_subclass(Named))
+    assert type(taken) is torch.Tensor
+    assert taken.data_ptr() == rows.data_ptr()
