@@ -25,6 +25,7 @@ FLOORS = [
     "_training",
     "backend datasets model models sequential utils",
     "__init__",
+    "tf",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 MODULES = {
@@ -55,6 +56,14 @@ PUBLIC = {
     "torchnn.optimizers.schedules",
     "torchnn.regularizers",
     "torchnn.sequential",
+    "torchnn.tf",
+    "torchnn.tf.autograph",
+    "torchnn.tf.config",
+    "torchnn.tf.data",
+    "torchnn.tf.linalg",
+    "torchnn.tf.math",
+    "torchnn.tf.nn",
+    "torchnn.tf.random",
     "torchnn.utils",
 }
 ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._training"]
@@ -87,6 +96,17 @@ TESTED_BY = {
     "torchnn.optimizers._common": "optimizer",
     "torchnn.optimizers._rare": "optimizers",
     "torchnn.optimizers._torch": "optimizers",
+    "torchnn.tf._arrays": "tf",
+    "torchnn.tf._missing": "tf",
+    "torchnn.tf._tape": "tf",
+    "torchnn.tf._tensor": "tf",
+    "torchnn.tf.autograph": "tf",
+    "torchnn.tf.config": "tf",
+    "torchnn.tf.data": "tf",
+    "torchnn.tf.linalg": "tf",
+    "torchnn.tf.math": "tf",
+    "torchnn.tf.nn": "tf",
+    "torchnn.tf.random": "tf",
 }
 
 

@@ -55,6 +55,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Imports what is not always needed when it is first asked for."""
-    if name == "datasets":
+    if name in ("datasets", "tf"):
         return import_module(f"torchnn.{name}")
     raise AttributeError(f"module 'torchnn' has no attribute {name!r}")
