@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 __all__ = [
     "NAMES",
@@ -33,7 +34,7 @@ __all__ = [
 EPSILON = 1e-7  # what is added to norms, so that they can divide
 
 
-class Constraint(ABC):
+class Constraint(Configured, ABC):
     """A function from a weight to what it is to become."""
 
     @abstractmethod
@@ -43,15 +44,6 @@ class Constraint(ABC):
         Args:
             w: A weight; a kernel with the shape (in_features, units).
         """
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make the same constraint."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Constraint":
-        """Returns the constraint with these arguments."""
-        return cls(**config)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())

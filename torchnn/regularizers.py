@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
+from torchnn._config import Configured
 
 __all__ = [
     "L1",
@@ -36,7 +37,7 @@ __all__ = [
 Penalty = Callable[[Tensor], Any]
 
 
-class Regularizer(ABC):
+class Regularizer(Configured, ABC):
     """A function from a tensor to the penalty on it, one number."""
 
     @abstractmethod
@@ -46,15 +47,6 @@ class Regularizer(ABC):
         Args:
             x: A weight, a kernel with the shape (in_features, units), or an output.
         """
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make the same regularizer."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Regularizer":
-        """Returns the regularizer with these arguments."""
-        return cls(**config)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())

@@ -89,7 +89,7 @@ class FusedEngine:
         values = network.loss.per_sample(run.gather(samples.y), outputs)
         if samples.weight is not None:
             values = values * run.gather(samples.weight)
-        losses = run.batches.reduce(values, torch.mean)
+        losses = run.batches.reduce(values, torch.mean) + network.penalty
         self._counter += len(run)
         return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 

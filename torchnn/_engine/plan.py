@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchnn import ops
+from torchnn import ops, regularizers
 from torchnn._engine.autograd import has_hooks, has_own_forward
 from torchnn._engine.building import is_built
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
 from torchnn.activations import FUNCTIONS, TORCH_MODULES
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
-from torchnn.layers._base import is_regulated
 from torchnn.losses import Loss
 from torchnn.optimizers import Optimizer
 
@@ -27,6 +26,11 @@ DESCRIPTION = "fused (whole epochs in one native call)"
 FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
 # All that the kernels stand in for.
 KNOWN = (*FRONT, Dense, nn.Linear, Activation, Dropout, nn.Dropout, *TORCH_MODULES)
+
+
+# Whose penalties the kernels know, and what a layer calls them.
+PENALTIES = (regularizers.L1, regularizers.L2, regularizers.L1L2)
+PENALTY = "regularizer"
 
 
 class NotFusedError(Exception):
@@ -70,8 +74,17 @@ class Plan:
     def regularization(self) -> list[tuple[float, ...]]:
         """Of each layer l1 and l2 of its weight, those of its bias, and its dropout; nothing if all
         are 0."""
-        rows: list[tuple[float, ...]] = [(0.0,) * 4 + (_rate(each),) for each in self.dropouts]
+        rows: list[tuple[float, ...]] = [
+            (*_factors(layer, "kernel"), *_factors(layer, "bias"), _rate(dropout))
+            for layer, dropout in zip(self.layers, self.dropouts, strict=True)
+        ]
         return rows if any(map(any, rows)) else []
+
+    @property
+    def penalty(self) -> Any:
+        """What the weights and biases as they are add to the loss."""
+        regulated = (layer for layer in self.layers if isinstance(layer, Dense))
+        return regularizers.total([pair for layer in regulated for pair in layer._with(PENALTY)])
 
     def seeds(self, seed: int) -> list[int]:
         """Those of what each layer drops, from one for all of them, or their own."""
@@ -118,12 +131,11 @@ def plan(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None 
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
     if has_hooks(model):
         raise NotFusedError("the model has hooks")
-    if recipe is not None and is_regulated(model):
-        raise NotFusedError("a layer has a regularizer or a constraint")
     network = _read(model, _absorbable(recipe))
     _check_parameters(model, network)
     _check_samples(network.front, shape)
     if recipe is not None:
+        _check_regulation(network)
         _read_loss(network, recipe.loss)
         _check_optimizer(recipe.optimizer)
     return network
@@ -223,6 +235,23 @@ def _flat(model: nn.Module) -> Iterator[nn.Module]:
             yield from _flat(layer)
         else:
             yield layer
+
+
+def _check_regulation(network: Plan) -> None:
+    for layer in network.layers:
+        for name, value in vars(layer).items():
+            if name.endswith("_constraint") and value is not None:
+                raise NotFusedError("a layer has a constraint")
+            if name.endswith(PENALTY) and value is not None and type(value) not in PENALTIES:
+                raise NotFusedError("a layer has a regularizer that is none of L1, L2 and L1L2")
+        if getattr(layer, "activity_regularizer", None) is not None:
+            raise NotFusedError("a layer has a regularizer of its outputs")
+
+
+def _factors(layer: Any, of: str) -> tuple[float, float]:
+    """l1 and l2 of a layer's kernel or bias."""
+    regularizer = getattr(layer, f"{of}_{PENALTY}", None)
+    return (0.0, 0.0) if regularizer is None else (regularizer.l1, regularizer.l2)
 
 
 def _rate(dropout: Any) -> float:
