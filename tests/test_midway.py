@@ -156,6 +156,7 @@ CHANGES = {
     "label_smoothing": (smooth, with_entropy),
     "momentum from 0": (set_momentum(0.9), dict),
     "momentum to 0": (set_momentum(0.0), with_momentum),
+    "gradients clipped": (lambda model, x, y: setattr(model.optimizer, "clipnorm", 0.01), dict),
     "other weights": (
         lambda model, x, y: model.set_weights([w * 0.5 for w in model.get_weights()]),
         with_momentum,

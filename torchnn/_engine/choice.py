@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchnn import ops
 from torchnn._engine import building
 from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
 from torchnn._engine.fused import FusedEngine, version
@@ -159,7 +160,7 @@ def fingerprint(model: nn.Module, recipe: Recipe | None) -> Fingerprint:
     """Takes some microseconds: it reads no numbers. What is written in place into a tensor shows in
     its version; that matters only where the kernels get something that was made of it before."""
     things: list[Any] = [] if recipe is None else [*vars(recipe.loss).values()]
-    values: list[Any] = []
+    values: list[Any] = [] if recipe is None else [ops.kernel_of(recipe.optimizer) is None]
     modules = [model]
     for module in modules:
         own = vars(module)
