@@ -225,6 +225,25 @@ def test_a_loader_of_so_many_batches_an_epoch_begins_anew_after_all():
     ]
 
 
+class Anew:
+    """Three batches, as often as they are asked for."""
+
+    def __iter__(self):
+        return batches_of(3)
+
+
+def test_an_epoch_of_so_many_batches_leaves_the_others_to_the_next():
+    feed = loader_feed(Anew())
+    feed.limit(2, repeats=True)
+    assert [ys(feed.runs()) for _ in range(3)] == [[[0], [10]], [[20], [0]], [[10], [20]]]
+
+
+def test_what_is_measured_of_a_loader_is_the_same_each_time():
+    feed = loader_feed(Anew())
+    feed.limit(2)
+    assert ys(feed.runs()) == ys(feed.runs()) == [[0], [10]]
+
+
 class ByNumber:
     """Three batches, and how often all have been read."""
 

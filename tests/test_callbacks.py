@@ -287,6 +287,17 @@ def test_callback_can_be_imported_from_here():
     assert issubclass(History, Callback)
 
 
+@pytest.mark.parametrize(
+    ("names", "mode"),
+    [
+        ("precision recall_1 auc_2 f1_score r2_score true_positives cosine_similarity", "max"),
+        ("root_mean_squared_error mape false_negatives logcosh binary_crossentropy", "min"),
+    ],
+)
+def test_early_stopping_knows_the_direction_of_metrics(names, mode):
+    assert {EarlyStopping(f"val_{name}").mode for name in names.split()} == {mode}
+
+
 def test_early_stopping_asks_for_the_direction_of_what_it_does_not_know():
     with pytest.raises(ValueError, match='mode must be "min" or "max" for monitor=\'val_f1\''):
         EarlyStopping("val_f1")

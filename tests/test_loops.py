@@ -399,6 +399,22 @@ def test_validation_has_a_batch_size_and_steps_of_its_own():
     assert model.evaluate(x, y, batch_size=10, steps=2, verbose=0) == pytest.approx(expected)
 
 
+def test_class_weights_leave_validation_its_steps():
+    x, y = data()
+    model, batches = network(), []
+    model.fit(
+        x,
+        y,
+        validation_split=0.4,
+        validation_batch_size=2,
+        validation_steps=3,
+        class_weight={1: 2.0},
+        verbose=0,
+        callbacks=LambdaCallback(on_test_batch_end=lambda batch, logs: batches.append(batch)),
+    )
+    assert batches == [0, 1, 2]
+
+
 def test_on_batch_methods_are_one_step():
     x, y = data(8)
     fitted, stepped = network(metrics=["accuracy"]), network(metrics=["accuracy"])

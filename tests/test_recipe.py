@@ -85,3 +85,9 @@ def test_keras_s_accuracy_is_warned_of():
 def test_accuracy_knows_the_loss():
     settled = recipe.settle("sgd", "bce", ["accuracy"])
     assert settled.metrics[0].loss is settled.loss
+
+
+@pytest.mark.parametrize("kind", [metrics.Mean, metrics.Sum])
+def test_a_mean_of_values_is_no_metric_of_predictions(kind):
+    with pytest.raises(TypeError, match=r"is of values that you give it, not of predictions$"):
+        recipe.settle("sgd", "bce", [kind()])

@@ -217,6 +217,8 @@ class Model(Configured, HasWeights, Called):
             feed, validation = self._validation(
                 recipe, feed, validation_split, validation_data, validation_size
             )
+            if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
+                validation = validation.unweighted()  # classes are weighted to learn alone
             span = range(initial_epoch, epochs)
             _batches.check_end(feed, len(span), "x", "steps_per_epoch", steps_per_epoch)
             feed.limit(steps_per_epoch, repeats=True)
@@ -224,8 +226,6 @@ class Model(Configured, HasWeights, Called):
                 named = "validation_data", "validation_steps", validation_steps
                 _batches.check_end(validation, len(span), *named)
                 validation.limit(validation_steps)
-            if class_weight is not None and validation_split and isinstance(validation, ArrayFeed):
-                validation = validation.unweighted()  # classes are weighted to learn alone
             self._prepare(recipe, feed, *([validation] if validation else []))
             fit = Fit(self, recipe, feed, validation, listeners, span, verbose, frequency)
             return fit.run()
@@ -455,7 +455,7 @@ class Model(Configured, HasWeights, Called):
             validation_data = (validation_data,)
         elif validation_data is not None and not _is_pair(validation_data):
             raise ValueError(
-                "validation_data must be (x, y), (x, y, sample_weight) or a DataLoader, "
+                "validation_data must be (x, y), (x, y, sample_weight) or what gives batches, "
                 f"got {type(validation_data).__name__}"
             )
         if validation_data is not None:

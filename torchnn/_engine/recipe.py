@@ -88,6 +88,8 @@ def _metrics(argument: str, values: Any, loss: Loss) -> list[Metric]:
     found: list[Metric] = []
     for value in values or ():
         metric = metrics.get(value, loss)
+        if isinstance(metric, metrics.Mean) and not isinstance(metric, metrics.MeanMetric):
+            raise TypeError(f"{metric.name} is of values that you give it, not of predictions")
         if isinstance(metric, metrics.Accuracy):
             _warnings.warn(
                 "Accuracy() counts predictions that equal the target exactly, which outputs of a "

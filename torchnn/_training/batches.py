@@ -159,6 +159,7 @@ class LoaderFeed:
         self.check_labels: CheckLabels | None = None
         self.steps = _length(loader)
         self._limit: int | None = None
+        self._stream: Iterator[Any] | None = None  # of batches that go on from epoch to epoch
         self.is_iterator = hasattr(loader, "__next__")
         self.is_endless = isinstance(loader, (count, cycle, repeat))
         self.loader = _Stream(loader) if self.is_iterator else _iterable(loader)
@@ -179,9 +180,11 @@ class LoaderFeed:
 
     def limit(self, steps: int | None, repeats: bool = False) -> None:
         """Makes an epoch so many batches, if there are as many or it repeats."""
-        if steps is not None:
-            self._limit = self.steps = steps
-            self._repeats = repeats and not self.is_iterator
+        if steps is None:
+            return
+        self._limit = self.steps = steps
+        if repeats and not self.is_iterator:
+            self._stream = chain(self.started or (), self._again())
 
     def is_over(self) -> bool:
         """Whether nothing is left of what can be read only once."""
@@ -202,7 +205,8 @@ class LoaderFeed:
         self, epoch: int = 0, one_by_one: bool = True, first: int = 0, seed: int | None = None
     ) -> Iterator[Run]:
         """Yields an epoch batch by batch, in the loader's own order, without the first so many."""
-        for batch in islice(self._next() if self._limit else self._anew(), first, self._limit):
+        batches = self._anew() if self._stream is None else self._stream
+        for batch in islice(batches, first, self._limit):
             samples = self._samples(batch)
             yield Run(samples, len(samples), 0, len(samples))
 
@@ -211,15 +215,14 @@ class LoaderFeed:
         batches, self.started = self.started, None
         return iter(self.loader) if batches is None else batches
 
-    def _next(self) -> Iterator[Any]:
-        """The batches that follow the last one read; after all, the first again if it repeats."""
-        if self.started is None:
-            self.started = iter(self.loader)
-        while True:
-            yield from self.started
-            self.started = iter(self.loader)
-            if not self._repeats:
-                return
+    def _again(self) -> Iterator[Any]:
+        """All batches again and again, as long as there are some."""
+        has_some = True
+        while has_some:
+            has_some = False
+            for batch in self.loader:
+                has_some = True
+                yield batch
 
     def split(self, validation_split: float, batch_size: int) -> "tuple[LoaderFeed, LoaderFeed]":
         """Raises ValueError: a loader cannot be split."""

@@ -24,6 +24,17 @@ __all__ = [
 ]
 
 
+# What the names of metrics end in.
+RISING = (
+    *("acc", "auc", "auroc", "precision", "recall", "score", "similarity"),
+    *("true_positives", "true_negatives"),
+)
+FALLING = (
+    *("loss", "error", "mse", "mae", "rmse", "mape", "msle", "logcosh", "entropy"),
+    *("false_positives", "false_negatives"),
+)
+
+
 class History(Callback):
     """Keeps every epoch's logs: what fit returns.
 
@@ -273,10 +284,10 @@ def _why_unseen(name: str, logs: dict[str, Any]) -> str:
 
 def _direction(name: str) -> str:
     """Returns "max" if a value of this name is better when it is larger, else "min"."""
-    lower = name.lower()
-    if lower.endswith(("acc", "auc", "auroc")) or "accuracy" in lower:
+    lower = name.lower().rstrip("_0123456789")  # the second precision is precision_1
+    if lower.endswith(RISING) or "accuracy" in lower:
         return "max"
-    if lower.endswith(("loss", "error", "mse", "mae", "rmse", "entropy")):
+    if lower.endswith(FALLING):
         return "min"
     raise ValueError(
         f'mode must be "min" or "max" for monitor={name!r}, since "auto" does not know whether it '

@@ -283,7 +283,7 @@ class Mean(Summed):
         self.take([listed(each) for each in sums], len(values))
 
     def sums(self, *_: Any) -> list[Tensor]:
-        raise TypeError(f"{self.name} is a metric of values: call it yourself, or name another")
+        raise TypeError(f"{self.name} is of values that you give it, not of predictions")
 
     def take(self, sums: Sequence[Sequence[Any]], samples: int) -> None:
         total, count = self.totals or (0.0, 0.0)
