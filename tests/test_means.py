@@ -197,3 +197,32 @@ def test_a_function_has_its_further_arguments():
     metric = metrics.MeanMetricWrapper(lambda y, p, power: (y - p) ** power, name="cubes", power=3)
     assert float(metric([[1.0]], [[3.0]])) == -8
     assert metric.name == "cubes"
+
+
+def test_a_function_gets_class_numbers_as_they_are():
+    def hits(y_true, y_pred):
+        return y_true == y_pred.argmax(-1)
+
+    assert float(metrics.get(hits)(LABELS, SCORES)) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "y_true", "y_pred", "expected"),
+    [
+        ("mean_squared_error", Y, P, [0.5, 6.5]),
+        ("mean_absolute_error", [1.0, 2.0], [2.0, 5.0], 2),
+        ("mean_absolute_percentage_error", [[2.0]], [[3.0]], [50]),
+        ("mean_squared_logarithmic_error", [[0.0]], [[math.e - 1]], [1]),
+        ("binary_accuracy", [[1, 0]], [[0.7, 0.6]], [[1, 0]]),
+        ("categorical_accuracy", ONE_HOT, SCORES, [1, 0, 0]),
+        ("sparse_categorical_accuracy", LABELS, SCORES, [1, 0, 0]),
+        ("top_k_categorical_accuracy", ONE_HOT, SCORES, [1, 1, 1]),
+        ("sparse_top_k_categorical_accuracy", LABELS, SCORES, [1, 1, 1]),
+    ],
+)
+def test_what_classes_measure_functions_return(name, y_true, y_pred, expected):
+    function = getattr(metrics, name)
+    np.testing.assert_allclose(function(y_true, y_pred), expected, rtol=1e-5)
+    metric = metrics.get(function)
+    assert type(metric) is type(metrics.get(name))
+    assert metric.name == name

@@ -87,6 +87,7 @@ TESTED_BY = {
     "torchnn.losses._functions": "losses",
     "torchnn.losses._means": "losses",
     "torchnn.metrics._base": "metrics",
+    "torchnn.metrics._functions": "means",
     "torchnn.metrics._torch": "metrics",
     "torchnn.ops._dense": "ops",
     "torchnn.ops._native": "ops",

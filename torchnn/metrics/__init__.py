@@ -11,6 +11,7 @@ whichever engine trains, and no means over batches.
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -28,6 +29,18 @@ from torchnn.metrics._counts import (
     Recall,
     TrueNegatives,
     TruePositives,
+)
+from torchnn.metrics._functions import (
+    CLASSES,
+    binary_accuracy,
+    categorical_accuracy,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+    sparse_categorical_accuracy,
+    sparse_top_k_categorical_accuracy,
+    top_k_categorical_accuracy,
 )
 from torchnn.metrics._means import (
     Accuracy,
@@ -94,7 +107,16 @@ __all__ = [
     "TrueNegatives",
     "TruePositives",
     "Variable",
+    "binary_accuracy",
+    "categorical_accuracy",
     "get",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "sparse_categorical_accuracy",
+    "sparse_top_k_categorical_accuracy",
+    "top_k_categorical_accuracy",
 ]
 
 # What compile makes of a name by the loss.
@@ -162,6 +184,8 @@ def get(value: Any, loss: Loss | None = None) -> Metric:
         return _named(value, loss)
     if isinstance(value, type) and issubclass(value, Metric):
         value = value()
+    elif isinstance(value, FunctionType) and value in CLASSES:
+        value = CLASSES[value]()
     metric = _checks.admit("metric", value, NAMES, lambda v: callable(v) or _accumulates(v))
     _checks.takes_targets_first("metric", metric)
     if isinstance(metric, Metric):

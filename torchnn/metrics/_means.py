@@ -352,7 +352,7 @@ class MeanMetricWrapper(MeanMetric):
 
     Args:
         fn: Returns one value per sample or per prediction, or one for the batch; a tensor, an
-            array or a number.
+            array or a number. Targets that are class numbers come to it as they are.
         name: The key in History.history; the function's own name if None.
         dtype: Ignored.
         kwargs: Further arguments of the function.
@@ -382,7 +382,12 @@ class MeanMetricWrapper(MeanMetric):
         return mean_sums(torch.cat([*values]), sample_weight, batches)
 
     def _measure(self, y_true: Tensor, y_pred: Tensor) -> Any:
-        return self.fn(_checks.matched(y_true, y_pred), y_pred, **self.kwargs)
+        has_classes = y_pred.ndim > 1 and y_pred.shape[-1] > 1
+        if has_classes and _are_numbers(y_true, y_pred, -1):
+            y_true = y_true.to(y_pred.device)
+        else:
+            y_true = _checks.matched(y_true, y_pred)
+        return self.fn(y_true, y_pred, **self.kwargs)
 
 
 def _kind(loss: Loss | None, y_pred: Tensor) -> str:
