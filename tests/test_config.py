@@ -196,6 +196,39 @@ def test_functions_and_modules_of_ones_own_stay_what_they_are():
     assert (loss.function, loss.name) == (double, "twice")
 
 
+class Scale:
+    """What knows nothing of torchnn but how to tell and to take a config."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, weight):
+        return weight.mul_(self.factor)
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def test_what_tells_a_config_of_its_own_is_made_again_of_it():
+    config = json.loads(json.dumps(Dense(2, kernel_initializer=Scale(3)).get_config()))
+    initializer = Dense.from_config(config).kernel_initializer
+    assert (type(initializer), initializer.factor) == (Scale, 3)
+
+
+def test_a_layer_that_takes_trainable_gets_it():
+    class Mine(Layer):
+        def __init__(self, trainable=True, **others):
+            super().__init__(**others)
+            self.given = trainable
+
+    assert Mine.from_config({"trainable": False}).given is False
+    assert Dense.from_config({"units": 1, "trainable": False}).trainable is False
+
+
 def test_a_module_of_pytorch_tells_its_arguments_too():
     config = _config.plain(nn.Linear(3, 2, bias=False, dtype=torch.float64))
     assert config["config"] == {

@@ -246,6 +246,51 @@ def test_an_array_on_the_other_side_lets_gradients_through():
         np.testing.assert_allclose(tape.gradient(total, w).numpy(), X.sum(axis=0), rtol=1e-6)
 
 
+class Deferred:
+    """What a tensor would be, by PyTorch's protocol; of methods, it has one operator."""
+
+    ndim, dtype = 2, torch.float32
+
+    def __init__(self, compute):
+        self.compute = compute
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        def evaluated(value):
+            return value.compute() if isinstance(value, cls) else value
+
+        def compute():
+            given = [list(map(evaluated, a)) if isinstance(a, list) else evaluated(a) for a in args]
+            return function(*given, **{k: evaluated(v) for k, v in (kwargs or {}).items()})
+
+        return cls(compute)
+
+    def __mul__(self, other):
+        return self.__torch_function__(torch.mul, (), (self, other))
+
+    __rmul__ = __mul__
+
+
+DEFERRED = [
+    *((function, formula, x) for function, formula, x in SAME if function.__name__ != "<lambda>"),
+    (lambda x: tf.linalg.l2_normalize(x, axis=1), lambda x: x / np.hypot.reduce(x, 1)[:, None], X),
+    (
+        lambda x: tf.reduce_sum(tf.multiply(x, x), axis=1, keepdims=True),
+        lambda x: (x**2).sum(1, keepdims=True),
+        X,
+    ),
+    (lambda x: tf.concat([x, tf.square(x)], axis=1), lambda x: np.concatenate([x, x**2], 1), X),
+    (lambda x: tf.expand_dims(tf.reshape(x, (-1,)), 1), lambda x: x.reshape(-1, 1), X),
+    (lambda x: tf.cast(tf.math.maximum(x, 0), tf.float64), lambda x: np.maximum(x, 0), X),
+]
+
+
+@pytest.mark.parametrize(("function", "formula", "x"), DEFERRED)
+def test_functions_take_what_those_of_pytorch_take(function, formula, x):
+    result = function(Deferred(lambda: torch.from_numpy(x)))
+    np.testing.assert_allclose(result.compute().numpy(), formula(x), rtol=2e-5, atol=1e-6)
+
+
 def test_a_number_with_a_gradient_reads_like_a_number():
     cost = tf.Variable(2.0) * 3
     assert (float(cost), int(cost), f"{cost:.2f}", cost.item()) == (6.0, 6, "6.00", 6.0)

@@ -71,7 +71,7 @@ def known(custom_objects: CustomObjects) -> Iterator[None]:
 
 def arguments(thing: Any) -> dict[str, Any]:
     """Returns the arguments of a thing's __init__, each as plain makes it of the attribute."""
-    return {p.name: plain(_value(thing, p)) for p in _taken(type(thing))}
+    return {p.name: plain(_value(thing, p)) for p in taken(type(thing))}
 
 
 def make(cls: type, config: Mapping[str, Any]) -> Any:
@@ -92,8 +92,8 @@ def plain(value: Any) -> Any:
         return type(value)(map(plain, value))
     if type(value) is dict:
         return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, (Configured, nn.Module)):
-        config = value.get_config() if isinstance(value, Configured) else arguments(value)
+    if hasattr(type(value), "get_config") or isinstance(value, nn.Module):
+        config = value.get_config() if hasattr(value, "get_config") else arguments(value)
         return {"module": _home(value), "class_name": type(value).__name__, "config": config}
     is_ours = callable(value) and _home(value).partition(".")[0] == "torchnn"
     return getattr(value, "__name__", value) if is_ours and not isinstance(value, type) else value
@@ -108,13 +108,15 @@ def found(value: Any) -> Any:
     if not {"class_name", "config"} <= value.keys():
         return {key: found(each) for key, each in value.items()}
     cls = _class(str(value.get("module")), value["class_name"])
-    if issubclass(cls, Configured):
-        return cls.from_config(value["config"])
-    return make(cls, value["config"])
+    from_config: Any = getattr(cls, "from_config", None)
+    return from_config(value["config"]) if from_config else make(cls, value["config"])
 
 
-def _taken(cls: type) -> Iterator[inspect.Parameter]:
-    """Yields the arguments of __init__, and where it passes others on, those of the next one."""
+def taken(cls: type) -> Iterator[inspect.Parameter]:
+    """Yields the arguments of __init__, and where it passes others on, those of the next one.
+
+    Where a thing is, and what comes in, is not among them.
+    """
     for each in cls.__mro__:
         if "__init__" not in vars(each):
             continue
@@ -157,7 +159,7 @@ def _home(value: Any) -> str:
 def _class(module: str, name: str) -> type:
     """The class of this name, out of what has been imported: a config makes nothing else run."""
     cls = _custom_objects.get().get(name) or vars(sys.modules.get(module, object)).get(name)
-    if not isinstance(cls, type) or not issubclass(cls, (Configured, nn.Module)):
+    if not isinstance(cls, type) or not (hasattr(cls, "from_config") or issubclass(cls, nn.Module)):
         raise ValueError(
             f"{module} has no class {name!r} for a config: import the module that has it, or pass "
             f"custom_objects={{{name!r}: ...}}"

@@ -1,7 +1,7 @@
 """The base of the layers: an `nn.Module` with a name and a repr that reads like its call."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -10,6 +10,8 @@ from torchnn import _checks, _config, activations, regularizers
 from torchnn.layers import _variables
 from torchnn.layers._call import Called
 from torchnn.layers._variables import HasWeights
+
+Self = TypeVar("Self", bound="Layer")
 
 
 class Options(TypedDict, total=False):
@@ -72,11 +74,33 @@ class Layer(_config.Configured, HasWeights, Called):
         Raises:
             TypeError: An argument of a class of one's own is not kept as an attribute of its name.
         """
-        config = super().get_config()
+        parameters = list(self.parameters())
+        trainable = not parameters or any(parameter.requires_grad for parameter in parameters)
+        config = {"name": self.name, **super().get_config(), "trainable": trainable}
         activation = activations.name_of(getattr(self, "activation", None))
         if "activation" in config and activation is not None:
             config["activation"] = "linear" if activation == "identity" else str(activation)
         return config
+
+    @classmethod
+    def from_config(
+        cls: type[Self], config: Mapping[str, Any], custom_objects: _config.CustomObjects = None
+    ) -> Self:
+        """Returns a new layer of what get_config returns, with first values of its own.
+
+        Args:
+            config: Arguments by their names.
+            custom_objects: From names to classes of one's own, where their modules do not tell.
+
+        Raises:
+            ValueError: The config names a class that nobody knows.
+        """
+        taken = {parameter.name for parameter in _config.taken(cls)}
+        given = {n: value for n, value in config.items() if n != "trainable" or n in taken}
+        layer = super().from_config(given, custom_objects)
+        if not config.get("trainable", True):
+            layer.trainable = False
+        return layer
 
     def get_weights(self) -> list[Any]:
         """Returns copies as numpy arrays, in Keras's order; none of a layer that is not built."""

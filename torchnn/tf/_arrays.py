@@ -94,24 +94,24 @@ def linspace(start: Any, stop: Any, num: int) -> Any:
 
 def reshape(tensor: Any, shape: Any) -> Any:
     """The same entries in another shape; one size may be -1."""
-    return as_tensor(tensor).reshape(as_shape(shape))
+    return torch.reshape(as_tensor(tensor), as_shape(shape))
 
 
 def transpose(a: Any, perm: Any = None) -> Any:
     """The axes in another order, or reversed."""
     a = as_tensor(a)
-    return a.permute(tuple(reversed(range(a.ndim))) if perm is None else as_shape(perm))
+    return torch.permute(a, tuple(reversed(range(a.ndim))) if perm is None else as_shape(perm))
 
 
 def expand_dims(input: Any, axis: int) -> Any:
     """One more axis, of size 1, at a place."""
-    return as_tensor(input).unsqueeze(axis)
+    return torch.unsqueeze(as_tensor(input), axis)
 
 
 def squeeze(input: Any, axis: Any = None) -> Any:
     """Without the axes of size 1, or without those given."""
     x = as_tensor(input)
-    return x.squeeze() if axis is None else x.squeeze(as_axes(axis))
+    return torch.squeeze(x) if axis is None else torch.squeeze(x, as_axes(axis))
 
 
 def concat(values: Any, axis: int) -> Any:

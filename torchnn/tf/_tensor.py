@@ -124,15 +124,18 @@ def as_tensor(value: Any, dtype: Any = None) -> Any:
     """Returns a number, an array, lists or a tensor as a Tensor.
 
     Arrays keep their dtype. Python's floats are of the default dtype, and its integers int32 where
-    they fit. What PyTorch's functions take for a tensor without its being one stays what it is.
+    they fit. What PyTorch's functions take for a tensor, such as a symbol, stays what it is.
 
     Args:
         value: The values.
         dtype: The dtype to convert to, in PyTorch's, NumPy's or TensorFlow's words, or None.
     """
     if not isinstance(value, torch.Tensor):
-        if hasattr(type(value), "__torch_function__"):
+        function = getattr(type(value), "__torch_function__", None)
+        if function is not None and dtype is None:
             return value
+        if function is not None:
+            return function(torch.Tensor.to, (type(value),), (value, as_dtype(dtype)))
         value = _of_values(value)
     value = value if isinstance(value, Tensor) else value.as_subclass(Tensor)
     return value if dtype is None else value.to(as_dtype(dtype))

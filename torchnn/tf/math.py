@@ -143,77 +143,78 @@ subtract = _of_two("subtract", torch.subtract)
 def reduce_sum(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The sum, over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.sum(_all(x, axis), keepdim=keepdims, dtype=None if x.dtype == torch.bool else x.dtype)
+    dtype = None if x.dtype == torch.bool else x.dtype
+    return torch.sum(x, _all(x, axis), keepdims, dtype=dtype)
 
 
 def reduce_mean(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The mean, over all axes or those given; of integers too a float, unlike in TensorFlow."""
     x = _floating(input_tensor)
-    return x.mean(_all(x, axis), keepdim=keepdims)
+    return torch.mean(x, _all(x, axis), keepdims)
 
 
 def reduce_std(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The standard deviation, as NumPy has it: the sum is divided by the number of entries."""
     x = _floating(input_tensor)
-    return x.std(_all(x, axis), correction=0, keepdim=keepdims)
+    return torch.std(x, _all(x, axis), correction=0, keepdim=keepdims)
 
 
 def reduce_variance(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The variance, as NumPy has it: the sum is divided by the number of entries."""
     x = _floating(input_tensor)
-    return x.var(_all(x, axis), correction=0, keepdim=keepdims)
+    return torch.var(x, _all(x, axis), correction=0, keepdim=keepdims)
 
 
 def reduce_max(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The greatest entry, over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.amax(_all(x, axis), keepdim=keepdims)
+    return torch.amax(x, _all(x, axis), keepdims)
 
 
 def reduce_min(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The smallest entry, over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.amin(_all(x, axis), keepdim=keepdims)
+    return torch.amin(x, _all(x, axis), keepdims)
 
 
 def reduce_prod(input_tensor: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     """The product, over all axes or the one given."""
     x = as_tensor(input_tensor)
-    return x.prod() if axis is None else x.prod(axis, keepdim=keepdims)
+    return torch.prod(x) if axis is None else torch.prod(x, axis, keepdims)
 
 
 def reduce_any(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Whether any entry is true, over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.any(_all(x, axis), keepdim=keepdims)
+    return torch.any(x, _all(x, axis), keepdims)
 
 
 def reduce_all(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Whether all entries are true, over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.all(_all(x, axis), keepdim=keepdims)
+    return torch.all(x, _all(x, axis), keepdims)
 
 
 def reduce_logsumexp(input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(e^x)), over all axes or those given."""
     x = as_tensor(input_tensor)
-    return x.logsumexp(_all(x, axis), keepdim=keepdims)
+    return torch.logsumexp(x, _all(x, axis), keepdims)
 
 
 def argmax(input: Any, axis: int = 0, output_type: Any = torch.int64) -> Any:
     """The place of the greatest entry along an axis, the first one, unlike NumPy's."""
-    return as_tensor(input).argmax(axis).to(as_dtype(output_type))
+    return as_tensor(torch.argmax(as_tensor(input), axis), output_type)
 
 
 def argmin(input: Any, axis: int = 0, output_type: Any = torch.int64) -> Any:
     """The place of the smallest entry along an axis, the first one, unlike NumPy's."""
-    return as_tensor(input).argmin(axis).to(as_dtype(output_type))
+    return as_tensor(torch.argmin(as_tensor(input), axis), output_type)
 
 
 def cumsum(x: Any, axis: int = 0) -> Any:
     """The sums of the entries up to each one, along an axis."""
     x = as_tensor(x)
-    return x.cumsum(axis, dtype=x.dtype)
+    return torch.cumsum(x, axis, dtype=x.dtype)
 
 
 def confusion_matrix(
@@ -245,4 +246,4 @@ def _all(x: Any, axis: Any) -> Any:
 
 def _floating(value: Any) -> Any:
     x = as_tensor(value)
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return x if x.dtype.is_floating_point else as_tensor(x, torch.get_default_dtype())
