@@ -117,6 +117,22 @@ def test_classes_of_ones_own_are_cloned_by_their_config():
     assert [w.shape for w in clone.get_weights()] == [w.shape for w in model.get_weights()]
 
 
+def test_a_model_of_layers_that_its_class_does_not_make_is_copied():
+    class Net(Model):
+        def forward(self, x):
+            return self.last(x)
+
+    model = Net()
+    model.last = Dense(1, in_features=3)
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 3)), np.ones(4), verbose=0)
+    clone = clone_model(model)
+    assert (type(clone), clone.optimizer, clone.history) == (Net, None, None)
+    assert not torch.equal(clone.last.weight, model.last.weight)
+    with pytest.raises(TypeError, match="this Net has layers that its class does not make"):
+        model.get_config()
+
+
 @pytest.mark.parametrize("model", [nn.Linear(1, 1), Dense(1), "net", Sequential])
 def test_clone_model_takes_a_model(model):
     with pytest.raises(TypeError, match="model must be a torchnn Model, got"):

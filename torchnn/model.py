@@ -325,6 +325,20 @@ class Model(Configured, HasWeights, Called):
         self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
         return _array(_building.run_once(self, x))
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of __init__, by their names, in plain values.
+
+        Raises:
+            TypeError: An argument is not kept as an attribute of its name; or the model has layers
+                that no argument tells of.
+        """
+        if type(self).__init__ is Model.__init__ and any(True for _ in self.children()):
+            raise TypeError(
+                f"this {type(self).__name__} has layers that its class does not make, which no "
+                "config tells: torchnn.models.clone_model copies it"
+            )
+        return super().get_config()
+
     def to_json(self, **options: Any) -> str:
         """Returns the model's class and its config as text, for models.model_from_json.
 

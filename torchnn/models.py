@@ -20,7 +20,8 @@ def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None 
     It is not compiled. It is built if the model is, and knows the shape of a sample.
 
     Args:
-        model: A Sequential, or a Model that can tell its config.
+        model: A Sequential, or another Model: one whose class has an __init__ of its own is made
+            again by its config, and any other copied.
         clone_function: From a layer to the one that takes its place in the copy; models within are
             cloned themselves.
 
@@ -30,7 +31,9 @@ def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None 
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be a torchnn Model, got {type(model).__name__}")
-    if not isinstance(model, Sequential) or type(model).__init__ is not Sequential.__init__:
+    if type(model).__init__ is Model.__init__:
+        return _uncompiled(_drawn_anew(model))
+    if type(model).__init__ is not Sequential.__init__:
         return _remade(model)
     layers = [_cloned(layer, clone_function or _fresh) for layer in model.layers]
     clone = type(model)(layers, name=model.name).to(model._form().device)
@@ -49,6 +52,11 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None 
     """
     with _config.known(custom_objects):
         return _config.found(json.loads(json_string))
+
+
+def _uncompiled(model: Any) -> Any:
+    model._recipe = model.history = None
+    return model
 
 
 def _cloned(layer: Any, fresh: Callable[[Any], nn.Module]) -> nn.Module:
