@@ -33,14 +33,9 @@ def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None 
         raise TypeError(f"model must be a torchnn Model, got {type(model).__name__}")
     if type(model).__init__ is Model.__init__:
         return _uncompiled(_drawn_anew(model))
-    if type(model).__init__ is not Sequential.__init__:
-        return _remade(model)
-    layers = [_cloned(layer, clone_function or _fresh) for layer in model.layers]
-    clone = type(model)(layers, name=model.name).to(model._form().device)
-    if shape := model.get_config()["build_input_shape"]:
-        clone.build(shape)
-        clone._input_shape = model._input_shape  # other shapes may follow where none was told
-    return clone
+    if isinstance(model, Sequential) and type(model).__init__ is Sequential.__init__:
+        return _chained(model, clone_function or _fresh)
+    return _remade(model)
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None = None) -> Any:
@@ -52,6 +47,15 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None 
     """
     with _config.known(custom_objects):
         return _config.found(json.loads(json_string))
+
+
+def _chained(model: Sequential, fresh: Callable[[Any], nn.Module]) -> Sequential:
+    layers = [_cloned(layer, fresh) for layer in model.layers]
+    clone = type(model)(layers, name=model.name).to(model._form().device)
+    if shape := model._build_shape():
+        clone.build(shape)
+        clone._input_shape = model._input_shape  # other shapes may follow where none was told
+    return clone
 
 
 def _uncompiled(model: Any) -> Any:

@@ -136,9 +136,7 @@ class Sequential(Model, nn.Sequential):
         config = super().get_config()
         if type(self).__init__ is not Sequential.__init__:
             config.pop("layers", None)
-        shape = self._sample_form().shape
-        is_built = bool(shape) and len(self) > 0 and _building.is_built(self)
-        return {**config, "build_input_shape": (None, *shape) if is_built else None}
+        return {**config, "build_input_shape": self._build_shape()}
 
     @classmethod
     def from_config(
@@ -220,6 +218,12 @@ class Sequential(Model, nn.Sequential):
     def _sample_form(self) -> Form:
         """The form with the shape of the samples, as far as an Input, data or a layer tells it."""
         return _building.form(self, self._input_shape or self.sample_shape)
+
+    def _build_shape(self) -> tuple[int | None, ...] | None:
+        """What build would be given to make the model what it is, or None if it is not built."""
+        shape = self._sample_form().shape
+        is_built = bool(shape) and len(self) > 0 and _building.is_built(self)
+        return (None, *shape) if is_built else None
 
     def _check_layers(self) -> None:
         if self._is_empty():
