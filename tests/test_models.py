@@ -129,6 +129,8 @@ def test_a_model_of_layers_that_its_class_does_not_make_is_copied():
     clone = clone_model(model)
     assert (type(clone), clone.optimizer, clone.history) == (Net, None, None)
     assert not torch.equal(clone.last.weight, model.last.weight)
+    with pytest.raises(ValueError, match="clone_function must be None for a Net"):
+        clone_model(model, clone_function=lambda layer: layer)
     with pytest.raises(TypeError, match="this Net has layers that its class does not make"):
         model.get_config()
 

@@ -22,20 +22,22 @@ def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None 
     Args:
         model: A Sequential, or another Model: one whose class has an __init__ of its own is made
             again by its config, and any other copied.
-        clone_function: From a layer to the one that takes its place in the copy; models within are
-            cloned themselves.
+        clone_function: From a layer of a Sequential to the one that takes its place in the copy;
+            models within are cloned themselves.
 
     Raises:
+        ValueError: clone_function is given with a model of another kind.
         TypeError: A layer cannot tell what it was made with, or is a module of PyTorch that has no
             reset_parameters.
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be a torchnn Model, got {type(model).__name__}")
-    if type(model).__init__ is Model.__init__:
-        return _uncompiled(_drawn_anew(model))
     if isinstance(model, Sequential) and type(model).__init__ is Sequential.__init__:
         return _chained(model, clone_function or _fresh)
-    return _remade(model)
+    if clone_function is not None:
+        raise ValueError(f"clone_function must be None for a {type(model).__name__}")
+    is_made_outside = type(model).__init__ is Model.__init__  # of layers that no config tells
+    return _uncompiled(_drawn_anew(model)) if is_made_outside else _remade(model)
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None = None) -> Any:
