@@ -12,7 +12,7 @@ from torch import nn
 from torchnn import _config, layers, losses, optimizers
 from torchnn._config import Configured
 from torchnn.layers import Activation, Dense, Dropout, Layer, Normalization, Rescaling
-from torchnn.losses import BinaryCrossentropy, FunctionLoss
+from torchnn.losses import BinaryCrossentropy, FunctionLoss, TorchLoss
 from torchnn.model import Model
 from torchnn.optimizers import SGD, Adam, TorchOptimizer, schedules
 from torchnn.sequential import Sequential
@@ -239,6 +239,8 @@ def test_a_module_of_pytorch_tells_its_arguments_too():
     }
     module = _config.found(json.loads(json.dumps(config)))
     assert (module.in_features, module.bias, module.weight.dtype) == (3, None, torch.float64)
+    loss = TorchLoss.from_config(TorchLoss(nn.MSELoss(reduction="sum")).get_config())
+    assert loss.function.reduction == "sum"  # size_average and reduce are left out
     activation = Dense.from_config(Dense(2, nn.PReLU(4)).get_config()).activation
     assert isinstance(activation, nn.PReLU)
     assert activation.num_parameters == 4

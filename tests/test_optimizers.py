@@ -568,3 +568,10 @@ def test_a_class_is_told_to_be_instantiated():
 def test_bad_arguments_are_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_optimizers_are_there_under_their_legacy_name():
+    from torchnn.optimizers.legacy import Adam as LegacyAdam
+
+    assert LegacyAdam is optimizers.legacy.Adam is Adam
+    assert optimizers.legacy.schedules is optimizers.schedules

@@ -113,6 +113,8 @@ SAME = [
     (lambda x: tf.stack([x, x], axis=2), lambda x: np.stack([x, x], 2), X),
     (lambda x: tf.tile(x, (2, 1)), lambda x: np.tile(x, (2, 1)), X),
     (lambda x: tf.gather(x, [2, 0], axis=1), lambda x: x[:, [2, 0]], X),
+    (lambda x: tf.gather_nd(x, [[0, 2], [1, 1]]), lambda x: x[[0, 1], [2, 1]], X),
+    (lambda x: tf.gather_nd(x, [[1]]), lambda x: x[[1]], X),
     (lambda x: tf.gather(x, [[1], [0]]), lambda x: x[[[1], [0]]], X),
 ]
 

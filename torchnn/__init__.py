@@ -27,6 +27,7 @@ from torchnn import (
     utils,
 )
 from torchnn.layers import Input
+from torchnn.optimizers import legacy as _legacy  # noqa: F401 (there as optimizers.legacy)
 from torchnn.sequential import Sequential
 
 if TYPE_CHECKING:

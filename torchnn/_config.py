@@ -71,7 +71,7 @@ def known(custom_objects: CustomObjects) -> Iterator[None]:
 
 def arguments(thing: Any) -> dict[str, Any]:
     """Returns the arguments of a thing's __init__, each as plain makes it of the attribute."""
-    return {p.name: plain(_value(thing, p)) for p in taken(type(thing))}
+    return {p.name: plain(_value(thing, p)) for p in taken(type(thing)) if not _is_left(thing, p)}
 
 
 def make(cls: type, config: Mapping[str, Any]) -> Any:
@@ -129,6 +129,12 @@ def taken(cls: type) -> Iterator[inspect.Parameter]:
 
 def _is_place(parameter: inspect.Parameter) -> bool:
     return parameter.name in PLACES and parameter.default is not parameter.empty
+
+
+def _is_left(thing: Any, parameter: inspect.Parameter) -> bool:
+    """Whether a module of PyTorch's does not keep an argument, which nobody gives any more."""
+    is_torch = type(thing).__module__.startswith("torch.nn.") and parameter.name != "dtype"
+    return is_torch and parameter.default is None and not hasattr(thing, parameter.name)
 
 
 def _value(thing: Any, parameter: inspect.Parameter) -> Any:

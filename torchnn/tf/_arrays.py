@@ -137,6 +137,11 @@ def gather(params: Any, indices: Any, axis: int = 0) -> Any:
     )
 
 
+def gather_nd(params: Any, indices: Any) -> Any:
+    """The entries at places with several axes each, which the last axis of indices holds."""
+    return as_tensor(params)[as_tensor(indices, torch.int64).unbind(-1)]
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     """The entries of x where condition is true, and those of y where it is not."""
     return torch.where(as_tensor(condition), *math.alike(x, y))
