@@ -10,9 +10,34 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from torchnn import layers, losses
-from torchnn.layers import Activation, Dense, Dropout, Flatten, Input, Normalization, Rescaling
+from torchnn.layers import (
+    ELU,
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Input,
+    InputLayer,
+    LeakyReLU,
+    Normalization,
+    ReLU,
+    Rescaling,
+    Reshape,
+    Softmax,
+)
+from torchnn.sequential import Sequential
 
 EXAMPLES = [
+    ELU(0.5),
+    GaussianNoise(0.1),
+    InputLayer((3,)),
+    LeakyReLU(),
+    ReLU(max_value=6.0),
+    ReLU(),
+    Reshape((3, -1, 1)),
+    Softmax(),
+    Softmax(1),
     Activation("relu"),
     Activation(torch.sin),
     Activation(nn.PReLU()),
@@ -42,7 +67,7 @@ def test_layers_copy_and_pickle(layer, duplicate):
 
 @pytest.mark.parametrize("layer", EXAMPLES, ids=repr)
 def test_layers_work_in_a_network(layer, device):
-    network = nn.Sequential(copy.deepcopy(layer), Dense(2)).to(device)
+    network = nn.Sequential(copy.deepcopy(layer), Flatten(), Dense(2)).to(device)
     network(torch.rand(5, 3, device=device)).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
 
@@ -68,6 +93,12 @@ def test_layers_compile_in_one_graph(layer):
         (Normalization(), "Normalization(-1)"),
         (Normalization(axis=None), "Normalization(None)"),
         (Rescaling(0.5), "Rescaling(0.5)"),
+        (LeakyReLU(), "LeakyReLU(0.3)"),
+        (ReLU(max_value=6, threshold=1), "ReLU(max_value=6.0, threshold=1.0)"),
+        (ELU(), "ELU(1.0)"),
+        (Softmax(1), "Softmax(1)"),
+        (Reshape([2, -1]), "Reshape((2, -1))"),
+        (GaussianNoise(0.5, seed=3), "GaussianNoise(0.5, seed=3)"),
         (Rescaling(2, offset=-1), "Rescaling(2.0, offset=-1.0)"),
     ],
 )
@@ -94,6 +125,108 @@ def test_activation_applies_its_function(name, device):
 def test_an_unknown_activation_is_an_error():
     with pytest.raises(ValueError, match=r"^unknown activation 'rellu': did you mean 'relu'\?"):
         Activation("rellu")
+
+
+X = [-2.0, -0.5, 0.0, 3.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "wanted"),
+    [
+        (LeakyReLU(), [-0.6, -0.15, 0, 3, 8]),
+        (LeakyReLU(alpha=0.1), [-0.2, -0.05, 0, 3, 8]),
+        (ReLU(), [0, 0, 0, 3, 8]),
+        (ReLU(6), [0, 0, 0, 3, 6]),
+        (ReLU(6, 0.1), [-0.2, -0.05, 0, 3, 6]),
+        (ReLU(negative_slope=0.5, threshold=4.0), [-3, -2.25, -2, -0.5, 8]),
+        (ELU(), [np.expm1(-2), np.expm1(-0.5), 0, 3, 8]),
+        (ELU(alpha=2.0), [2 * np.expm1(-2), 2 * np.expm1(-0.5), 0, 3, 8]),
+        (Softmax(), np.exp(X) / np.exp(X).sum()),
+        (Softmax(axis=0), [1] * 5),
+    ],
+    ids=repr,
+)
+def test_activations_that_are_layers_have_kerass_formulas(layer, wanted, device):
+    out = layer(torch.tensor([X], device=device)).cpu().numpy()
+    np.testing.assert_allclose(out, [wanted], rtol=1e-6)
+
+
+def test_layers_that_are_plain_activations_say_so():
+    assert (ReLU().activation, ELU().activation, Softmax().activation) == ("relu", "elu", "softmax")
+    assert Dense(1, LeakyReLU(0.5), kernel_initializer="ones")(torch.tensor([[-2.0]])).item() == -1
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", losses.CategoricalCrossentropy()])
+def test_a_softmax_layer_goes_into_the_loss(loss):
+    model = Sequential([Input((1,)), Dense(2, kernel_initializer="ones"), Softmax()])
+    model.compile("sgd", loss)
+    model.layers[0].set_weights([[[300.0, 0.0]], [0.0, 0.0]])
+    wanted = 300.0  # log(1 + e^300), where log(softmax) would have been cut off
+    assert model.evaluate(np.ones((1, 1)), np.array([[0, 1]]), verbose=0) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LeakyReLU(-1), "^negative_slope must be a non-negative number, got -1"),
+        (lambda: LeakyReLU(None), "^negative_slope must be a non-negative number, got None"),
+        (lambda: ReLU(max_value=-1), "^max_value must be a non-negative number, got -1"),
+        (lambda: ELU("a"), "^alpha must be a finite number, got 'a'"),
+        (lambda: Softmax(0.5), "^axis must be an integer, got 0.5"),
+        (lambda: Reshape(3), "^target_shape must be a tuple of integers, got 3"),
+        (lambda: Reshape((2, 0)), "^each size in target_shape must be a positive integer, got 0"),
+        (lambda: Reshape((-1, -1)), "^target_shape must have -1 once at most"),
+        (lambda: GaussianNoise(-1), "^stddev must be a non-negative number, got -1"),
+        (lambda: GaussianNoise(1, seed=-1), "^seed must be a non-negative integer, got -1"),
+        (lambda: InputLayer(), r"^shape must be a tuple of integers such as \(400,\), got None"),
+        (lambda: Dense(1, input_shape=3), "^input_shape must be a tuple of integers such as"),
+        (lambda: Dense(1, input_shape=(0,)), "^each size in input_shape must be a positive int"),
+        (lambda: Flatten(input_dim=2.5), "^input_dim must be a positive integer, got 2.5"),
+        (lambda: Dense(1, trainable=1), "^trainable must be True or False, got 1"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+# The first layer's shape
+
+
+@pytest.mark.parametrize(
+    ("first", "shapes"),
+    [
+        (Dense(4, input_shape=(3,)), [(3, 4), (4,)]),
+        (Dense(4, input_dim=3), [(3, 4), (4,)]),
+        (Dense(4, input_shape=[5, 3]), [(3, 4), (4,)]),
+        (Activation("relu", input_shape=(4,)), []),
+        (Dropout(0.5, input_dim=4), []),
+        (Flatten(input_shape=(2, 2)), []),
+        (InputLayer(input_shape=(4,)), []),
+    ],
+    ids=repr,
+)
+def test_the_first_layer_may_say_what_comes_in(first, shapes):
+    first = copy.deepcopy(first)
+    model = Sequential([first, Dense(1)])
+    assert [w.shape for w in model.get_weights()] == [*shapes, (4, 1), (1,)]
+    added = Sequential()
+    added.add(copy.deepcopy(first))
+    added.add(Dense(1))
+    assert added.count_params() == model.count_params()
+
+
+def test_what_another_layer_says_of_its_input_counts_for_nothing():
+    model = Sequential([Dense(4, input_dim=3), Dense(1, input_dim=99)])
+    assert model.layers[1].kernel.shape == (4, 1)
+    given = Sequential([Input((3,)), Dense(1, input_dim=99)])
+    assert given.input_shape == (None, 3)
+
+
+def test_the_data_must_have_the_first_layers_shape():
+    model = Sequential([Flatten(input_shape=(2, 2)), Dense(1)])
+    with pytest.raises(ValueError, match=r"^x must have samples of \(2, 2\), as the first"):
+        model.predict(np.ones((5, 4)), verbose=0)
 
 
 # Input
@@ -135,6 +268,23 @@ def test_the_sizes_of_an_input_are_positive_integers(shape, error):
 )
 def test_flatten_keeps_the_samples(shape, flat):
     assert Flatten()(torch.zeros(shape)).shape == flat
+
+
+# Reshape
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "wanted"),
+    [((2, 3), (5, 6), (5, 2, 3)), ((-1,), (5, 2, 3), (5, 6)), ((3, -1), (0, 6), (0, 3, 2))],
+)
+def test_reshape_keeps_the_samples(target, shape, wanted):
+    assert Reshape(target)(torch.zeros(shape)).shape == wanted
+
+
+@pytest.mark.parametrize("target", [(4,), (5, -1)])
+def test_reshape_keeps_the_numbers(target):
+    with pytest.raises(ValueError, match=r"^layer 'r' makes samples of shape .*, got \(2, 3\)$"):
+        Reshape(target, name="r")(torch.zeros(5, 2, 3))
 
 
 # Rescaling
@@ -416,3 +566,25 @@ def test_dropout_does_nothing_in_evaluation():
 def test_the_rate_of_dropout_is_a_fraction(rate):
     with pytest.raises(ValueError, match=r"^rate must be a number in \[0, 1\), got "):
         Dropout(rate)
+
+
+# GaussianNoise
+
+
+def test_noise_has_its_deviation_in_training_alone(device):
+    x = torch.full((20_000,), 3.0, device=device)
+    layer = GaussianNoise(0.5)
+    out = layer(x)
+    assert out.mean().item() == pytest.approx(3, abs=0.02)
+    assert out.std().item() == pytest.approx(0.5, rel=0.02)
+    assert layer.eval()(x) is x
+
+
+def test_noise_with_a_seed_is_its_own():
+    x, one, other = torch.zeros(9), GaussianNoise(1.0, seed=1), GaussianNoise(1.0, seed=1)
+    before = torch.get_rng_state()
+    first, second = one(x), one(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(other(x), first)
+    assert not torch.equal(first, second)
+    assert not torch.equal(GaussianNoise(1.0, seed=2)(x), second)

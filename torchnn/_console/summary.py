@@ -10,6 +10,7 @@ from torch import nn
 
 from torchnn._engine.building import is_built, mode
 from torchnn._engine.run import Form
+from torchnn.layers._variables import variables
 
 Row = tuple[str, str, str]
 
@@ -69,8 +70,8 @@ def totals(model: nn.Module) -> list[str]:
     """Returns lines on the number of parameters, and how many of them learn."""
     if not is_built(model):
         return ["Total parameters: ? (data, or an Input layer in front, will tell)"]
-    total, size = _count(model), sum(p.nbytes for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total, size = _count(model), sum(v.nbytes for v in variables(model))
+    trainable = sum(v.numel() for v in variables(model) if v.trainable)
     return [
         f"Total parameters: {total:,} ({size / 1024:,.1f} KB)",
         f"Trainable: {trainable:,}. Not trainable: {total - trainable:,}",
@@ -78,4 +79,4 @@ def totals(model: nn.Module) -> list[str]:
 
 
 def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(variable.numel() for variable in variables(module))

@@ -65,7 +65,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module], switched: list[n
 
 def _is_steady(module: nn.Module) -> bool:
     kind = type(module)
-    return kind in STEADY or kind.forward is nn.Sequential.forward
+    return kind in STEADY or kind.forward in (nn.Sequential.forward, Activation.forward)
 
 
 def _can_be_viewed(module: nn.Module) -> bool:

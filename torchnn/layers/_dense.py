@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch._jit_internal import is_scripting
-from torch.nn.parameter import UninitializedParameter, is_lazy
+from torch.nn.parameter import is_lazy
 
 from torchnn import _checks, activations, constraints, initializers, ops, regularizers
 from torchnn.layers._base import Layer, Options
+from torchnn.layers._lazy import filled as _filled
+from torchnn.layers._lazy import unbuilt as _unbuilt
 from torchnn.layers._variables import PROPERTIES, Shape, Variable, variables
 
 if TYPE_CHECKING:
@@ -282,32 +284,6 @@ class Dense(Layer, nn.Linear):
         if is_given and weight.ndim == 2 and len(weight) == self.units:  # others PyTorch refuses
             self.build(weight.shape[1])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class _UnbuiltParameter(UninitializedParameter):
-    """An UninitializedParameter that pickles with its device and dtype."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return type(self), (self.requires_grad, self.device, self.dtype)
-
-
-def _unbuilt(device: Any, dtype: torch.dtype | None) -> nn.Parameter:
-    # torch's stub of UninitializedParameter is behind its source.
-    return _UnbuiltParameter(device=device, dtype=dtype)  # type: ignore[call-arg, return-value]
-
-
-def _filled(
-    initializer: initializers.Filler,
-    shape: tuple[int, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tensor:
-    """First values, drawn on the CPU: a seed gives the same ones on every device."""
-    # The first input may come in inference mode; the parameters must still be able to learn.
-    with torch.inference_mode(False):
-        values = torch.empty(shape, device="meta" if device.type == "meta" else "cpu", dtype=dtype)
-        initializer(values)
-        return values.to(device)
 
 
 def _place(tensor: Tensor) -> dict[str, Any]:

@@ -170,18 +170,24 @@ def called(module: nn.Module) -> str:
     return f"layer {name!r}" if isinstance(name, str) and name else f"this {kind} layer"
 
 
-def variables(module: nn.Module, path: str = "") -> list[Variable]:
-    """Returns a module's weights: its own, and then those of the modules in it.
+def variables(module: nn.Module) -> list[Variable]:
+    """Returns a module's weights: its own, and then those of the modules in it, each once.
 
     Those of a module that is not built are none.
     """
+    found: dict[int, Variable] = {}
+    _gather(module, "", found)
+    return list(found.values())
+
+
+def _gather(module: nn.Module, path: str, found: dict[int, Variable]) -> None:
     name = getattr(module, "name", None)
     path = f"{path}{name}/" if isinstance(name, str) and name else path
-    found = [_variable(*each, path) for each in own(module)]
+    for each in own(module):
+        found.setdefault(id(each[1]), _variable(*each, path))
     for key, child in module.named_children():
         if key != "parametrizations" or getattr(module, "_named", None) is None:
-            found += variables(child, path)
-    return found
+            _gather(child, path, found)
 
 
 def own(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
@@ -192,7 +198,7 @@ def own(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
         named = {name: name for name in (*module._parameters, *buffers)}
     for name, attribute in named.items():
         tensor = getattr(module, attribute)
-        if tensor is not None and not is_lazy(tensor):
+        if tensor is not None and not is_lazy(tensor) and tensor.numel():
             yield name, tensor, name == "kernel"
 
 

@@ -1,5 +1,6 @@
 """The layers that have no weights to learn: they shape, scale or drop what goes into them."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +64,58 @@ class Input(Layer):
 
     def extra_repr(self) -> str:
         return self._repr(self.shape)
+
+
+class InputLayer(Input):
+    """An Input, as a layer of this name.
+
+    Args:
+        shape: The shape of one sample: (400,) for x of shape (N, 400).
+        input_shape: The same, as older programs call it.
+        name: What messages and summaries call the layer.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        input_shape: Sequence[int] | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(input_shape if shape is None else shape, name=name)  # type: ignore[arg-type]
+
+
+class Reshape(Layer):
+    """Each sample in another shape: (N, ...) becomes (N, *target_shape).
+
+    Args:
+        target_shape: The sizes; one of them may be -1, for what is left.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
+    """
+
+    def __init__(self, target_shape: Sequence[int], **options: "Unpack[Options]"):
+        super().__init__(**options)
+        if not isinstance(target_shape, Sequence) or isinstance(target_shape, str):
+            raise TypeError(f"target_shape must be a tuple of integers, got {target_shape!r}")
+        self.target_shape = tuple(
+            size if size == -1 else _checks.positive_int("each size in target_shape", size)
+            for size in target_shape
+        )
+        if self.target_shape.count(-1) > 1:
+            raise ValueError(f"target_shape must have -1 once at most, got {self.target_shape}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        wanted, held = math.prod(self.target_shape), math.prod(x.shape[1:])
+        if wanted != held and (wanted > 0 or held % wanted):
+            raise ValueError(
+                f"{self._called()} makes samples of shape {self.target_shape}, "
+                f"got {tuple(x.shape[1:])}"
+            )
+        sizes = [held // -wanted if size == -1 else size for size in self.target_shape]
+        return x.reshape(len(x), *sizes)
+
+    def extra_repr(self) -> str:
+        return self._repr(self.target_shape)
 
 
 class Flatten(Layer):
@@ -343,3 +396,35 @@ class Dropout(Layer):
 
     def extra_repr(self) -> str:
         return self._repr(self.rate, seed=self.seed)
+
+
+class GaussianNoise(Layer):
+    """In training, x plus normal noise of mean 0; in evaluation mode, x.
+
+    Args:
+        stddev: The noise's standard deviation, at least 0.
+        seed: The same noise in each run with this integer; None for PyTorch's seed.
+        options: name, trainable, input_shape and input_dim, as any Layer takes them.
+    """
+
+    def __init__(self, stddev: float, seed: int | None = None, **options: "Unpack[Options]"):
+        super().__init__(**options)
+        self.stddev = _checks.non_negative_float("stddev", stddev)
+        self.seed = None if seed is None else _checks.non_negative_int("seed", seed)
+        self._calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        noise = torch.empty_like(x).normal_(generator=self._generator(x.device))
+        return x + self.stddev * noise
+
+    def _generator(self, device: torch.device) -> torch.Generator | None:
+        """One that goes on from call to call, or None for PyTorch's own."""
+        if self.seed is None:
+            return None
+        self._calls += 1
+        return torch.Generator(device).manual_seed(((self.seed << 32) + self._calls) % 2**63)
+
+    def extra_repr(self) -> str:
+        return self._repr(self.stddev, seed=self.seed)
