@@ -36,7 +36,7 @@ struct Train {
   const TrainLayer<T>* layers;
   int64_t layer_count;
   const T* x;                        // rows of in_features, x_stride apart
-  const T* y = nullptr;              // rows of target_count numbers
+  const T* y = nullptr;              // rows of target_count numbers; on CUDA, no negative class
   const T* sample_weight = nullptr;  // one number a row, or null
   // (samples): which row of x, y and sample_weight comes when; null for 0, 1, ...
   const int64_t* order = nullptr;

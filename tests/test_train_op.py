@@ -184,6 +184,14 @@ def test_any_activation_goes_with_any_loss(activation, last, loss):
     assert_same_training(job((9, 8, 7, 3), 40, 16, activations=activations, loss=loss))
 
 
+@pytest.mark.parametrize("network", [((4, 5, 3), 40, 16), ((4, 5, 3), 300, 290), ((4, 3), 5, 1)])
+def test_samples_without_a_class_do_not_count(network):
+    arguments = job(*network, loss="sparse_categorical_crossentropy_from_logits")
+    arguments["y"][::3] = -1
+    assert_same_training(arguments)
+    assert_same_training(arguments | {"y": torch.full_like(arguments["y"], -7)})
+
+
 REGULARIZATION = (  # l1 and l2 of weight and bias, and dropout
     (0.01, 0.02, 0.0, 0.0, 0.0),
     (0.0, 0.02, 0.03, 0.01, 0.5),

@@ -99,7 +99,7 @@ struct Network {
   // The loss of each row, in losses, and grad_out of the last layer.
   void measure(const Train<T>& job, const Chunk& chunk, int64_t begin, int64_t end) {
     const Layer<T>& last = layers.back();
-    const T share = share_of_output<T>(job.loss, chunk.batch_rows(), last.units);
+    const T share = share_of_output<T>(job.loss, counted_rows(job, chunk), last.units);
     const int64_t target_count = torchnn::target_count(job.loss, last.units);
     std::fill(scales + begin, scales + end, T(0));  // of rows that are none
     for (int64_t i = begin; i < std::min(end, chunk.rows); ++i) {

@@ -1,9 +1,11 @@
 // What there is to do: one model of several, one step of it, and the chunks of its batch.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "../math/loss.h"
 #include "../train.h"
 
 namespace torchnn::cpu {
@@ -21,6 +23,16 @@ struct Work : Chunk {
 template <class T>
 int64_t row_of(const Train<T>& job, int64_t sample) {
   return job.order ? job.order[sample] : sample;
+}
+
+// The rows of a chunk's batch that the mean of its loss is over: those that have a class, if targets
+// are classes.
+template <class T>
+int64_t counted_rows(const Train<T>& job, const Chunk& chunk) {
+  if (!has_labels(job.loss)) return chunk.batch_rows();
+  int64_t count = 0;
+  for (int64_t i = chunk.begin; i < chunk.end; ++i) count += job.y[row_of(job, i)] >= 0;
+  return std::max<int64_t>(count, 1);
 }
 
 // The number of step i of a call, of all steps ever taken: 1, 2, ...

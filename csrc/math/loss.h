@@ -7,7 +7,7 @@
 // their targets y, or the mean if is_mean.
 //
 // A loss that takes_labels is given the number of a class in place of targets: y is 1 for that
-// output and 0 for the others.
+// output and 0 for the others. A negative number is no class: then all are 0, and so is the loss.
 #pragma once
 
 #include <string_view>
@@ -234,14 +234,14 @@ template <class Loss>
   requires(Loss::takes_labels)
 inline constexpr bool takes_labels<Loss> = true;
 
-// The numbers of a row of y, for so many outputs.
-constexpr int64_t target_count(int64_t loss, int64_t units) {
-  int64_t count = units;
-  Losses::with(loss, [&](auto each) {
-    if (takes_labels<decltype(each)>) count = 1;
-  });
-  return count;
+constexpr bool has_labels(int64_t loss) {
+  bool has = false;
+  Losses::with(loss, [&](auto each) { has = takes_labels<decltype(each)>; });
+  return has;
 }
+
+// The numbers of a row of y, for so many outputs.
+constexpr int64_t target_count(int64_t loss, int64_t units) { return has_labels(loss) ? 1 : units; }
 
 // The target of output n, given the number of the class.
 template <class Lane>

@@ -12,6 +12,7 @@ from torchnn._engine.autograd import Result, never
 from torchnn._engine.plan import DESCRIPTION, Plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
+from torchnn.losses._base import IGNORED
 from torchnn.ops._transfer import float64, is_queued, to_device
 from torchnn.optimizers._base import LearningRate, SlotOptimizer
 
@@ -53,7 +54,7 @@ class FusedEngine:
         """Takes one step for each batch of the run, or queues them, whoever says stop meanwhile."""
         network, optimizer = self._network, self._optimizer
         samples, first = self._prepare(run.samples), optimizer.iterations
-        loss, rule = self._kernels()
+        loss, rule = self._kernels(samples.y)
         with torch.no_grad():
             job = ops.Training(
                 x=samples.x,
@@ -89,7 +90,13 @@ class FusedEngine:
         values = network.loss.per_sample(run.gather(samples.y), outputs)
         if samples.weight is not None:
             values = values * run.gather(samples.weight)
-        losses = run.batches.reduce(values, torch.mean) + network.penalty
+        losses = run.batches.reduce(values, torch.mean)
+        if network.loss.ignores:
+            counted = (network.loss.targets(run.gather(samples.y)) != IGNORED).to(values)
+            losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
+                min=1e-9
+            )
+        losses = losses + network.penalty
         self._counter += len(run)
         return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 
@@ -103,11 +110,13 @@ class FusedEngine:
         self._counter += len(run)
         return outputs
 
-    def _kernels(self) -> tuple[ops.Kernel, ops.Kernel]:
-        """Those of the loss and of the optimizer, by their present settings."""
+    def _kernels(self, y: Tensor) -> tuple[ops.Kernel, ops.Kernel]:
+        """Those of the loss, for such targets, and of the optimizer, by their present settings."""
         loss, rule = ops.kernel_of(self._network.loss), ops.kernel_of(self._optimizer)
         if loss is None or rule is None:  # plan has found them
             raise RuntimeError("the loss or the optimizer has become one that no kernel computes")
+        if loss.name in ops.reference.TAKE_LABELS and y.shape[1] > 1:  # PyTorch's takes both
+            loss = loss._replace(name=loss.name.removeprefix("sparse_"))
         return loss, rule
 
     def _prepare(self, samples: Samples) -> Any:

@@ -330,6 +330,8 @@ def _read_loss(network: Plan, loss: Loss) -> None:
                 f"{type(loss).__name__} needs a {loss.activation} output or from_logits here"
             )
         network.loss, network.absorbed = loss.on_logits(), loss.activation
+    if loss.ignores and network.layers[0].weight.is_cuda:
+        raise NotFusedError(f"the loss {loss.name} may ignore classes, which CUDA does not know")
     if ops.kernel_of(network.loss) is None:
         raise NotFusedError(f"the loss {loss.name} is not one of the kernels")
 

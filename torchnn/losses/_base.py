@@ -15,6 +15,9 @@ REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 # Probabilities are kept this far from 0 and 1, so that their logarithms stay finite.
 EPSILON = 1e-7
 
+# A class number for the kernels that is none: its sample does not count.
+IGNORED = -1
+
 
 class Loss(Configured, ABC):
     """A value per sample, and a reduction of a batch to one number.
@@ -67,8 +70,14 @@ class Loss(Configured, ABC):
         """
 
     def targets(self, y_true: Tensor) -> Tensor:
-        """Returns what predictions are compared with."""
+        """Returns what predictions are compared with; class numbers that do not count are
+        IGNORED."""
         return y_true
+
+    @property
+    def ignores(self) -> bool:
+        """Whether there may be class numbers that do not count: the mean is over the others."""
+        return False
 
     def on_logits(self) -> "Loss":
         """Returns the same loss for predictions that are still to go into its activation."""

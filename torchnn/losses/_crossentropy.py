@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
-from torchnn.losses._base import EPSILON, Loss, aligned, precise
+from torchnn.losses._base import EPSILON, IGNORED, Loss, aligned, precise
 from torchnn.ops import Kernel
 
 
@@ -161,9 +161,18 @@ class SparseCategoricalCrossentropy(Loss):
             self.activation = None  # that softmax is over the last axis
 
     def kernel(self) -> Kernel | None:
-        if not self.from_logits or self.axis not in (-1, 1) or self.ignore_class is not None:
+        if not self.from_logits or self.axis not in (-1, 1):
             return None
         return Kernel("sparse_categorical_crossentropy_from_logits")
+
+    def targets(self, y_true: Tensor) -> Tensor:
+        if self.ignore_class is None:
+            return y_true
+        return y_true.masked_fill(y_true == self.ignore_class, IGNORED)
+
+    @property
+    def ignores(self) -> bool:
+        return self.ignore_class is not None
 
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, axis = precise(y_pred), self.axis

@@ -1,13 +1,15 @@
 """Functions as losses, PyTorch's modules among them, and losses as functions."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from torchnn import _checks
-from torchnn.losses._base import Loss
+from torchnn.losses._base import IGNORED, Loss
 from torchnn.losses._crossentropy import check_class_numbers, check_probabilities
+from torchnn.ops import Kernel
 
 
 class FunctionLoss(Loss):
@@ -50,11 +52,19 @@ class FunctionLoss(Loss):
         return self.function(y_true, y_pred)
 
 
+# Of these, the mean over a batch is that of its samples, each by itself.
+BY_SAMPLE = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.SoftMarginLoss),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.CrossEntropyLoss, nn.NLLLoss),
+)
+
+
 class TorchLoss(FunctionLoss):
     """A loss of PyTorch, such as `nn.HuberLoss()`, which takes (y_pred, y_true).
 
     `nn.CrossEntropyLoss` and `nn.NLLLoss` take class numbers, too, shape (N,) or (N, 1) against
-    predictions of shape (N, classes).
+    predictions of shape (N, classes). Sample weights go with those losses whose mean is one of the
+    samples, and with those of reduction "none".
 
     Args:
         function: The module.
@@ -74,11 +84,51 @@ class TorchLoss(FunctionLoss):
         self.from_logits = isinstance(function, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss))
         self.takes_labels = isinstance(function, (nn.CrossEntropyLoss, nn.NLLLoss))
 
+    def kernel(self) -> Kernel | None:
+        """For class numbers, if the loss takes them."""
+        loss, kind = self.function, type(self.function)
+        if not self._is_by_sample():
+            return None
+        if kind is nn.CrossEntropyLoss and not loss.label_smoothing:
+            return Kernel("sparse_categorical_crossentropy_from_logits")
+        if kind is nn.BCEWithLogitsLoss and loss.pos_weight is None:
+            return Kernel("binary_crossentropy_from_logits")
+        if kind is nn.HuberLoss:
+            return Kernel("huber", {"delta": float(loss.delta)})
+        names = {nn.MSELoss: "mean_squared_error", nn.L1Loss: "mean_absolute_error"}
+        return Kernel(names[kind]) if kind in names else None
+
+    def targets(self, y_true: Tensor) -> Tensor:
+        if not self.takes_labels or y_true.shape[1:].numel() != 1:  # probabilities of classes
+            return y_true
+        return y_true.masked_fill(y_true == self.function.ignore_index, IGNORED)
+
+    @property
+    def ignores(self) -> bool:
+        return self.takes_labels
+
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        function = self.function
+        if self._is_by_sample() and (y_pred.ndim == 2 or not self.takes_labels):
+            function = copy.copy(function)
+            function.reduction = "none"
         if self._are_labels(y_true.shape[1:], y_pred.shape[1:]):
             numbers = y_pred.shape[:1] + y_pred.shape[2:]
-            return self.function(y_pred, y_true.reshape(numbers).long())
-        return self.function(y_pred, _checks.matched(y_true, y_pred))
+            losses = function(y_pred, y_true.reshape(numbers).long())
+        else:
+            losses = function(y_pred, _checks.matched(y_true, y_pred))
+        return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+
+    def _is_by_sample(self) -> bool:
+        """Whether the loss of a batch is the mean over its samples."""
+        is_mean = getattr(self.function, "reduction", "") == "mean"
+        return is_mean and type(self.function) in BY_SAMPLE and not has_weight(self.function)
+
+    def _mean(self, losses: Tensor, y_true: Tensor) -> Tensor:
+        if not self.takes_labels or losses.ndim == 0 or y_true.numel() != losses.numel():
+            return losses.mean()
+        counted = (y_true != self.function.ignore_index).sum()
+        return losses.sum() / counted.clamp(min=1)
 
     def check_targets(self, y_true: Tensor) -> None:
         if isinstance(self.function, (nn.BCELoss, nn.BCEWithLogitsLoss)):
@@ -92,6 +142,11 @@ class TorchLoss(FunctionLoss):
         """Whether targets are class numbers: they lack the first axis, that of the classes."""
         numbers = tuple(axes_pred[1:])
         return self.takes_labels and bool(axes_pred) and axes_true in (numbers, (*numbers, 1))
+
+
+def has_weight(loss: Any) -> bool:
+    """Whether a loss of PyTorch weights classes, which its mean then goes by, or elements."""
+    return getattr(loss, "weight", None) is not None
 
 
 class LossFunction:

@@ -33,8 +33,9 @@ EPSILON = 1e-7  # Keras's
 
 
 def sparse_categorical_crossentropy(a: Tensor, y: Tensor, **_: float) -> Tensor:
-    """Of class numbers, shape (N, 1)."""
-    return F.cross_entropy(a, y[:, 0].long(), reduction="none")
+    """Of class numbers, shape (N, 1); 0 where they are negative."""
+    classes = y[:, 0].long()
+    return F.cross_entropy(a, classes.clamp(min=-1), reduction="none", ignore_index=-1)
 
 
 def huber(a: Tensor, y: Tensor, delta: float, **_: float) -> Tensor:
@@ -305,7 +306,7 @@ class Training:
     Args:
         x: Features, shape (N, in_features).
         y: Targets, shape (N, units of the last layer), or class numbers, (N, 1), if the loss is one
-            of TAKE_LABELS.
+            of TAKE_LABELS: negative where a sample does not count, which CUDA does not know.
         sample_weight: Shape (N,), or None.
         order: Rows of x in the order of training, shape (samples,), int64; None for x as it lies.
         epoch_size: Samples an epoch: a batch ends where its epoch does.
@@ -441,7 +442,7 @@ def _train_one(job: Training) -> Results:
             output = _outputs(job, batch, learning[::2], learning[1::2], step)
             values = LOSSES[job.loss](output, job.y[batch], **options)
             weight = 1 if job.sample_weight is None else job.sample_weight[batch]
-            value = (values * weight).mean() + _penalties(job, learning)
+            value = (values * weight).sum() / _counted(job, batch) + _penalties(job, learning)
             found = torch.autograd.grad(value, [p for p in learning if p is not None])
         gradients = iter(clipped(found, **options))
         for place, parameter in enumerate(parameters):
@@ -456,6 +457,13 @@ def _train_one(job: Training) -> Results:
     kept = job.weights[-1].shape[0]
     nothing = job.x.new_empty(0, kept)
     return torch.stack(losses), torch.cat(outputs) if job.keep_predictions else nothing
+
+
+def _counted(job: Training, batch: Tensor) -> int:
+    """The rows of a batch that its mean is over."""
+    if job.loss not in TAKE_LABELS:
+        return len(batch)
+    return max(int((job.y[batch] >= 0).sum()), 1)
 
 
 def _outputs(job: Training, batch: Tensor, weights: Any, biases: Any, step: int) -> Tensor:
