@@ -399,6 +399,14 @@ def test_validation_has_a_batch_size_and_steps_of_its_own():
     assert model.evaluate(x, y, batch_size=10, steps=2, verbose=0) == pytest.approx(expected)
 
 
+def test_a_later_batch_that_does_not_fit_is_told_in_the_user_s_words():
+    model = Sequential([Dense(1)])
+    model.compile(loss="mse")
+    batches = ((np.ones((2, 3 - i)), np.ones(2)) for i in range(2))
+    with pytest.raises(ValueError, match="^x from the generator must have 3 features"):
+        model.fit(batches, verbose=0)
+
+
 def test_class_weights_leave_validation_its_steps():
     x, y = data()
     model, batches = network(), []

@@ -436,6 +436,8 @@ class Model(Configured, HasWeights, Called):
         axes = _building.prepare(self, recipe, *[feed.first for feed in feeds])
         self.sample_shape = tuple(feeds[0].first.x.shape[1:])
         for feed in feeds:
+            if isinstance(feed, LoaderFeed):
+                feed.form = self._form()  # of what has been built meanwhile
             if recipe is not None and isinstance(feed, LoaderFeed):
                 feed.check_labels = partial(_building.check_labels, recipe.loss, axes)
 
