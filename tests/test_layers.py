@@ -1,6 +1,7 @@
 """torchnn.layers: every layer beside Dense, alone and in a plain PyTorch network."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -70,6 +71,15 @@ def test_layers_work_in_a_network(layer, device):
     network = nn.Sequential(copy.deepcopy(layer), Flatten(), Dense(2)).to(device)
     network(torch.rand(5, 3, device=device)).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("layer", EXAMPLES, ids=repr)
+def test_layers_trace_and_show_all_that_they_have(layer):
+    layer, x = copy.deepcopy(layer).eval(), torch.rand(5, 3)
+    assert "output_shape" in dict(inspect.getmembers(layer))
+    wanted = layer(x)
+    assert torch.equal(torch.jit.trace(layer, x)(x), wanted)
 
 
 @pytest.mark.parametrize("layer", EXAMPLES, ids=repr)

@@ -392,13 +392,13 @@ class Model(Configured, HasWeights, Called):
 
     @property
     def inputs(self) -> list[_variables.Batch]:
-        """What goes in, as far as its shape goes."""
-        return [self.input]
+        """What goes in, as far as its shape goes; nothing before that is known."""
+        return [each for each in (self.input,) if each is not None]
 
     @property
     def outputs(self) -> list[_variables.Batch]:
-        """What comes out, as far as its shape goes."""
-        return [self.output]
+        """What comes out, as far as its shape goes; nothing before that is known."""
+        return [each for each in (self.output,) if each is not None]
 
     def _form(self) -> Form:
         """What the model eats."""

@@ -1,7 +1,8 @@
 """The base of the layers: an `nn.Module` with a name and a repr that reads like its call."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NoReturn, TypedDict, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -44,8 +45,10 @@ class Layer(_config.Configured, HasWeights, Called):
         trainable: bool = True,
         input_shape: Sequence[int] | None = None,
         input_dim: int | None = None,
+        **unknown: NoReturn,  # an error to type checkers, and a better one when it runs
     ):
         nn.Module.__init__(self)  # not super's, which may be nn.Linear's
+        self._refuse(unknown)
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name must be a string with something in it, got {name!r}")
         self.name = name
@@ -101,6 +104,16 @@ class Layer(_config.Configured, HasWeights, Called):
         if not config.get("trainable", True):
             layer.trainable = False
         return layer
+
+    def _refuse(self, unknown: dict[str, Any]) -> None:
+        """Raises TypeError for arguments that the layer does not take."""
+        if unknown:
+            own = [*inspect.signature(type(self)).parameters, *Options.__annotations__]
+            known = [name for name in dict.fromkeys(own) if name not in ("options", "unknown")]
+            raise TypeError(
+                f"{type(self).__name__} got unknown {', '.join(unknown)}; "
+                f"it takes {', '.join(known)}"
+            )
 
     def get_weights(self) -> list[Any]:
         """Returns copies as numpy arrays, in Keras's order; none of a layer that is not built."""

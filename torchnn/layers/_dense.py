@@ -231,17 +231,9 @@ class Dense(Layer, nn.Linear):
         self.build(tuple(x.shape[-1:]))
 
     @property
-    def kernel(self) -> Variable:
-        """The weight as Keras has it, a variable of shape (in_features, units).
-
-        Raises:
-            ValueError: The layer is not built.
-        """
-        if not self.built:
-            raise ValueError(
-                f"{self._called()} has no kernel yet: call it on data, or give in_features"
-            )
-        return self.weights[0]
+    def kernel(self) -> Variable | None:
+        """The weight as Keras has it, shape (in_features, units); None until it is built."""
+        return self.weights[0] if self.built else None
 
     def _weight_shapes(self, given: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         if self.built:
@@ -254,10 +246,10 @@ class Dense(Layer, nn.Linear):
     def _build_by_weights(self, shapes: Sequence[tuple[int, ...]]) -> None:
         self.build(shapes[0][0])
 
-    def _known_shapes(self) -> tuple[Shape, Shape]:
+    def _known_shapes(self) -> tuple[Shape, Shape] | None:
         if self._shapes is None and self.built:
             return Shape((None, self.in_features)), Shape((None, self.units))
-        return super()._known_shapes()
+        return self._shapes
 
     def extra_repr(self) -> str:
         is_identity = self.activation == "identity"

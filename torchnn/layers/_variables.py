@@ -101,7 +101,7 @@ class HasWeights(nn.Module):
         weights: All of them; none before they are built.
         trainable_weights: Those that fit changes.
         non_trainable_weights: The others, moving averages and what is frozen.
-        input_shape: That of a batch, (None, 400).
+        input_shape: That of a batch, (None, 400); None before it is known.
         output_shape: Likewise.
     """
 
@@ -137,26 +137,28 @@ class HasWeights(nn.Module):
         return sum(each.numel() for each in self.weights)
 
     @property
-    def input_shape(self) -> Shape:
-        return self._known_shapes()[0]
+    def input_shape(self) -> Shape | None:
+        shapes = self._known_shapes()
+        return None if shapes is None else shapes[0]
 
     @property
-    def output_shape(self) -> Shape:
-        return self._known_shapes()[1]
+    def output_shape(self) -> Shape | None:
+        shapes = self._known_shapes()
+        return None if shapes is None else shapes[1]
 
     @property
-    def input(self) -> Batch:
-        """What goes in, as far as its shape goes."""
-        return Batch(self.input_shape)
+    def input(self) -> Batch | None:
+        """What goes in, as far as its shape goes; None before that is known."""
+        shape = self.input_shape
+        return None if shape is None else Batch(shape)
 
     @property
-    def output(self) -> Batch:
-        """What comes out, as far as its shape goes."""
-        return Batch(self.output_shape)
+    def output(self) -> Batch | None:
+        """What comes out, as far as its shape goes; None before that is known."""
+        shape = self.output_shape
+        return None if shape is None else Batch(shape)
 
-    def _known_shapes(self) -> tuple[Shape, Shape]:
-        if self._shapes is None:
-            raise ValueError(f"{called(self)} has no shapes yet: {UNBUILT}")
+    def _known_shapes(self) -> tuple[Shape, Shape] | None:
         return self._shapes
 
 
