@@ -68,6 +68,7 @@ def test_numpys_functions_take_a_variable_for_an_array():
     assert type(np.exp(kernel)) is type(np.asarray(kernel)) is np.ndarray
     assert (np.ones((3, 2)) + kernel).tolist() == [[2, 2]] * 3
     assert np.asarray(kernel, dtype="float64").dtype == np.float64
+    assert float(Dense(1, in_features=1, bias_initializer="ones").weights[1]) == 1
     low = Dense(1, in_features=1, dtype="bfloat16")
     assert low.kernel.numpy().dtype == np.float32
 

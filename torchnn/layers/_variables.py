@@ -65,8 +65,12 @@ class Variable(Tensor):
         """Subtracts numbers from the weight."""
         return self.assign(self.detach() - _checks.tensor("value", value).to(self.device))
 
+    def __float__(self) -> float:
+        return float(self.numpy().item())
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return self.numpy().astype(dtype or self.numpy().dtype, copy=False)
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return function(*_arrays(args), **{name: _arrays(value) for name, value in kwargs.items()})
