@@ -403,7 +403,7 @@ def test_a_later_batch_that_does_not_fit_is_told_in_the_user_s_words():
     model = Sequential([Dense(1)])
     model.compile(loss="mse")
     batches = ((np.ones((2, 3 - i)), np.ones(2)) for i in range(2))
-    with pytest.raises(ValueError, match="^x from the generator must have 3 features"):
+    with pytest.raises(ValueError, match=r"^x from the generator must have 3 features"):
         model.fit(batches, verbose=0)
 
 
