@@ -32,7 +32,11 @@ LOSSES = {  # the loss, the last activation, and the mean of a batch
     "msle": (
         "msle",
         "relu",
-        mean(lambda y, a: (torch.log1p(a.clamp(min=EPSILON)) - torch.log1p(y + EPSILON)) ** 2),
+        mean(
+            lambda y, a: (
+                (torch.log1p(a.clamp(min=EPSILON)) - torch.log1p(y.clamp(min=EPSILON))) ** 2
+            )
+        ),
     ),
     "log_cosh": ("log_cosh", None, mean(lambda y, a: torch.log(torch.cosh(a - y)))),
     "hinge": ("hinge", "tanh", mean(lambda y, a: F.relu(1 - plus_minus(y) * a))),

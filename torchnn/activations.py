@@ -173,8 +173,21 @@ TORCH_FUNCTIONS = [
     (nn.functional.relu, "relu"),
     (nn.functional.sigmoid, "sigmoid"),
     (nn.functional.tanh, "tanh"),
+    (nn.functional.elu, "elu"),
+    (nn.functional.selu, "selu"),
+    (nn.functional.softplus, "softplus"),
+    (nn.functional.silu, "silu"),
+    (nn.functional.gelu, "gelu"),
 ]
 TORCH_MODULES = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+# These with their usual settings.
+USUAL_MODULES = {
+    nn.ELU: "elu",
+    nn.SELU: "selu",
+    nn.Softplus: "softplus",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+}
 
 
 def name_of(activation: Any) -> str | None:
@@ -183,8 +196,11 @@ def name_of(activation: Any) -> str | None:
         return activation
     if type(activation) is nn.Softmax and activation.dim == -1:
         return "softmax"
+    kind = type(activation)
+    if kind in USUAL_MODULES and activation.extra_repr() == kind().extra_repr():
+        return USUAL_MODULES[kind]
     names = [name for function, name in TORCH_FUNCTIONS if function is activation]
-    return names[0] if names else TORCH_MODULES.get(type(activation))
+    return names[0] if names else TORCH_MODULES.get(kind)
 
 
 def get(value: Activation | None) -> Activation:

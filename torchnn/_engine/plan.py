@@ -10,12 +10,23 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import ops, regularizers
-from torchnn._engine.autograd import has_hooks, has_own_forward
+from torchnn._engine.autograd import has_hooks, has_own_forward, is_activation
 from torchnn._engine.building import is_built
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
-from torchnn.activations import FUNCTIONS, TORCH_MODULES
-from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
+from torchnn.activations import FUNCTIONS, TORCH_MODULES, USUAL_MODULES, name_of
+from torchnn.layers import (
+    ELU,
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Normalization,
+    ReLU,
+    Rescaling,
+    Softmax,
+)
 from torchnn.losses import Loss
 from torchnn.optimizers import Optimizer
 
@@ -25,7 +36,10 @@ DESCRIPTION = "fused (whole epochs in one native call)"
 # it is applied to all data once.
 FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
 # All that the kernels stand in for.
-KNOWN = (*FRONT, Dense, nn.Linear, Activation, Dropout, nn.Dropout, *TORCH_MODULES)
+KNOWN = (
+    *(*FRONT, Dense, nn.Linear, Dropout, nn.Dropout),
+    *(Activation, ELU, LeakyReLU, ReLU, Softmax, *TORCH_MODULES, *USUAL_MODULES),
+)
 
 
 # Whose penalties the kernels know, and what a layer calls them.
@@ -214,8 +228,8 @@ def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
             and network.dropouts[-1] is None
             and _is_activation(layer)
         ):
-            name = layer.activation if type(layer) is Activation else TORCH_MODULES[type(layer)]
-            network.activations[-1] = _fused(name, called, known)
+            activation = layer.activation if is_activation(layer) else layer
+            network.activations[-1] = _fused(activation, called, known)
         else:
             raise NotFusedError(f"{called}, which the fused kernels do not know at that place")
     if not network.layers:
@@ -267,14 +281,15 @@ def _int64(number: int) -> int:
 
 
 def _is_activation(layer: nn.Module) -> bool:
-    return type(layer) is Activation or type(layer) in TORCH_MODULES
+    return is_activation(layer) or name_of(layer) is not None
 
 
 def _fused(activation: Any, called: str, known: Container[str | None]) -> str:
-    if not isinstance(activation, str) or activation not in known:
-        label = activation if isinstance(activation, str) else "a function"
+    name = name_of(activation)
+    if name not in known or name is None:
+        label = "a function" if name is None else name
         raise NotFusedError(f"{called} with the activation {label}, which is not a fused one")
-    return activation
+    return str(name)
 
 
 def _check_parameters(model: nn.Module, network: Plan) -> None:
