@@ -16,7 +16,8 @@ from torchnn import ops
 from torchnn.ops import reference
 from torchnn.ops._network import _as_native
 
-SLOTS = [0, 1, 1, 2, 1, 2]  # of each update rule
+SLOTS = [0, 1, 1, 2, 1, 2, 2, 1]  # of each update rule
+KINKED = ("absolute", "hinge", "logarithmic")  # in the names of losses
 EXTREMES = [0, -1, 1, 2, 3, 7, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63)]
 CLEAN = (
     AttributeError,
@@ -72,21 +73,42 @@ def training(rng):
         return (*lead, *shape) if rng.random() < 0.3 else shape
 
     def activation():
-        return rng.choice(["identity", "sigmoid", "tanh"] + ["relu"] * (not smooth))
+        kinked = ("relu", "leaky_relu", "selu")
+        return rng.choice([a for a in ops.activations() if not (smooth and a in kinked)])
 
+    def penalty():
+        return rng.choice([0.0, 0.0, 0.1]), rng.choice([0.0, 0.0, 0.1])
+
+    def regularization():
+        l1_and_l2 = penalty() + penalty()
+        smoothed = (0.0, l1_and_l2[1], 0.0, l1_and_l2[3]) if smooth else l1_and_l2
+        return (*smoothed, rng.choice([0.0, 0.0, 0.5]))
+
+    losses = [n for n in ops.losses() if not (smooth and any(k in n for k in KINKED))]
+    loss = rng.choice(losses)
+    y = numbers(rng, *shared(rows, widths[-1]), dtype=dtype).sigmoid()
+    if loss in reference.TAKE_LABELS:
+        y = torch.tensor([rng.randrange(-1, widths[-1]) for _ in range(rows)]).to(dtype)[:, None]
     arguments = {
         "x": numbers(rng, *shared(rows, widths[0]), dtype=dtype),
-        "y": numbers(rng, *shared(rows, widths[-1]), dtype=dtype).sigmoid(),
+        "y": y,
         "sample_weight": rng.choice([None, numbers(rng, *shared(rows), dtype=dtype).abs()]),
         "order": order,
         "epoch_size": epoch_size,
         "batch_size": batch_size,
         "learning_rates": numbers(rng, *shared(steps), dtype=torch.float64).abs() / 30,
-        "loss": rng.choice([n for n in ops.losses() if not (smooth and "absolute" in n)]),
+        "loss": loss,
         "update": ops.updates()[update],
-        "options": {"momentum": 0.5, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-3, "rho": 0.9},
+        "options": {
+            "momentum": 0.5, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-3, "rho": 0.9,
+            **rng.choice([{}, {}, {"clip_value": 0.1}, {"clip_norm": 0.1}]),
+            **rng.choice([{}, {"global_clip_norm": 0.1}]),
+            "delta": 0.5,
+        },
         "steps_before": rng.choice([0, 0, 5, torch.tensor([3])]),
         "activations": [activation() for _ in weights],
+        "regularization": rng.choice([(), [regularization() for _ in weights]]),
+        "seeds": rng.choice([(), [rng.randrange(-(2**63), 2**63) for _ in weights]]),
         "weights": weights,
         "biases": biases,
         "slots": [
@@ -97,6 +119,7 @@ def training(rng):
     }
     if rng.random() < 0.2:
         arguments["options"] = dict(rng.sample([*arguments["options"].items()], 2)) | {
+            "delta": 0.5,
             "weight_decay": numbers(rng, *lead, dtype=torch.float64).abs() / 10,
             "epsilon": 1e-3,
         }
@@ -444,7 +467,8 @@ def is_copied(arguments, key):
     """Whether the operator is given a copy of an argument of the public function."""
     value = arguments[key]
     is_float64 = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-    return isinstance(value, dict) or (key == "learning_rates" and not is_float64)
+    converted = key in ("learning_rates", "regularization") and not is_float64
+    return isinstance(value, dict) or converted
 
 
 def compare(found, expect, before):
