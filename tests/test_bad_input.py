@@ -349,8 +349,8 @@ FIT_OPTIONS = [
     ),
     ({"verbose": 5}, 'verbose must be "auto", 0, 1 or 2, got 5'),
     ({"shuffle": "yes"}, "shuffle must be True or False, got 'yes'"),
-    *[({"validation_data": v}, "validation_data must be (x, y), (x, y, sample_weight) or a "
-       f"DataLoader, got {type(v).__name__}") for v in (3, (X,), X)],
+    *[({"validation_data": v}, "validation_data must be (x, y), (x, y, sample_weight) or "
+       f"what gives batches, got {type(v).__name__}") for v in (3, (X,), X)],
     (
         {"validation_data": (X, Y[:3])},
         "y of validation_data must have as many rows as x, 10, got 3 rows",
