@@ -29,6 +29,8 @@ REQUIRED = {
     "rate": 0.25,
     "scale": 2.0,
     "shape": (3,),
+    "stddev": 0.5,
+    "target_shape": (3,),
     "units": 3,
     "values": [0.1, 0.01, 0.001],
 }

@@ -23,6 +23,8 @@ Self = TypeVar("Self", bound="Configured")
 CustomObjects = Mapping[str, type] | None
 
 # Where a thing is and what comes in say nothing of what it is: that is for build.
+LAYER_OPTIONS = "Unpack[Options]"  # how their arguments are annotated
+UNKNOWN = "unknown"  # arguments of this name are refused
 PLACES = {"device", "in_features", "input_dim", "input_shape"}
 NOTHING: Mapping[str, type] = MappingProxyType({})
 _custom_objects: ContextVar[Mapping[str, type]] = ContextVar("custom_objects", default=NOTHING)
@@ -115,16 +117,22 @@ def found(value: Any) -> Any:
 def taken(cls: type) -> Iterator[inspect.Parameter]:
     """Yields the arguments of __init__, and where it passes others on, those of the next one.
 
-    Where a thing is, and what comes in, is not among them.
+    Where a thing is, and what comes in, is not among them. What a layer takes of the options of all
+    layers, it passes on to whoever has those.
     """
+    wanted: set[str] = set()  # of all further classes, the one that takes these
     for each in cls.__mro__:
         if "__init__" not in vars(each):
             continue
         _, *own = inspect.signature(vars(each)["__init__"]).parameters.values()
         others = [p for p in own if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if not wanted <= {p.name for p in own}:
+            continue
         yield from (p for p in own if p not in others and not _is_place(p))
-        if not others:
+        if not [p for p in others if p.name != UNKNOWN]:
             return
+        if any(p.annotation == LAYER_OPTIONS for p in others):
+            wanted = PLACES - {"device", "in_features"}
 
 
 def _is_place(parameter: inspect.Parameter) -> bool:
