@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import _config, layers, losses, optimizers
-from torchnn._config import Configured
+import torchnn
+from torchnn import _config
 from torchnn.layers import Activation, Dense, Dropout, Layer, Normalization, Rescaling
 from torchnn.losses import BinaryCrossentropy, FunctionLoss, TorchLoss
 from torchnn.model import Model
@@ -23,8 +23,10 @@ REQUIRED = {
     "boundaries": [10, 20],
     "decay_rate": 0.5,
     "decay_steps": 10,
+    "fn": nn.functional.l1_loss,
     "function": nn.functional.l1_loss,
     "initial_learning_rate": 0.1,
+    "loss": "mse",
     "optimizer": torch.optim.AdamW,
     "rate": 0.25,
     "scale": 2.0,
@@ -34,21 +36,23 @@ REQUIRED = {
     "units": 3,
     "values": [0.1, 0.01, 0.001],
 }
-CLASSES = [
+MODULES = [*filter(inspect.ismodule, vars(torchnn).values()), schedules]
+CLASSES = {
     cls
-    for module in (layers, losses, optimizers, schedules)
-    for cls in vars(module).values()
-    if inspect.isclass(cls) and issubclass(cls, Configured) and not inspect.isabstract(cls)
-]
+    for module in MODULES
+    for cls in filter(inspect.isclass, vars(module).values())
+    if hasattr(cls, "get_config") and not inspect.isabstract(cls)
+}
 
 
 def made(cls):
     parameters = inspect.signature(cls).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind <= p.KEYWORD_ONLY]
-    return cls(**{name: REQUIRED[name] for name in needed if name not in ("args", "kwargs")})
+    own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p.name for p in own if p.default is p.empty]
+    return cls(**{name: REQUIRED[name] for name in needed})
 
 
-@pytest.mark.parametrize("cls", sorted(set(CLASSES), key=lambda cls: cls.__name__))
+@pytest.mark.parametrize("cls", sorted(CLASSES, key=lambda cls: (cls.__name__, cls.__module__)))
 def test_every_class_is_made_again_of_its_config(cls):
     thing = made(cls)
     config = thing.get_config()

@@ -45,12 +45,12 @@ def _is_for_numpy(value: Any) -> bool:
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
     """Returns the tensor without its graph, refusing complex and sparse ones."""
-    if type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__:
-        tensor = tensor.as_subclass(Tensor)  # a class that adds methods alone, and takes time
     if tensor.layout != torch.strided or tensor.is_complex():
         raise TypeError(
             f"{name} must be a dense tensor of real numbers, got {tensor.layout}, {tensor.dtype}"
         )
+    if type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__:
+        tensor = tensor.as_subclass(Tensor)  # a class that adds methods alone, and takes time
     # What inference_mode made cannot be saved for a backward pass; a copy can.
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
