@@ -26,7 +26,7 @@ REQUIRED = {
     "fn": nn.functional.l1_loss,
     "function": nn.functional.l1_loss,
     "initial_learning_rate": 0.1,
-    "loss": "mse",
+    "loss": torchnn.losses.MeanSquaredError(),
     "optimizer": torch.optim.AdamW,
     "rate": 0.25,
     "scale": 2.0,
@@ -36,12 +36,14 @@ REQUIRED = {
     "units": 3,
     "values": [0.1, 0.01, 0.001],
 }
+# It holds an object of another library, which tells no arguments.
+WITHOUT = {"TorchAccumulator"}
 MODULES = [*filter(inspect.ismodule, vars(torchnn).values()), schedules]
 CLASSES = {
     cls
     for module in MODULES
     for cls in filter(inspect.isclass, vars(module).values())
-    if hasattr(cls, "get_config") and not inspect.isabstract(cls)
+    if hasattr(cls, "get_config") and not inspect.isabstract(cls) and cls.__name__ not in WITHOUT
 }
 
 
