@@ -100,7 +100,11 @@ def training(rng):
         "loss": loss,
         "update": ops.updates()[update],
         "options": {
-            "momentum": 0.5, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-3, "rho": 0.9,
+            "momentum": 0.5,
+            "beta_1": 0.9,
+            "beta_2": 0.99,
+            "epsilon": 1e-3,
+            "rho": 0.9,
             **rng.choice([{}, {}, {"clip_value": 0.1}, {"clip_norm": 0.1}]),
             **rng.choice([{}, {"global_clip_norm": 0.1}]),
             "delta": 0.5,

@@ -58,21 +58,13 @@ class LeakyReLU(Activation):
     """x where x > 0, else negative_slope x.
 
     Args:
-        negative_slope: A number of at least 0.
-        alpha: The same, as older programs call it.
+        negative_slope: A number of at least 0. Older programs call it alpha.
         options: name, trainable, input_shape and input_dim, as any Layer takes them.
     """
 
-    def __init__(
-        self,
-        negative_slope: float = 0.3,
-        *,
-        alpha: float | None = None,
-        **options: "Unpack[Options]",
-    ):
-        slope = _checks.non_negative_float(
-            "negative_slope", negative_slope if alpha is None else alpha
-        )
+    def __init__(self, negative_slope: float = 0.3, **options: "Unpack[Options]"):
+        own: Any = options
+        slope = _checks.non_negative_float("negative_slope", own.pop("alpha", negative_slope))
         super().__init__(partial(OPTIONS["leaky_relu"], negative_slope=slope), **options)
         self.negative_slope = slope
 
