@@ -151,6 +151,17 @@ def test_layers_and_models_know_their_shapes():
         assert clone.layers[0].output_shape == (None, 8)
 
 
+def test_layers_of_a_model_in_a_model_know_their_shapes():
+    inner = Sequential([Dense(4), Dropout(0.5)])
+    network = Sequential([Input((3,)), inner, nn.Sequential(Activation("relu")), Dense(1)])
+    assert inner.output_shape == inner.layers[1].input_shape == (None, 4)
+    assert network.layers[1][0].output_shape == (None, 4)
+    assert [w.path for w in network.weights][:2] == [
+        "sequential/sequential/dense/kernel",
+        "sequential/sequential/dense/bias",
+    ]
+
+
 def test_the_first_data_tells_the_shapes():
     network = Sequential([Dense(3), Dropout(0.5)])
     assert network.layers[1].output_shape is network.input is None

@@ -206,7 +206,7 @@ class Sequential(Model, nn.Sequential):
     def _tell_shapes(self, x: torch.Tensor) -> None:
         """Lets the model and its layers know the shapes of what they get and give."""
         with evaluating(self) as model, torch.no_grad():
-            self._shapes = _variables.tell_shapes(list(model.children()), x)
+            _variables.tell_shapes(model, x)
         self._told = (tuple(x.shape[1:]), *self.layers)
 
     def _form(self) -> Form:

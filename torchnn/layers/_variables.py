@@ -1,6 +1,6 @@
 """Weights as Keras's variables: in its order and under its names, to be read and assigned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,18 +217,18 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
     return variable
 
 
-def tell_shapes(layers: Sequence[nn.Module], x: Tensor) -> tuple[Shape, Shape]:
-    """Sends x through layers, and lets each know the shapes of what it gets and gives.
-
-    Returns:
-        Those of all of them together.
-    """
+def tell_shapes(module: nn.Module, x: Tensor) -> Tensor:
+    """Returns module(x), and lets it, and the layers of a Sequential, know the shapes of what they
+    get and give."""
     output = x
-    for layer in layers:
-        before, output = output, layer(output)
-        if isinstance(layer, HasWeights):
-            layer._shapes = _shape(before), _shape(output)
-    return _shape(x), _shape(output)
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for layer in module:
+            output = tell_shapes(layer, output)
+    else:
+        output = module(x)
+    if isinstance(module, HasWeights):
+        module._shapes = _shape(x), _shape(output)
+    return output
 
 
 def _shape(batch: Tensor) -> Shape:
