@@ -51,7 +51,7 @@ def made(cls):
     parameters = inspect.signature(cls).parameters.values()
     own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = [p.name for p in own if p.default is p.empty]
-    needed += ["shape"] * (cls is layers.InputLayer)  # which also has it by an old name
+    needed += ["shape"] * (cls.__name__ == "InputLayer")  # which also has it by an old name
     return cls(**{name: REQUIRED[name] for name in needed})
 
 
