@@ -73,7 +73,7 @@ class Joined(nn.Module):
         ([], (3,), ValueError, r"y has shape \(N, 3\), which does not fit .* \(N, 2\)"),
         ([nn.Linear(5, 1)], (1,), RuntimeError, "cannot be multiplied"),
         ([Dense(1, in_features=5)], (1,), ValueError, "expects 5 features, got 2"),
-        ([Pair()], (1,), TypeError, "the model must return a tensor, got tuple"),
+        ([Pair()], (1,), TypeError, "the model must return a tensor, got [23]"),
         ([Joined()], (1,), ValueError, r"one row a sample, got shape \(\) for x of shape \(1, 3\)"),
     ],
 )

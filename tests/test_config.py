@@ -20,6 +20,7 @@ from torchnn.sequential import Sequential
 # Values of the arguments that have no default.
 REQUIRED = {
     "activation": "tanh",
+    "axes": 1,
     "boundaries": [10, 20],
     "decay_rate": 0.5,
     "decay_steps": 10,

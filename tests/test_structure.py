@@ -23,7 +23,7 @@ FLOORS = [
     "_engine",
     "_console",
     "_training",
-    "backend datasets model models sequential utils",
+    "_network backend datasets model models sequential utils",
     "__init__",
     "tf",
 ]
@@ -84,6 +84,8 @@ TESTED_BY = {
     "torchnn.layers._activations": "layers",
     "torchnn.layers._base": "layer",
     "torchnn.layers._lazy": "normalization",
+    "torchnn.layers._symbols": "graph",
+    "torchnn.layers._values": "call",
     "torchnn.layers._weightless": "layers",
     "torchnn.losses._base": "losses",
     "torchnn.losses._crossentropy": "losses",

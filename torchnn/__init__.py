@@ -27,6 +27,7 @@ from torchnn import (
     utils,
 )
 from torchnn.layers import Input
+from torchnn.model import Model
 from torchnn.optimizers import legacy as _legacy  # noqa: F401 (there as optimizers.legacy)
 from torchnn.sequential import Sequential
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Input",
+    "Model",
     "Sequential",
     "activations",
     "backend",

@@ -126,8 +126,11 @@ def unmasked(name: str, value: Any) -> Any:
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """Returns a tensor as it is, and an array, a data frame or nested lists as a tensor."""
-    if isinstance(value, Tensor):
+    """Returns a tensor as it is, and an array, a data frame or nested lists as a tensor.
+
+    What PyTorch's functions take for a tensor, such as the symbols of a graph, is as good as one.
+    """
+    if isinstance(value, Tensor) or hasattr(type(value), "__torch_function__"):
         return value
     unmasked(name, value)
     try:

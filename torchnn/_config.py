@@ -129,7 +129,7 @@ def taken(cls: type) -> Iterator[inspect.Parameter]:
         if not wanted <= {p.name for p in own}:
             continue
         yield from (p for p in own if p not in others and not _is_place(p))
-        if not [p for p in others if p.name != UNKNOWN]:
+        if not [p for p in others if p.kind == p.VAR_KEYWORD and p.name != UNKNOWN]:
             return
         if any(p.annotation == LAYER_OPTIONS for p in others):
             wanted = PLACES - {"device", "in_features"}

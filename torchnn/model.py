@@ -17,8 +17,11 @@ from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
 from torchnn._engine.choice import choose
 from torchnn._engine.evaluating import evaluating
+from torchnn._engine.parts import Parts
 from torchnn._engine.recipe import Recipe, settle
 from torchnn._engine.run import Form, Samples
+from torchnn._engine.several import of_each, settle_several
+from torchnn._network import Network
 from torchnn._training import batches as _batches
 from torchnn._training import data as _data
 from torchnn._training import loops as _loops
@@ -28,8 +31,7 @@ from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer, _variables
-from torchnn.layers._call import Called, mode
-from torchnn.layers._variables import HasWeights
+from torchnn.layers._values import mode
 from torchnn.losses import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -53,7 +55,7 @@ Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
 
 
-class Model(Configured, HasWeights, Called):
+class Model(Configured, Network):
     """A module with Keras's compile, fit, evaluate and predict, which can be called on arrays, too.
 
     Attributes:
@@ -68,12 +70,12 @@ class Model(Configured, HasWeights, Called):
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
     # By TorchScript, which compiles forward, and would all properties.
-    __jit_ignored_attributes__ = ("history", "sample_shape", "_recipe", "_input_shape", "_told")
+    __jit_ignored_attributes__ = (
+        *("history", "sample_shape", "_recipe", "_input_shape", "_told", "_graph"),
+    )
     __jit_unused_properties__ = (
         *_variables.PROPERTIES,
-        "inputs",
-        "outputs",
-        "layers",
+        *("chain", "head", "inputs", "input_names", "layers", "outputs", "output_names"),
         "loss",
         "metrics",
         "metrics_names",
@@ -92,6 +94,7 @@ class Model(Configured, HasWeights, Called):
         steps_per_execution: Any = None,
         jit_compile: Any = None,
         auto_scale_loss: Any = None,
+        loss_weights: Any = None,
         **unknown: NoReturn,  # an error to type checkers, and a better one when it runs
     ) -> None:
         """Settles how the model is trained. All names are looked up now, so typos fail here.
@@ -114,13 +117,19 @@ class Model(Configured, HasWeights, Called):
             weighted_metrics: As metrics, but weighted by sample_weight and class_weight.
             run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's, for engines
                 that are not ours; they change nothing.
+            loss_weights: How much the loss of each output counts, in a list or a dict; all as much
+                if None.
+
+        Of a model with several outputs, loss may be one for all, a list, or a dict by the outputs'
+        names, and metrics a list of lists or a dict of lists. Each loss and metric is reported with
+        the name of its output: "out_loss", "out_accuracy".
 
         Raises:
             ValueError: An unknown name, or no loss, or a model that engine="fused" cannot train.
             TypeError: Something else than these, such as arguments of torch.compile.
         """
         _refuse(unknown)
-        settled = settle(optimizer, loss, metrics, engine, weighted_metrics)
+        settled = self._settled(optimizer, loss, metrics, engine, weighted_metrics, loss_weights)
         if not self._is_empty():
             self._check_recipe(settled)
         if self._recipe is not None:
@@ -156,11 +165,12 @@ class Model(Configured, HasWeights, Called):
         The loss of an epoch is the mean over its samples, measured while the weights change.
 
         Args:
-            x: Features, shape (N, ...): an array, a tensor, a data frame or lists; or what gives
+            x: Features, shape (N, ...): an array, a tensor, a data frame or lists; for a model with
+                several inputs, a list of these or a dict by the inputs' names. Or what gives
                 batches, (x, y) or (x, y, sample_weight), and so rules batch_size and shuffle: a
                 DataLoader, a generator, an object with len() and batches by number, such as a
                 utils.PyDataset, or any other that can be iterated over.
-            y: Targets, shape (N,) or (N, ...).
+            y: Targets, shape (N,) or (N, ...); for several outputs, a list or a dict likewise.
             batch_size: Samples a step, 32 if None; the last batch of an epoch may be shorter.
             epochs: The number of the last epoch; it counts from initial_epoch.
             verbose: 1 or "auto" shows a line an epoch, live in a terminal; 2 plain lines; 0 none.
@@ -278,8 +288,9 @@ class Model(Configured, HasWeights, Called):
         max_queue_size: Any = None,
         workers: Any = None,
         use_multiprocessing: Any = None,
-    ) -> Array:
-        """Returns the model's output as a numpy array, shape (N, units).
+    ) -> Any:
+        """Returns the model's output as a numpy array, shape (N, units); several outputs in a list
+        or a dict.
 
         Args:
             x: Features, shape (N, ...), or what gives batches, whose targets are ignored.
@@ -297,7 +308,7 @@ class Model(Configured, HasWeights, Called):
         feed.limit(steps)
         self._prepare(None, feed)
         output = _loops.predict(self, self._recipe, feed, listeners, verbose)
-        return _array(output)
+        return _arrays(output)
 
     def train_on_batch(
         self,
@@ -318,12 +329,12 @@ class Model(Configured, HasWeights, Called):
         """Returns what evaluate returns, with all of x as one batch."""
         return self._on_batch(_loops.test_on_batch, x, y, sample_weight, None, return_dict)
 
-    def predict_on_batch(self, x: Any) -> Array:
+    def predict_on_batch(self, x: Any) -> Any:
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
-        x = _data.features("x", x, self._form(), may_be_empty=True)
+        x = _data.all_features("x", x, self._form(), may_be_empty=True)
         self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
-        return _array(_building.run_once(self, x))
+        return _arrays(_building.run_once(self, x))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of __init__, by their names, in plain values.
@@ -332,12 +343,14 @@ class Model(Configured, HasWeights, Called):
             TypeError: An argument is not kept as an attribute of its name; or the model has layers
                 that no argument tells of.
         """
-        if type(self).__init__ is Model.__init__ and any(True for _ in self.children()):
+        if type(self).__init__ is not Model.__init__:
+            return super().get_config()
+        if any(True for _ in self.children()):
             raise TypeError(
                 f"this {type(self).__name__} has layers that its class does not make, which no "
                 "config tells: torchnn.models.clone_model copies it"
             )
-        return super().get_config()
+        return {"name": self.name}
 
     def to_json(self, **options: Any) -> str:
         """Returns the model's class and its config as text, for models.model_from_json.
@@ -390,23 +403,20 @@ class Model(Configured, HasWeights, Called):
         part of the loss that is trained and reported."""
         return regularizers.losses(self)
 
-    @property
-    def inputs(self) -> list[_variables.Batch]:
-        """What goes in, as far as its shape goes; nothing before that is known."""
-        return [each for each in (self.input,) if each is not None]
-
-    @property
-    def outputs(self) -> list[_variables.Batch]:
-        """What comes out, as far as its shape goes; nothing before that is known."""
-        return [each for each in (self.output,) if each is not None]
-
     def _form(self) -> Form:
         """What the model eats."""
-        return _building.form(self)
+        form, graph = _building.form(self), self._graph
+        if graph is None:
+            return replace(form, is_open=self._is_open())
+        shapes = zip(self.input_names, graph.shapes, strict=False)  # those of the inputs
+        inputs = {name: replace(form, shape=shape, exact=True) for name, shape in shapes}
+        return replace(next(iter(inputs.values())), inputs=inputs)
 
-    def _form_with(self, recipe: Recipe) -> Form:
-        """The same with what the loss compares with."""
-        return replace(self._form(), labels=recipe.loss.takes_labels)
+    def _form_for(self, recipe: Recipe) -> Form:
+        """The same, with the names of the outputs and what the loss compares these with."""
+        own = self.output_names if self._graph is not None else ()
+        outputs = tuple(getattr(recipe.loss, "outputs", own))
+        return replace(self._form(), outputs=outputs, labels=recipe.loss.takes_labels)
 
     def _is_empty(self) -> bool:
         """Whether there are no layers yet."""
@@ -436,10 +446,42 @@ class Model(Configured, HasWeights, Called):
         axes = _building.prepare(self, recipe, *[feed.first for feed in feeds])
         self.sample_shape = tuple(feeds[0].first.x.shape[1:])
         for feed in feeds:
-            if isinstance(feed, LoaderFeed):
-                feed.form = self._form()  # of what has been built meanwhile
-            if recipe is not None and isinstance(feed, LoaderFeed):
+            if not isinstance(feed, LoaderFeed):
+                continue
+            # The form is of what has been built meanwhile.
+            feed.form = self._form() if recipe is None else self._form_for(recipe)
+            if recipe is not None:
                 feed.check_labels = partial(_building.check_labels, recipe.loss, axes)
+
+    def _settled(
+        self,
+        optimizer: Any,
+        loss: Any,
+        metrics: Any,
+        engine: str,
+        weighted_metrics: Any,
+        loss_weights: Any,
+    ) -> Recipe:
+        """What compile settles, for one output or for several."""
+        outputs = [] if self._graph is None else self.output_names
+        if self._is_open() and isinstance(loss, (list, tuple, dict)):
+            numbered = [f"output_{i + 1}" for i in range(len(loss))]
+            outputs = list(loss) if isinstance(loss, dict) else numbered
+        if len(outputs) > 1:
+            return settle_several(
+                outputs, optimizer, loss, metrics, engine, weighted_metrics, loss_weights
+            )
+        if loss_weights is not None:
+            raise ValueError("loss_weights are for models with several outputs")
+        if isinstance(loss, (list, tuple, dict)) and outputs:
+            (loss,) = of_each("loss", loss, outputs)
+        if isinstance(metrics, dict) and outputs:
+            (metrics,) = of_each("metrics", metrics, outputs)
+        return settle(optimizer, loss, metrics, engine, weighted_metrics)
+
+    def _is_open(self) -> bool:
+        """Whether only the forward of the model's class knows what it takes and returns."""
+        return self._graph is None and not isinstance(self, nn.Sequential)
 
     def _feed(
         self,
@@ -452,7 +494,7 @@ class Model(Configured, HasWeights, Called):
         origin: str = "",
     ) -> Feed:
         """x, y and weights, checked for this model and its loss."""
-        form, check_targets = self._form_with(recipe), recipe.loss.check_targets
+        form, check_targets = self._form_for(recipe), recipe.loss.check_targets
         return _batches.feed(
             form, batch_size, x, y, sample_weight, class_weight, check_targets, origin
         )
@@ -492,7 +534,7 @@ class Model(Configured, HasWeights, Called):
         """Runs a function on all of x as one batch."""
         recipe = self._compiled(function.__name__)
         return_dict = _checks.truth("return_dict", return_dict)
-        samples = _data.samples(self._form_with(recipe), x, y, sample_weight, class_weight)
+        samples = _data.samples(self._form_for(recipe), x, y, sample_weight, class_weight)
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)
@@ -584,6 +626,9 @@ def _wants(loss: Loss) -> tuple[str, str, str] | None:
 
 def _chain(model: nn.Module) -> list[nn.Module]:
     """The modules that a model calls one after the other, as far as that is known."""
+    chain = getattr(model, "chain", None)  # of a graph
+    if chain is not None:
+        return [module for layer in chain for module in _chain(layer)]
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return [model]
     return [module for layer in model for module in _chain(layer)]
@@ -615,6 +660,11 @@ def _reported(logs: dict[str, float], return_dict: bool) -> Any:
     """The loss, [loss, *metrics], or all by their names."""
     values = list(logs.values())
     return logs if return_dict else values if len(values) > 1 else values[0]
+
+
+def _arrays(output: Any) -> Any:
+    """A numpy array, or several in a list or a dict."""
+    return output.map(_array).given if isinstance(output, Parts) else _array(output)
 
 
 def _array(tensor: Tensor) -> Array:

@@ -1,9 +1,8 @@
 """Sequential: a chain of layers that can be compiled, fitted, evaluated and asked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,12 +10,11 @@ from torchnn import _checks
 from torchnn._config import CustomObjects
 from torchnn._console import summary as _summary
 from torchnn._engine import building as _building
-from torchnn._engine import choice as _choice
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
 from torchnn._training.batches import Feed
-from torchnn.layers import Input, Layer, _names, _variables, _weights
+from torchnn.layers import Input, Layer, _names, _variables
 from torchnn.model import Model
 
 __all__ = ["Sequential"]
@@ -59,6 +57,8 @@ class Sequential(Model, nn.Sequential):
             self._append(layer)
         self._build_from_input()
 
+    forward = nn.Sequential.forward
+
     @property
     def layers(self) -> list[Any]:
         """The layers, in order, without the Input.
@@ -86,21 +86,6 @@ class Sequential(Model, nn.Sequential):
         self._build_from_input()
         return layer
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
-        """Returns the layer of this name, or at this index.
-
-        Raises:
-            ValueError: There is none; the message lists the names.
-        """
-        known = _names.of(self.layers)
-        if (name is None) == (index is None):
-            raise ValueError(f"get_layer takes a name or an index, got {name!r} and {index!r}")
-        if name is not None and name not in known:
-            raise ValueError(f"no layer is named {name!r}. Layers: {', '.join(known)}")
-        if index is not None and not -len(known) <= index < len(known):
-            raise ValueError(f"index must be below {len(known)}, the number of layers, got {index}")
-        return self[index if index is not None else known.index(str(name))]
-
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Builds all layers for batches of a shape such as (None, 400)."""
         shape = tuple(input_shape)
@@ -116,14 +101,6 @@ class Sequential(Model, nn.Sequential):
         except Exception:
             self._input_shape = before
             raise
-
-    def get_weights(self) -> list[np.ndarray[Any, Any]]:
-        """Returns copies of all weights, layer by layer: kernel (in_features, units), bias, ..."""
-        return _weights.get(self.layers)
-
-    def set_weights(self, values: Sequence[Any]) -> None:
-        """Takes what get_weights gives; if a shape or the number is wrong, nothing changes."""
-        _weights.put(self.layers, values)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the name, what each layer was made with, and the shape that it is built for.
@@ -158,17 +135,8 @@ class Sequential(Model, nn.Sequential):
             model.build(shape)
         return model
 
-    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Prints layers, output shapes and parameters, and which engine trains the model.
-
-        Args:
-            print_fn: Gets the text, as one string, in place of the terminal.
-        """
-        title = f'Model: "{self.name}"'
-        form = self._sample_form()
-        rows = _summary.rows(self.layers, _names.of(self.layers), form)
-        trains = f"Training engine: {_choice.describe(self, self._recipe, self.sample_shape)}"
-        _summary.show(title, rows, [*_summary.totals(self), trains], print_fn)
+    def _rows(self) -> list[_summary.Row]:
+        return _summary.rows(self.layers, _names.of(self.layers), self._sample_form())
 
     def _append(self, layer: Any) -> None:
         """Takes a layer in, or the shape that an Input tells."""

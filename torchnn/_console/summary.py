@@ -12,7 +12,7 @@ from torchnn._engine.building import is_built, mode
 from torchnn._engine.run import Form
 from torchnn.layers._variables import variables
 
-Row = tuple[str, str, str]
+Row = tuple[str, ...]
 
 
 def show(
@@ -25,7 +25,8 @@ def show(
 
     Args:
         title: What stands above.
-        rows: Layer, output shape and parameters, as rows() returns them.
+        rows: Layer, output shape and parameters, as rows() returns them; and what the layer is
+            called on, where that is not the one before it.
         notes: The lines below.
         print_fn: Gets the text, as one string, in place of the terminal.
     """
@@ -37,6 +38,9 @@ def show(
     table.add_column("Layer (type)")
     table.add_column("Output shape")
     table.add_column("Parameters", justify="right")
+    rows = list(rows)
+    if any(len(row) > 3 for row in rows):
+        table.add_column("Called on")
     for row in rows:
         table.add_row(*map(Text, row))  # a name is no markup
     console = Console(file=io.StringIO() if print_fn else None)

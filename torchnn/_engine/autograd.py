@@ -1,6 +1,7 @@
 """The engine that trains any model: PyTorch's autograd, one step after the other."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from torchnn import activations, constraints, regularizers
 from torchnn._engine.evaluating import evaluating
+from torchnn._engine.parts import cat, returned, taken
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
 from torchnn.layers import Activation, Dense, Layer
@@ -72,9 +74,9 @@ class AutogradEngine:
         outputs = []
         with evaluating(self._model) as model, torch.no_grad():
             for x, _, _ in run:
-                outputs.append(model(x))
+                outputs.append(returned(model(taken(x))))
                 self.steps_done += 1
-        return torch.cat(outputs)
+        return cat(outputs)
 
     def _each(
         self,
@@ -97,7 +99,7 @@ class AutogradEngine:
             self.steps_done += 1
             if says_stop():
                 break
-        predictions = self._finish(torch.cat(outputs)) if outputs else None
+        predictions = self._finish(cat(outputs)) if outputs else None
         return Result(torch.stack(losses), predictions)
 
     def _step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -113,14 +115,14 @@ class AutogradEngine:
     def _measure(self, x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         if self._is_regulated:
             return self._measure_with_penalties(x, y, weight)
-        output = self._forward(x)
+        output = returned(self._forward(taken(x)))
         return self._loss(y, output, weight), output
 
     def _measure_with_penalties(
         self, x: Tensor, y: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         with regularizers.watched() as penalties:
-            output = self._forward(x)
+            output = returned(self._forward(taken(x)))
         loss = self._loss(y, output, weight)
         return loss + sum(penalties) + regularizers.total(self._regularized), output
 
@@ -154,6 +156,11 @@ def logits(module: nn.Module, activation: str) -> Callable[[Tensor], Tensor] | N
         return None
     if activations.name_of(module) == activation:
         return lambda x: x
+    graph: Any = module
+    head = getattr(graph, "head", None)  # of a model that was made of a graph
+    if head is not None:
+        final = logits(head, activation)
+        return None if final is None else partial(graph.with_head, final)
     if isinstance(module, nn.Sequential):
         return _sequence_logits(module, activation)
     if type(module) is Dense or is_activation(module):

@@ -11,9 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
 from torchnn._engine.evaluating import evaluating
+from torchnn._engine.parts import Parts, returned, taken
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
-from torchnn.layers._call import mode as mode  # for the rooms above
+from torchnn._engine.several import SeveralLosses, selected
+from torchnn.layers._values import mode as mode  # for the rooms above
 from torchnn.losses import Loss
 
 DICTS = (dict, OrderedDict)
@@ -135,15 +137,16 @@ def _dicts(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def run_once(model: nn.Module, x: Tensor) -> Tensor:
     """Returns the model's output in evaluation mode, checked to be one row a sample."""
     with evaluating(model) as evaluated, torch.no_grad():
-        output: Any = evaluated(x)
-    if not isinstance(output, Tensor):
+        output: Any = returned(evaluated(taken(x)))
+    if not isinstance(output, (Tensor, Parts)):
         raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
-    if output.shape[:1] != x.shape[:1]:
-        raise ValueError(
-            f"the model must return one row a sample, got shape {tuple(output.shape)} "
-            f"for x of shape {tuple(x.shape)}"
-        )
-    return output
+    for each in output.tensors if isinstance(output, Parts) else [output]:
+        if each.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"the model must return one row a sample, got shape {tuple(each.shape)} "
+                f"for x of shape {tuple(x.shape)}"
+            )
+    return output  # type: ignore[return-value]
 
 
 def check_labels(loss: Loss, axes: tuple[int, ...], samples: Samples) -> None:
@@ -158,12 +161,18 @@ def check_labels(loss: Loss, axes: tuple[int, ...], samples: Samples) -> None:
 
 def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
     """Computes loss and metrics of one sample: what does not fit is found out before any work."""
+    if isinstance(output, Parts) and not isinstance(recipe.loss, SeveralLosses):
+        raise TypeError(
+            f"the model must return a tensor, got {len(output.tensors)}: for several outputs, "
+            "compile needs a loss for each, in a list or a dict"
+        )
     check_labels(recipe.loss, tuple(output.shape[1:]), samples)
     first = samples[:1]
     try:
         recipe.loss(first.y, output, first.weight)
         for metric in recipe.metrics:
-            metric.rehearse(first.y, output, first.weight if metric.is_weighted else None)
+            weight = first.weight if metric.is_weighted else None
+            metric.rehearse(*selected(metric, first.y, output, weight))
     except _checks.ShapeError as error:
         shapes = [
             ", ".join(["N", *map(str, t.shape[1:])]) for t in (first.y, output) if t is not None

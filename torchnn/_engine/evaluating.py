@@ -2,7 +2,7 @@
 with it, training it among them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from torchnn.activations import TORCH_MODULES
 from torchnn.layers import Activation, Dense, Flatten, Input, Normalization, Rescaling
+from torchnn.layers._values import mode
 
 # These do the same in training and in evaluation, unless it is what they contain that does not.
 STEADY = (
@@ -59,6 +60,7 @@ def _view(module: nn.Module, known: dict[nn.Module, nn.Module], switched: list[n
         vars_of: Any = view
         vars_of.__dict__ = module.__dict__
         vars_of._views = children
+        object.__setattr__(view, "_viewed", module)  # nn.Module would take it for a child
         return view
     return module
 
@@ -80,14 +82,19 @@ def _can_be_viewed(module: nn.Module) -> bool:
 class _Evaluating:
     """What a view has of its own, before all that it has of its module's class."""
 
-    __slots__ = ("_views",)
+    __slots__ = ("_viewed", "_views")
 
+    _viewed: nn.Module
     _views: dict[str, nn.Module | None]
     training = property(lambda self: False)
 
     @property
     def _modules(self) -> dict[str, nn.Module | None]:
         return self._views
+
+    def _in_mode(self, training: bool) -> AbstractContextManager[Any]:
+        """For a call that says `training=True` or `training=False`."""
+        return mode(self._viewed, True) if training else nullcontext(self)
 
     def __getattr__(self, name: str) -> Any:
         views = object.__getattribute__(self, "_views")

@@ -1,6 +1,6 @@
 """Reads a model onto the kernels of csrc/train.h, or says in one sentence why it cannot."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -137,15 +137,14 @@ def plan(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None 
     Raises:
         NotFusedError: They cannot train it; the message is half a sentence that says why.
     """
-    if (
-        not isinstance(model, nn.Sequential)
-        or type(model).forward is not nn.Sequential.forward
-        or has_own_forward(model)
-    ):
+    chain = _chain(model)
+    if chain is None and getattr(model, "_graph", None) is not None:
+        raise NotFusedError("its graph is no chain of layers")
+    if chain is None or has_own_forward(model):
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
     if has_hooks(model):
         raise NotFusedError("the model has hooks")
-    network = _read(model, _absorbable(recipe))
+    network = _read(chain, _absorbable(recipe))
     _check_parameters(model, network)
     _check_samples(network.front, shape)
     if recipe is not None:
@@ -199,7 +198,7 @@ def _absorbs(loss: Loss) -> bool:
     return not loss.from_logits and ops.kernel_of(loss.on_logits()) is not None
 
 
-def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
+def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
     """Sorts the layers into those in front, dense ones and their activations."""
     network = Plan([], [], [])
     known = {*ops.activations(), absorbable}
@@ -237,18 +236,21 @@ def _read(model: nn.Sequential, absorbable: str | None) -> Plan:
     return network
 
 
-def _flat(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the layers of a chain, and those of chains among them."""
-    for layer in model.children():
-        if (
-            isinstance(layer, nn.Sequential)
-            and type(layer).forward is nn.Sequential.forward
-            and not has_hooks(layer)
-            and not has_own_forward(layer)
-        ):
-            yield from _flat(layer)
-        else:
+def _flat(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Yields layers, and in place of chains among them, the layers of these."""
+    for layer in layers:
+        chain = _chain(layer)
+        if chain is None or has_hooks(layer) or has_own_forward(layer):
             yield layer
+        else:
+            yield from _flat(chain)
+
+
+def _chain(model: Any) -> Iterable[nn.Module] | None:
+    """The layers of a model if each takes what the one before it returns, and all that is known."""
+    if isinstance(model, nn.Sequential):
+        return model if type(model).forward is nn.Sequential.forward else None
+    return getattr(model, "chain", None)  # of a model that was made of a graph
 
 
 def _check_regulation(network: Plan) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ class Form:
             axis of 400.
         exact: Whether a sample has these axes and no others in front of them.
         labels: Whether whole numbers in y may be those of classes, and are to be integers.
+        inputs: The form of each input by its name, if there are several; the rest is of the first.
+        outputs: The outputs' names, as far as they are known.
+        is_open: Whether x may come in several parts, since only the model knows what it takes.
     """
 
     device: torch.device
@@ -28,6 +31,9 @@ class Form:
     shape: tuple[int, ...] = ()
     exact: bool = False
     labels: bool = False
+    inputs: dict[str, "Form"] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Samples:
     """Features with targets and weights, row for row.
 
     Attributes:
-        x: Shape (N, ...).
+        x: Shape (N, ...); Parts of that shape for a model with several inputs, and so on.
         y: Shape (N,) or (N, ...), or None where there is nothing to compare with.
         weight: Shape (N,), or more of the first axes of y; None for all ones.
         origin: Where they came from, for messages: " of validation_data".

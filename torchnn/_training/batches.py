@@ -235,7 +235,7 @@ class LoaderFeed:
         """Returns one batch, checked."""
         parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
         needed = 1 if self.check_targets is None else 2
-        if isinstance(batch, dict) or not needed <= len(parts) <= 3:
+        if (isinstance(batch, dict) and needed == 2) or not needed <= len(parts) <= 3:
             got = type(batch).__name__ + (f" of {len(parts)}" if parts[0] is not batch else "")
             raise ValueError(
                 f"a batch{self.origin} must be (x, y) or (x, y, sample_weight), got {got}"

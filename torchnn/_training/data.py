@@ -4,7 +4,7 @@ Everything a user can get wrong about x, y and weights is found here, before any
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._engine.parts import Parts
 from torchnn._engine.run import Form, Samples
+from torchnn._engine.several import of_each
 from torchnn._training.arrays import as_tensor
 
 
@@ -43,15 +45,70 @@ def samples(
     """
     if class_weight is not None and sample_weight is not None:
         raise ValueError("class_weight and sample_weight were both given: pass one of them")
-    x = features(f"x{origin}", x, form, may_be_empty)
+    x = all_features(f"x{origin}", x, form, may_be_empty)
     if y is not None:
-        y = rows(f"y{origin}", y, len(x), form)
+        y = all_rows(f"y{origin}", y, len(x), form)
     if class_weight is not None:
+        if isinstance(y, Parts):
+            raise ValueError("class_weight is for models with one output: use sample_weight")
         sample_weight = class_weights(class_weight, y, form)
     weight = None
     if sample_weight is not None:
-        weight = weights(f"sample_weight{origin}", sample_weight, x, y, form)
+        weight = all_weights(f"sample_weight{origin}", sample_weight, x, y, form)
     return Samples(x, y, weight, origin)
+
+
+def all_features(name: str, value: Any, form: Form, may_be_empty: bool = False) -> Any:
+    """Returns x, of several inputs as Parts of equally many rows."""
+    value = _of_the_one(list(form.inputs), value)
+    if len(form.inputs) < 2 and not (form.is_open and _is_several(value)):
+        return features(name, value, form, may_be_empty)
+    names, forms = list(form.inputs), list(form.inputs.values())
+    if not names:  # the model's own affair
+        names = list(value) if isinstance(value, Mapping) else list(map(str, range(len(value))))
+        forms = [form] * len(names)
+    each = [
+        features(f"{name}[{key!r}]", part, own, may_be_empty)
+        for key, part, own in zip(names, of_each(name, value, names, "inputs"), forms, strict=True)
+    ]
+    if len(set(map(len, each))) > 1:
+        counts = ", ".join(f"{key}: {len(part)}" for key, part in zip(names, each, strict=True))
+        raise ValueError(f"{name} must have as many rows of each input, got {counts}")
+    return Parts(each, names if isinstance(value, Mapping) else None)
+
+
+def all_rows(name: str, value: Any, count: int, form: Form) -> Any:
+    """Returns y, for several outputs as Parts."""
+    value, outputs = _of_the_one(form.outputs, value), form.outputs
+    if len(outputs) < 2:
+        return rows(name, value, count, form)
+    each = zip(outputs, of_each(name, value, outputs), strict=True)
+    return Parts([rows(f"{name}[{key!r}]", part, count, form) for key, part in each], outputs)
+
+
+def all_weights(name: str, value: Any, x: Any, y: Any, form: Form) -> Any:
+    """Returns sample_weight: one array for all outputs, or Parts."""
+    if not isinstance(y, Parts):
+        return weights(name, value, x, y, form)
+    is_for_all = not isinstance(value, Mapping) and not _is_several(value)
+    given = [value] * len(form.outputs) if is_for_all else of_each(name, value, form.outputs)
+    each = zip(form.outputs, given, y.tensors, strict=True)
+    return Parts([weights(f"{name}[{key!r}]", w, x, t, form) for key, w, t in each], form.outputs)
+
+
+def _is_several(value: Any) -> bool:
+    """Whether a value is several arrays, not one or the numbers of one."""
+    if isinstance(value, Mapping):
+        return True
+    return isinstance(value, (list, tuple)) and all(getattr(v, "ndim", 0) > 0 for v in value)
+
+
+def _of_the_one(names: Sequence[str], value: Any) -> Any:
+    """What a dict or a list holds for the one input or output of a model."""
+    if len(names) == 1 and isinstance(value, Mapping):
+        return of_each("x or y", value, names)[0]
+    is_list = len(names) == 1 and isinstance(value, (list, tuple)) and len(value) == 1
+    return value[0] if is_list and getattr(value[0], "ndim", 0) > 1 else value
 
 
 def features(name: str, value: Any, form: Form, may_be_empty: bool = False) -> Tensor:

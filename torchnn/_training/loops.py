@@ -4,7 +4,6 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from torchnn._console.progress import Progress
@@ -12,6 +11,7 @@ from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode, run_once
 from torchnn._engine.choice import Engine, build_optimizer, choose
 from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.parts import cat, taken
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
 from torchnn._training.batches import Feed
@@ -89,11 +89,11 @@ def predict(
             callbacks("on_predict_batch_begin", batch, {})
             began = perf_counter()
             outputs.append(engine.predict(run))
-            callbacks("on_predict_batch_end", batch, {"outputs": outputs[-1]})
+            callbacks("on_predict_batch_end", batch, {"outputs": taken(outputs[-1])})
             feed.learn(run, perf_counter() - began)
             batch += 1
     callbacks("on_predict_end", {})
-    return torch.cat(outputs) if outputs else run_once(model, feed.first.x)
+    return cat(outputs) if outputs else run_once(model, feed.first.x)
 
 
 def _choose(model: nn.Module, recipe: Recipe, samples: Samples) -> Any:

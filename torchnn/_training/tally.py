@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchnn._engine.autograd import Result
 from torchnn._engine.run import Run
+from torchnn._engine.several import selected
 from torchnn.metrics import Metric, Summed
 from torchnn.metrics._base import listed, number
 from torchnn.ops._transfer import to_host
@@ -158,18 +159,20 @@ def _measured(metrics: Sequence[Metric], run: Run, y_pred: Tensor | None) -> lis
     y_true, weight = run.gather(run.samples.y), None
     if run.samples.weight is not None and any(metric.is_weighted for metric in metrics):
         weight = run.gather(run.samples.weight)
-    if (*y_true.shape, 1) == y_pred.shape:
-        y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
     return [
-        _of_batches(metric, y_true, y_pred, weight if metric.is_weighted else None, run)
+        _of_batches(
+            run, metric, *selected(metric, y_true, y_pred, weight if metric.is_weighted else None)
+        )
         for metric in metrics
     ]
 
 
 def _of_batches(
-    metric: Metric, y_true: Tensor, y_pred: Tensor, weight: Tensor | None, run: Run
+    run: Run, metric: Metric, y_true: Tensor, y_pred: Tensor, weight: Tensor | None
 ) -> list[Any]:
     """What is to be added to the totals of a metric, or the batches themselves."""
+    if (*y_true.shape, 1) == y_pred.shape:
+        y_true = y_true.unsqueeze(-1)  # a metric may be any function: nothing may broadcast
     if isinstance(metric, Summed):
         return metric.sums(y_true, y_pred, weight, run.batches)
     sizes = run.sizes

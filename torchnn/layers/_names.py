@@ -1,12 +1,13 @@
 """The names of a model's layers: their own, or "dense", "dense_1", ... as in Keras."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from torch import nn
 
 from torchnn.layers._base import Layer
+from torchnn.layers._symbols import Function
 
 
 class AutomaticName(str):
@@ -54,9 +55,15 @@ def _free(automatic: str | None, layer: nn.Module, taken: set[str]) -> str:
         return automatic
     # A LazyLinear becomes a Linear when it is built; its name should stay.
     kind = type(layer).__name__.removeprefix("Lazy")
-    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
-    name, count = kind, 0
+    if isinstance(layer, Function):
+        kind = layer.extra_repr()
+    return free(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower(), taken)
+
+
+def free(wanted: str, taken: Container[str]) -> str:
+    """Returns the name, with the first number that makes it differ from those taken."""
+    name, count = wanted, 0
     while name in taken:
         count += 1
-        name = f"{kind}_{count}"
+        name = f"{wanted}_{count}"
     return name

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
+from torchnn.layers._symbols import latest
 
 # By TorchScript, which would compile them.
 PROPERTIES: tuple[str, ...] = (
@@ -151,15 +152,20 @@ class HasWeights(nn.Module):
         return None if shapes is None else shapes[1]
 
     @property
-    def input(self) -> Batch | None:
-        """What goes in, as far as its shape goes; None before that is known."""
-        shape = self.input_shape
-        return None if shape is None else Batch(shape)
+    def input(self) -> Any:
+        """The symbol that it was last called on; or what goes in, as far as its shape goes; None
+        before that is known."""
+        return self._latest(0, self.input_shape)
 
     @property
-    def output(self) -> Batch | None:
-        """What comes out, as far as its shape goes; None before that is known."""
-        shape = self.output_shape
+    def output(self) -> Any:
+        """The symbol that came of the last one; or what comes out, likewise."""
+        return self._latest(1, self.output_shape)
+
+    def _latest(self, place: int, shape: Shape | None) -> Any:
+        call = latest(self)
+        if call is not None:
+            return call[place]
         return None if shape is None else Batch(shape)
 
     def _known_shapes(self) -> tuple[Shape, Shape] | None:

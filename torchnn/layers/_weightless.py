@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from torchnn import _checks, activations
 from torchnn.layers._base import Layer, Options, sample_shape
+from torchnn.layers._symbols import Symbolic
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,19 +41,21 @@ class Activation(Layer):
         return self._repr(*([] if label is None else [label]))
 
 
-class Input(Layer):
+class Input(Symbolic, Layer):
     """x itself, after a look at its shape.
 
-    At the head of a Sequential it says what comes in, so that all layers are built at once.
+    At the head of a Sequential it says what comes in, so that all layers are built at once. Layers
+    that are called on it make a graph, of which Model(inputs, outputs) is the model.
 
     Args:
         shape: The shape of one sample: (400,) for x of shape (N, 400).
-        name: What messages and summaries call the layer.
+        name: What messages and summaries call the layer, and a dict of inputs its part.
     """
 
     def __init__(self, shape: Sequence[int], *, name: str | None = None):
-        super().__init__(name)
-        self.shape = sample_shape("shape", shape)
+        Layer.__init__(self, name)
+        self.shape = self.sample_shape = sample_shape("shape", shape)
+        self.dtype = torch.get_default_dtype()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
