@@ -8,8 +8,12 @@ training: judging the data, callbacks, a history.
 import warnings
 from itertools import pairwise
 
-from benchmarks.loops import torch_model
+from benchmarks.loops import needs_a_plain_one, torch_model
 from benchmarks.networks import Network
+
+
+def _loss(network: Network) -> str:
+    return "sparse_categorical_crossentropy" if network.has_classes else "binary_crossentropy"
 
 
 class TorchnnFit:
@@ -22,14 +26,21 @@ class TorchnnFit:
 
         self.network, self.verbose = network, verbose
         self.x, self.y = network.data()
-        pairs = list(pairwise(network.widths))
         dtype = getattr(torch, network.dtype)
-        self.model = tn.Sequential(
-            [tn.layers.Dense(o, "sigmoid", in_features=i, dtype=dtype) for i, o in pairs]
-        )
+        penalty = tn.regularizers.L2(network.l2) if network.l2 else None
+        options = {"dtype": dtype, "kernel_regularizer": penalty}
+        layers = []
+        for i, o in pairwise(network.widths):
+            layers.append(tn.layers.Dense(o, "sigmoid", in_features=i, **options))
+            layers += [tn.layers.Dropout(network.dropout)] if network.dropout else []
+        if network.dropout:
+            layers.pop()
+        if network.has_classes:
+            layers[-1].activation = "softmax"
+        self.model = tn.Sequential(layers)
         self.model.set_weights([array for layer in network.weights() for array in layer])
-        sgd = tn.optimizers.SGD(network.learning_rate)
-        self.model.compile(sgd, loss="binary_crossentropy")
+        kind = tn.optimizers.Adam if network.adam else tn.optimizers.SGD
+        self.model.compile(kind(network.learning_rate), _loss(network))
 
     def fit(self, epochs: int) -> list[float]:
         history = self.model.fit(
@@ -83,16 +94,19 @@ class KerasFit:
         keras.utils.clear_session()
         self.network = network
         self.x, self.y = network.data()
-        self.model = keras.Sequential(
-            [
-                keras.Input((network.widths[0],)),
-                *(keras.layers.Dense(units, activation="sigmoid") for units in network.widths[1:]),
-            ]
-        )
+        penalty = keras.regularizers.L2(network.l2) if network.l2 else None
+        layers = [keras.Input((network.widths[0],))]
+        for units in network.widths[1:-1]:
+            layers.append(keras.layers.Dense(units, "sigmoid", kernel_regularizer=penalty))
+            layers += [keras.layers.Dropout(network.dropout)] if network.dropout else []
+        last = "softmax" if network.has_classes else "sigmoid"
+        layers.append(keras.layers.Dense(network.widths[-1], last, kernel_regularizer=penalty))
+        self.model = keras.Sequential(layers)
         self.model.set_weights([array for layer in network.weights() for array in layer])
+        kind = keras.optimizers.Adam if network.adam else keras.optimizers.SGD
         self.model.compile(
-            optimizer=keras.optimizers.SGD(network.learning_rate),
-            loss=keras.losses.BinaryCrossentropy(),
+            optimizer=kind(network.learning_rate),
+            loss=_loss(network),
             jit_compile=jit_compile,
             steps_per_execution=network.steps if fused_steps else 1,
         )
@@ -116,6 +130,7 @@ class SklearnFit:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
+        needs_a_plain_one(network)
         warnings.simplefilter("ignore", ConvergenceWarning)  # it means: max_iter was reached
         self.x, y = network.data()
         self.y = y.ravel().astype(int)
@@ -150,6 +165,7 @@ class SkorchFit:
         import torch
         from skorch import NeuralNet
 
+        needs_a_plain_one(network)
         self.x, self.y = network.data()
         self.net = NeuralNet(
             torch_model(network),

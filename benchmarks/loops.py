@@ -11,6 +11,8 @@ import numpy as np
 
 from benchmarks.networks import Network
 
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # of Adam
+
 
 class NumpyLoop:
     """Back-propagation in NumPy."""
@@ -18,6 +20,11 @@ class NumpyLoop:
     def __init__(self, network: Network):
         self.network, self.weights = network, network.weights()
         self.x, self.y = network.data()
+        if network.has_classes:
+            self.y = np.eye(network.widths[-1], dtype=network.dtype)[self.y]
+        self.random = np.random.default_rng(2)
+        self.moments = [[np.zeros_like(w) for w in (*pair, *pair)] for pair in self.weights]
+        self.steps = 0
 
     def fit(self, epochs: int) -> list[float]:
         return [self.epoch() for _ in range(epochs)]
@@ -30,19 +37,52 @@ class NumpyLoop:
         return total / len(self.x)
 
     def step(self, x: np.ndarray, y: np.ndarray) -> float:
-        activations, z = [x], x
+        network, activations, kept, z = self.network, [x], [], x
         for kernel, bias in self.weights:
             z = activations[-1] @ kernel + bias
-            activations.append(1 / (1 + np.exp(-z)))
-        grad = (activations[-1] - y) / len(x)
-        for (kernel, bias), a in zip(self.weights[::-1], activations[-2::-1], strict=True):
-            grad_kernel, grad_bias = a.T @ grad, grad.sum(axis=0)
-            if a is not x:
+            a, scale = 1 / (1 + np.exp(-z)), None
+            if network.dropout and kernel is not self.weights[-1][0]:
+                is_kept = self.random.random(a.shape, np.float32) >= network.dropout
+                scale = is_kept.astype(a.dtype) / (1 - network.dropout)
+            kept.append((a, scale))
+            activations.append(a if scale is None else a * scale)
+        loss, grad = self.loss_and_gradient(z, y)
+        loss += network.l2 * sum((kernel**2).sum() for kernel, _ in self.weights)
+        self.steps += 1
+        for layer in range(len(self.weights) - 1, -1, -1):
+            kernel, bias = self.weights[layer]
+            inputs = activations[layer]
+            grad_kernel, grad_bias = inputs.T @ grad, grad.sum(axis=0)
+            if layer:
+                a, scale = kept[layer - 1]
                 grad = grad @ kernel.T * a * (1 - a)
-            kernel -= self.network.learning_rate * grad_kernel
-            bias -= self.network.learning_rate * grad_bias
-        loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
-        return float(loss.mean())
+                grad = grad if scale is None else grad * scale
+            if network.l2:
+                grad_kernel += 2 * network.l2 * kernel
+            self.update(layer, (kernel, bias), (grad_kernel, grad_bias))
+        return float(loss)
+
+    def loss_and_gradient(self, z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        if not self.network.has_classes:
+            loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
+            return loss.mean(), (1 / (1 + np.exp(-z)) - y) / len(z)
+        z = z - z.max(axis=1, keepdims=True)
+        e = np.exp(z)
+        total = e.sum(axis=1, keepdims=True)
+        return ((np.log(total) - z) * y).sum() / len(z), (e / total - y) / len(z)
+
+    def update(self, layer: int, weights: tuple, grads: tuple) -> None:
+        rate, t = self.network.learning_rate, self.steps
+        if not self.network.adam:
+            for w, grad in zip(weights, grads, strict=True):
+                w -= rate * grad
+            return
+        rate *= np.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
+        for place, (w, grad) in enumerate(zip(weights, grads, strict=True)):
+            m, v = self.moments[layer][place], self.moments[layer][place + 2]
+            m += (grad - m) * (1 - BETA_1)
+            v += (grad * grad - v) * (1 - BETA_2)
+            w -= rate * m / (np.sqrt(v) + EPSILON)
 
 
 class TorchLoop:
@@ -56,8 +96,12 @@ class TorchLoop:
         self.network = network
         self.x, self.y = map(torch.from_numpy, network.data())
         self.model = torch_model(network)
-        self.loss = torch.nn.BCEWithLogitsLoss()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=network.learning_rate)
+        kind = torch.nn.CrossEntropyLoss if network.has_classes else torch.nn.BCEWithLogitsLoss
+        self.loss = kind()
+        parameters, rate = self.model.parameters(), network.learning_rate
+        adam = partial(torch.optim.Adam, eps=EPSILON)
+        self.optimizer = (adam if network.adam else torch.optim.SGD)(parameters, lr=rate)
+        self.kernels = [p for p in self.model.parameters() if p.ndim == 2]
         self.batches = self.loaded() if loader else self
 
     def fit(self, epochs: int) -> list[float]:
@@ -82,6 +126,8 @@ class TorchLoop:
     def step(self, x, y):
         self.optimizer.zero_grad()
         loss = self.loss(self.model(x), y)
+        if self.network.l2:
+            loss = loss + self.network.l2 * sum(kernel.square().sum() for kernel in self.kernels)
         loss.backward()
         self.optimizer.step()
         return loss
@@ -97,6 +143,7 @@ class TorchCompileLoop(TorchLoop):
         import torch
 
         super().__init__(network)
+        needs_a_plain_one(network)
         parameters = {name: p.detach() for name, p in self.model.named_parameters()}
         compiled = torch.compile(self.update, dynamic=False)
         self.step = partial(compiled, parameters)
@@ -124,7 +171,15 @@ def torch_model(network: Network):
         for linear, (kernel, bias) in zip(linears, network.weights(), strict=True):
             linear.weight.copy_(torch.from_numpy(kernel).T)
             linear.bias.copy_(torch.from_numpy(bias))
-    return nn.Sequential(*[m for linear in linears for m in (linear, nn.Sigmoid())][:-1])
+    after = [nn.Sigmoid(), *([nn.Dropout(network.dropout)] if network.dropout else [])]
+    chain = [m for linear in linears for m in (linear, *after)]
+    return nn.Sequential(*chain[: -len(after)])
+
+
+def needs_a_plain_one(network: Network) -> None:
+    """Raises for whoever trains plain networks alone."""
+    if not network.is_plain:
+        raise NotImplementedError("it is written for one output and plain gradient descent")
 
 
 class JaxLoop:
@@ -135,10 +190,14 @@ class JaxLoop:
 
         jax.config.update("jax_enable_x64", network.dtype == "float64")
         self.network, self.rate = network, network.learning_rate
-        self.weights = jax.tree.map(jax.numpy.array, network.weights())
+        weights = jax.tree.map(jax.numpy.array, network.weights())
+        zeros = partial(jax.tree.map, jax.numpy.zeros_like, weights)
+        moments = (zeros(), zeros()) if network.adam else ()
+        self.state = weights, moments, jax.random.key(2), jax.numpy.zeros((), jax.numpy.int32)
         arrays = [jax.numpy.array(array) for array in network.data()]
         count, size = network.samples // network.batch_size, network.batch_size
-        self.full = [a[: count * size].reshape(count, size, -1) for a in arrays]
+        shape = count, size
+        self.full = [a[: count * size].reshape(*shape, *a.shape[1:]) for a in arrays]
         self.rest = [a[count * size :] for a in arrays]
         self.epoch = jax.jit(self.epoch, donate_argnums=0)
 
@@ -146,32 +205,59 @@ class JaxLoop:
         return [self.next_epoch() for _ in range(epochs)]
 
     def next_epoch(self) -> float:
-        self.weights, loss = self.epoch(self.weights, self.full, self.rest)
+        self.state, loss = self.epoch(self.state, self.full, self.rest)
         return float(loss)
 
-    def epoch(self, weights, full, rest):
+    def epoch(self, state, full, rest):
         import jax
 
-        weights, losses = jax.lax.scan(self.step, weights, full)
+        state, losses = jax.lax.scan(self.step, state, full)
         total, short = losses.sum() * self.network.batch_size, len(rest[0])
         if short:
-            weights, loss = self.step(weights, rest)
+            state, loss = self.step(state, rest)
             total += loss * short
-        return weights, total / self.network.samples
+        return state, total / self.network.samples
 
-    def step(self, weights, batch):
+    def step(self, state, batch):
         import jax
 
-        loss, grads = jax.value_and_grad(self.loss)(weights, *batch)
-        return jax.tree.map(lambda w, grad: w - self.rate * grad, weights, grads), loss
+        weights, moments, key, t = state
+        if self.network.dropout:
+            key, own = jax.random.split(key)
+        else:
+            own = key
+        loss, grads = jax.value_and_grad(self.loss)(weights, own, *batch)
+        weights, moments = self.update(weights, moments, grads, t + 1)
+        return (weights, moments, key, t + 1), loss
 
-    @staticmethod
-    def loss(weights, x, y):
+    def update(self, weights, moments, grads, t):
+        import jax
+        from jax import numpy as jnp
+
+        if not self.network.adam:
+            return jax.tree.map(lambda w, grad: w - self.rate * grad, weights, grads), moments
+        rate = self.rate * jnp.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
+        m = jax.tree.map(lambda m, grad: m + (grad - m) * (1 - BETA_1), moments[0], grads)
+        v = jax.tree.map(lambda v, grad: v + (grad * grad - v) * (1 - BETA_2), moments[1], grads)
+        changed = jax.tree.map(
+            lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, m, v
+        )
+        return jax.tree.map(change, weights, m, v), (m, v)
+
+    def loss(self, weights, key, x, y):
+        import jax
         from jax import nn
         from jax import numpy as jnp
 
-        for kernel, bias in weights[:-1]:
+        for layer, (kernel, bias) in enumerate(weights[:-1]):
             x = nn.sigmoid(x @ kernel + bias)
+            if self.network.dropout:
+                own = jax.random.fold_in(key, layer)
+                is_kept = jax.random.bernoulli(own, 1 - self.network.dropout, x.shape)
+                x = jnp.where(is_kept, x / (1 - self.network.dropout), 0)
         kernel, bias = weights[-1]
         z = x @ kernel + bias
-        return jnp.mean(jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z))))
+        penalty = self.network.l2 * sum((kernel**2).sum() for kernel, _ in weights)
+        if self.network.has_classes:
+            return -nn.log_softmax(z)[jnp.arange(len(y)), y].mean() + penalty
+        return jnp.mean(jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))) + penalty

@@ -8,14 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Network:
-    """Dense sigmoid layers, binary cross-entropy, plain gradient descent, batches in fixed order.
+    """Dense sigmoid layers, a cross-entropy, batches in fixed order.
 
     Attributes:
-        widths: The number of features, then the units of each layer; the last one has one.
+        widths: The number of features, then the units of each layer; the last one has one, with a
+            sigmoid, or one for each class, with a softmax.
         batch_size: Samples a step; the last batch of an epoch may be shorter.
         samples: Samples an epoch.
         learning_rate: That of every step.
         dtype: "float32" or "float64", of the data and the weights.
+        adam: Whether Adam takes the steps, with Keras's numbers, and not plain gradient descent.
+        dropout: Of the hidden layers' outputs.
+        l2: The penalty on kernels, l2 sum(w^2).
     """
 
     widths: tuple[int, ...]
@@ -23,12 +27,27 @@ class Network:
     samples: int = 1000
     learning_rate: float = 0.01
     dtype: str = "float32"
+    adam: bool = False
+    dropout: float = 0.0
+    l2: float = 0.0
 
     @property
     def layers(self) -> str:
-        """The widths, with 16x8 for eight layers of 16."""
+        """The widths, with 16x8 for eight layers of 16, and what else there is to train."""
         runs = [(width, len(list(run))) for width, run in groupby(self.widths)]
-        return "-".join(f"{w}x{n}" if n > 2 else "-".join([str(w)] * n) for w, n in runs)
+        widths = "-".join(f"{w}x{n}" if n > 2 else "-".join([str(w)] * n) for w, n in runs)
+        more = {"softmax": self.has_classes, "Adam": self.adam}
+        more |= {"dropout": self.dropout, "L2": self.l2}
+        return " ".join([widths, *(name for name, is_there in more.items() if is_there)])
+
+    @property
+    def has_classes(self) -> bool:
+        return self.widths[-1] > 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has one output, plain gradient descent, and no more."""
+        return not (self.has_classes or self.adam or self.dropout or self.l2)
 
     @property
     def batch(self) -> str:
@@ -54,11 +73,13 @@ class Network:
         return 2 * self.samples * passes / self.steps + 2 * parameters
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """x of shape (samples, features), and y of zeros and ones, shape (samples, 1)."""
+        """x of shape (samples, features), and y of zeros and ones, shape (samples, 1), or of the
+        numbers of classes, shape (samples,)."""
         random = np.random.default_rng(0)
         x = random.standard_normal((self.samples, self.widths[0]), np.float32)
-        y = x @ random.standard_normal((self.widths[0], 1), np.float32) > 0
-        return x.astype(self.dtype), y.astype(self.dtype)
+        scores = x @ random.standard_normal((self.widths[0], self.widths[-1]), np.float32)
+        y = scores.argmax(1) if self.has_classes else (scores > 0).astype(self.dtype)
+        return x.astype(self.dtype), y
 
     def weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """A kernel (in_features, units) and a bias (units,) for each layer, as Keras starts."""
@@ -80,6 +101,10 @@ NETWORKS = {
     "medium": Network((784, 128, 64, 1), batch_size=128, samples=3200),
     "large": Network((784, 512, 512, 1), batch_size=128, samples=3200),
     "deep": Network((20, *[16] * 8, 1), batch_size=16, samples=1600),
+    "classes": Network((400, 25, 15, 10), batch_size=32, learning_rate=0.001, adam=True),
+    "regularized": Network(
+        (784, 128, 10), batch_size=128, samples=3200, learning_rate=0.1, dropout=0.2, l2=1e-4
+    ),
 }
 
 SWEEPS = {

@@ -72,7 +72,7 @@ class Comparison:
         """Checks, then times everyone on this network; returns a row for each."""
         network = replace(network, dtype=self.dtype)
         epochs = max(2, -(-CHECKED_STEPS // network.steps))
-        exact = NumpyLoop(replace(network, dtype="float64")).fit(epochs)
+        exact = NumpyLoop(replace(network, dtype="float64", dropout=0.0)).fit(epochs)
         prepared = [self.prepare(worker, network, exact) for worker in self.workers.values()]
         contenders = [contender for contender in prepared if contender]
         order = random.Random(0)
@@ -83,10 +83,15 @@ class Comparison:
         return self.rows(network, contenders)
 
     def prepare(self, worker: Worker, network: Network, exact: list[float]) -> Contender | None:
-        """Makes a worker ready and compares its losses, or says why it stays out."""
+        """Makes a worker ready and compares its losses, or says why it stays out.
+
+        What is dropped is everybody's own affair: the losses are compared without.
+        """
         try:
-            self.versions |= worker.prepare(network)
+            self.versions |= worker.prepare(replace(network, dropout=0.0))
             _, losses = worker.fit(len(exact))
+            if network.dropout:
+                worker.prepare(network)
         except PeerError as error:
             print(f"{worker.peer.label} is left out: {error}")
             return None
