@@ -29,7 +29,7 @@ struct DenseForward {
 template <class T>
 struct DenseBackward {
   const T* grad_out;  // (rows, units)
-  const T* out;       // (rows, units), what forward gave
+  const T* out;       // (rows, units), what forward gave; or z, if the activation keeps it
   const T* x;         // (rows, in_features)
   const T* weight;    // (units, in_features)
   T* grad_z;          // (rows, units); may be grad_out itself for the identity
@@ -85,6 +85,12 @@ bool adds_bias_apart(int64_t rows, int64_t element_size);
 // a[i] = activation(a[i] + bias[i % units]) for count elements; bias may be null
 template <class T>
 void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count, Stream stream);
+
+// grad_z[i] = grad_out[i] * da/dz(z[i]) for count elements, of an activation that keeps z; what
+// follows takes the others alone
+template <class T>
+void activate_backward(int64_t activation, const T* grad_out, const T* z, T* grad_z, int64_t count,
+                       Stream stream);
 
 // out = activation(x @ weight.T + bias)
 template <class T>

@@ -160,6 +160,23 @@ void make_steps(const Train<T>& job, const Models& models, UpdateStep<T>* steps,
 template <class T>
 int64_t step_numbers(const Train<T>& job, const Models& models);
 
+// What goes on from a layer: what is left of activation(from) when some of it is dropped. On the
+// way back, with the identity, the gradients of what was left; then `to` may be `from`.
+template <class T>
+struct LayerOutputs {
+  const T* from;  // (rows, units)
+  T* to;          // (rows, units)
+  int64_t rows, units;
+  int64_t activation;  // place in Activations
+  double dropout;
+  int64_t seed;
+  int64_t step;                 // of this call, from 0
+  const int64_t* steps_before;  // one number: taken by earlier calls; null for none
+};
+
+template <class T>
+void finish(const LayerOutputs<T>& outputs, Stream stream);
+
 // A batch's loss, and from its outputs the derivative with respect to them.
 template <class T>
 struct BatchLoss {
@@ -172,6 +189,7 @@ struct BatchLoss {
   T* predictions;          // (rows, units): a copy of out, or null
   int64_t rows, units;
   int64_t place;  // in Losses
+  T delta;        // its number, if it has one
 };
 
 // The parts that the loss of so many outputs is summed in.
@@ -185,15 +203,25 @@ template <class T>
 struct Parameter {
   T* values;
   T* slots[most_slots];
-  const T* grad;
+  const T* grad;  // of the loss without penalties
   int64_t size;
+  Penalty<T> penalty{};
 };
 
+// Sums over all of so many parameters, before they change: adds their penalties to the loss of a
+// batch, and makes what brings the norms of their gradients down, (count) in the workspace of
+// sums_of_parameters(count) numbers.
+template <class T>
+void sum_up(const Parameter<T>* parameters, int64_t count, const TrainOptions& options,
+            T* workspace, T* loss, Stream stream);
+int64_t sums_of_parameters(int64_t count);
+
 // One step of so many parameters, by the rule that has this place in Updates, with the numbers of a
-// step that make_steps made.
+// step that make_steps made; scales, (count), are what sum_up made, or null where no norm is
+// clipped.
 template <class T>
 void update(const Parameter<T>* parameters, int64_t count, int64_t place, const UpdateStep<T>* step,
-            Stream stream);
+            const T* scales, Stream stream);
 
 }  // namespace cuda
 }  // namespace torchnn

@@ -3,7 +3,6 @@
 // is taken in one order, whatever the grid, so results are the same from run to run.
 #include "../dense.h"
 
-#include "../math/activation.h"
 #include "lane.cuh"
 #include "launch.cuh"
 
@@ -127,7 +126,7 @@ template <class T>
 __device__ Lane<T> grad_z_at(const DenseBackward<T>& layer, int64_t row, int64_t unit) {
   const int64_t i = row * layer.units + unit;
   Lane<T> grad_z{};
-  Activations::with(layer.activation, [&](auto activation) {
+  with_activation(layer.activation, [&](auto activation) {
     grad_z = activation.backward(widen(layer.grad_out[i]), widen(layer.out[i]));
   });
   return grad_z;
@@ -160,6 +159,29 @@ __device__ void activate(int64_t activation, T* a, const T* bias, int64_t units,
         value = narrow<T>(activation.forward(z));
       }
       store(a + at, packs[i], range.end - at, aligned);
+    }
+  });
+}
+
+// grad_z[range] = grad_out * da/dz(z), of an activation that keeps z
+template <class T>
+__device__ void activate_backward(int64_t activation, const T* grad_out, const T* z, T* grad_z,
+                                  Range range) {
+  const bool aligned = is_aligned(grad_out, 0) && is_aligned(z, 0) && is_aligned(grad_z, 0);
+  Activations::with(activation, [&](auto activation) {
+    if constexpr (keeps_z<decltype(activation)>) {
+      for (int64_t at = range.begin + int64_t(threadIdx.x) * pack<T>; at < range.end;
+           at += threads * pack<T>) {
+        const int64_t count = range.end - at;
+        Pack<T> grads = load(grad_out + at, count, aligned);
+        const Pack<T> own = load(z + at, count, aligned);
+#pragma unroll
+        for (int i = 0; i < pack<T>; ++i) {
+          T& grad = grads.values[i];
+          grad = narrow<T>(activation.backward(widen(grad), widen(own.values[i])));
+        }
+        store(grad_z + at, grads, count, aligned);
+      }
     }
   });
 }
@@ -239,7 +261,7 @@ __device__ void dense_backward_z(const DenseBackward<T>& layer, Range rows, Rang
   const bool aligned_z = is_aligned(layer.grad_z, layer.units);
   L part[pack<T>] = {};
   // 1. sum a block of rows
-  Activations::with(layer.activation, [&](auto activation) {
+  with_activation(layer.activation, [&](auto activation) {
     for (int64_t row = rows.begin + warp; row < rows.end; row += rows_at_once * warps) {
       Pack<T> grads[rows_at_once], outs[rows_at_once];
 #pragma unroll
@@ -333,6 +355,15 @@ __global__ void __launch_bounds__(threads)
   const Tiles tiles = activate_tiles<T>(count);
   for (int64_t i = blockIdx.x; i < tiles.count(); i += gridDim.x)
     activate(activation, a, bias, units, tiles.columns_of(i));
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    activate_backward_kernel(int64_t activation, const T* grad_out, const T* z, T* grad_z,
+                             int64_t count) {
+  const Tiles tiles = activate_tiles<T>(count);
+  for (int64_t i = blockIdx.x; i < tiles.count(); i += gridDim.x)
+    activate_backward(activation, grad_out, z, grad_z, tiles.columns_of(i));
 }
 
 template <class T>
@@ -474,6 +505,13 @@ void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t co
 }
 
 template <class T>
+void activate_backward(int64_t activation, const T* grad_out, const T* z, T* grad_z, int64_t count,
+                       Stream stream) {
+  launch("activate_backward", activate_backward_kernel<T>, activate_tiles<T>(count).count(),
+         threads, 0, stream, activation, grad_out, z, grad_z, count);
+}
+
+template <class T>
 void dense_forward(const DenseForward<T>& layer, Stream stream) {
   if constexpr (sizeof(T) > 2)
     if (is_wide(layer.rows, layer.in_features, layer.units, sizeof(T))) {
@@ -518,6 +556,7 @@ void dense_backward(const DenseBackward<T>& layer, Stream stream) {
 
 #define TORCHNN_INSTANTIATE(T)                                                        \
   template void activate(int64_t, T*, const T*, int64_t, int64_t, Stream);            \
+  template void activate_backward(int64_t, const T*, const T*, T*, int64_t, Stream);  \
   template void dense_forward(const DenseForward<T>&, Stream);                        \
   template int64_t bias_sums<T>(int64_t, int64_t);                                    \
   template void dense_backward_z(const DenseBackward<T>&, Lane<T>*, Stream);          \

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../math/lane.h"
+#include "../math/activation.h"
 
 namespace torchnn::cuda {
 
@@ -44,6 +44,16 @@ TORCHNN_FN T narrow(Lane<T> x) {
     return __float2bfloat16_rn(x);
   else
     return x;
+}
+
+// Calls f with the activation at that place, if backward takes its output. Those that keep z have a
+// pass of their own on the way back, since they would take these kernels more registers than there
+// are.
+template <class Place, class F>
+TORCHNN_FN void with_activation(Place place, const F& f) {
+  Activations::with(place, [&](auto activation) {
+    if constexpr (!keeps_z<decltype(activation)>) f(activation);
+  });
 }
 
 // The widest access of a thread.

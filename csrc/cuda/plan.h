@@ -161,7 +161,7 @@ struct Plan {
   int arrivals;              // what counts the rows that the copy engine has brought
   // Each twice, for the chunk in work and the one that is fetched meanwhile.
   int listed[2];         // (rows), int64: where in x the rows are
-  int x[2], y[2];        // (rows, in_stride of the first layer), (rows, units of the last)
+  int x[2], y[2];        // (rows, in_stride of the first layer), (rows, units of the last) at most
   int sample_weight[2];  // (rows)
   int step[2];           // an UpdateStep
   int values[2];         // (rows, units of the last layer): what adds up to the loss

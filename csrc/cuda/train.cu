@@ -12,8 +12,6 @@
 #include <limits>
 
 #include "../dense.h"
-#include "../math/activation.h"
-#include "../math/loss.h"
 #include "cluster.cuh"
 #include "copy.cuh"
 #include "products.cuh"
@@ -89,6 +87,9 @@ class Trainer {
   __device__ uint64_t* arrivals() const { return reinterpret_cast<uint64_t*>(at(plan_.arrivals)); }
   __device__ int64_t* listed(int buffer) const {
     return reinterpret_cast<int64_t*>(at(plan_.listed[buffer]));
+  }
+  __device__ const UpdateStep<T>& step_of(int buffer) const {
+    return *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
   }
   __device__ bool keeps_slots() const { return clustered || plan_.keeps_slots; }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
@@ -247,13 +248,13 @@ class Trainer {
   // taken to be the first, with a weight that makes the loss NaN.
   __device__ int64_t fetch_targets(int row, int buffer) const {
     const Train<T>& job = net_.job;
-    const int outputs = plan_.layers[last()].units;
+    const int targets = net_.targets;
     int64_t from = listed(buffer)[row];
     const bool exists = from >= 0 && from < net_.models.rows;
     if (!exists) from = 0;
-    const T* y = job.y + model_ * net_.models.y + from * outputs;
-    for (int n = 0; n < outputs; ++n)
-      copy_async<sizeof(T)>(at(plan_.y[buffer]) + row * outputs + n, y + n);
+    const T* y = job.y + model_ * net_.models.y + from * targets;
+    for (int n = 0; n < targets; ++n)
+      copy_async<sizeof(T)>(at(plan_.y[buffer]) + row * targets + n, y + n);
     T* weight = at(plan_.sample_weight[buffer]) + row;
     if (!exists)
       *weight = std::numeric_limits<T>::quiet_NaN();
@@ -305,7 +306,7 @@ class Trainer {
       const T bias = at(place.bias)[unit];
       T sums[rows_at_once] = {};
       z(unit, sums);
-      Activations::with(place.activation, [&](auto activation) {
+      with_activation(place.activation, [&](auto activation) {
 #pragma unroll
         for (int r = 0; r < rows_at_once; ++r)
           out[few.row[r] * place.out_stride + unit] = activation.forward(bias + sums[r]);
@@ -324,7 +325,7 @@ class Trainer {
       T sums[rows_at_once] = {};
       grad_out(unit, sums);
       const int n = place.grad_place(unit);
-      Activations::with(place.activation, [&](auto activation) {
+      with_activation(place.activation, [&](auto activation) {
 #pragma unroll
         for (int r = 0; r < rows_at_once; ++r)
           grad[few.row[r] * place.grad_stride + n] =
@@ -489,7 +490,7 @@ class Trainer {
 #pragma unroll
         for (int r = 0; r < rows_at_once; ++r) sums[r] += __shfl_xor_sync(~0u, sums[r], half);
       if (lane() < rows_at_once && (lane() == 0 || few.row[rows_at_once - 1] != few.row[0]))
-        Activations::with(place.activation, [&](auto activation) {
+        with_activation(place.activation, [&](auto activation) {
           T sum = sums[0];
           int row = few.row[0];
           if (lane() > 0) sum = sums[rows_at_once - 1], row = few.row[rows_at_once - 1];
@@ -506,26 +507,30 @@ class Trainer {
     const LayerPlace& place = place_of(last());
     const int units = place.units;
     const T share = share_of_output<T>(job.loss, chunk.batch_rows(), units);
+    const T delta = step_of(buffer).delta;
     T* kept = job.predictions;
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
     const int first = few.row[0], second = few.row[rows_at_once - 1];
     const int count = first == second ? units : 2 * units;
     for (int i = lane(); i < count; i += warp_size) {
       const int unit = i < units ? i : i - units, row = i < units ? first : second;
-      const Outputs<T> of_row{at(place.out) + row * place.out_stride,
-                              at(plan_.y[buffer]) + row * units, units};
-      const T a = of_row.a(unit), y = of_row.y(unit);
+      const T *const outputs = at(place.out) + row * place.out_stride, a = outputs[unit];
       const T scale = share * at(plan_.sample_weight[buffer])[row];
-      if (kept) kept[row * units + unit] = a;
+      T value{}, grad_out{};
       Losses::with(job.loss, [&](auto loss) {
-        const RowOf<decltype(loss), T> seen(of_row);
-        T* value = at(plan_.values[buffer]) + row * units + unit;
-        *(clustered ? of_block(value, 0) : value) = scale * loss.value(a, y, seen);
-        const T grad_out = scale * loss.gradient(a, y, seen);
-        Activations::with(place.activation, [&](auto activation) {
-          at(place.grad)[row * place.grad_stride + place.grad_place(unit)] =
-              activation.backward(grad_out, a);
-        });
+        using Loss = decltype(loss);
+        const Outputs<Loss, T> of_row{outputs, at(plan_.y[buffer]) + row * net_.targets, units,
+                                      delta};
+        const RowOf<Loss, T> seen(of_row);
+        value = scale * loss.value(a, of_row.y(unit), seen);
+        grad_out = scale * loss.gradient(a, of_row.y(unit), seen);
+      });
+      if (kept) kept[row * units + unit] = a;
+      T* const put = at(plan_.values[buffer]) + row * units + unit;
+      *(clustered ? of_block(put, 0) : put) = value;
+      with_activation(place.activation, [&](auto activation) {
+        at(place.grad)[row * place.grad_stride + place.grad_place(unit)] =
+            activation.backward(grad_out, a);
       });
     }
     __syncwarp();
@@ -591,7 +596,7 @@ class Trainer {
 
   // 5. update weight and bias: of all layers at once, since they wait for nothing
   __device__ void update(const Chunk& chunk, int buffer) const {
-    const UpdateStep<T>& step = *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
+    const UpdateStep<T>& step = step_of(buffer);
     const int64_t own = clustered ? model_ * plan_.blocks + block() : model_;
     T* aside = net_.gradients + own * net_.gradient_size;
     int item = threadIdx.x;  // of a layer's; those of the next go to the threads after its last

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../math/loss.h"
 #include "../train.h"
 #include "lane.cuh"
 #include "launch.cuh"
@@ -27,6 +28,7 @@ struct Network {
   Chunk before;                // the launch begins with the chunk after this one
   int64_t end;                 // and ends before this step
   int64_t step_count;          // of all launches
+  int targets;                 // numbers of a row of y
 
   // The chunk of the launch after that one; behind the last there are no rows.
   __device__ Chunk chunk_after(const Chunk& chunk) const {
@@ -44,13 +46,19 @@ struct Network {
 // ---- the loss ----
 
 // The outputs of a row and their targets, of which a loss makes its Row.
-template <class T>
+template <class Loss, class T>
 struct Outputs {
   const T *outputs, *targets;
   int units;
+  T delta;
 
   TORCHNN_FN T a(int n) const { return outputs[n]; }
-  TORCHNN_FN T y(int n) const { return targets[n]; }
+  TORCHNN_FN T y(int n) const {
+    if constexpr (takes_labels<Loss>)
+      return target_of_label(targets[0], n);
+    else
+      return targets[n];
+  }
 };
 
 template <class Loss, class T>
@@ -72,7 +80,7 @@ TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at,
 #pragma unroll
     for (int s = 0; s < Rule::slots; ++s) own[s] = kept[s].values[i];
     T value = w.values[i] * step.decay;
-    Rule::apply(value, own, grad.values[i], step);
+    Rule::apply(value, own, clip(grad.values[i], step.clip_value), step);
     if (i < count) w.values[i] = value;
 #pragma unroll
     for (int s = 0; s < Rule::slots; ++s) kept[s].values[i] = own[s];
@@ -82,7 +90,7 @@ TORCHNN_FN void take_steps(T* values, T* const (&slots)[most_slots], int64_t at,
   for (int s = 0; s < Rule::slots; ++s) store(slots[s] + at, kept[s], count, aligned);
 }
 
-// For one number.
+// For one number, whose gradient has been clipped.
 template <class Rule, class T>
 TORCHNN_FN void take_step(T& value, T* const (&slots)[most_slots], int64_t at, T grad,
                           const UpdateStep<T>& step) {
@@ -111,7 +119,7 @@ TORCHNN_FN void take_step_of_bias(int64_t update, T* bias, int unit, T grad, T* 
     T* slots[most_slots] = {};
 #pragma unroll
     for (int s = 0; s < rule.slots; ++s) slots[s] = slots_of(s);
-    take_step<decltype(rule)>(bias[unit], slots, unit, grad, step);
+    take_step<decltype(rule)>(bias[unit], slots, unit, clip(grad, step.clip_value), step);
   });
 }
 
@@ -166,6 +174,7 @@ Network<T, Plan> network_of(const Train<T>& job, const Models& models, const Pla
   make_steps(job, models, steps, stream);
   net.steps = steps, net.steps_apart = steps_apart(job, models);
   net.step_count = step_count(job);
+  net.targets = int(target_count(job.loss, job.layers[job.layer_count - 1].units));
   return net;
 }
 

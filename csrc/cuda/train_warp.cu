@@ -8,8 +8,6 @@
 // the batch in each lane.
 #include <limits>
 
-#include "../math/activation.h"
-#include "../math/loss.h"
 #include "copy.cuh"
 #include "products.cuh"
 #include "train.cuh"
@@ -102,6 +100,9 @@ class WarpTrainer {
   __device__ int64_t& from(int row) const {
     return reinterpret_cast<int64_t*>(at(plan_.from))[row];
   }
+  __device__ const UpdateStep<T>& step() const {
+    return *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step));
+  }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
   __device__ static int lane() { return threadIdx.x; }
 
@@ -177,13 +178,13 @@ class WarpTrainer {
   // the first, with a weight that makes the loss NaN.
   __device__ void fetch_targets() const {
     const Train<T>& job = net_.job;
-    const int outputs = plan_.layers[last()].units;
+    const int targets = net_.targets;
     const bool exists = listed_ >= 0 && listed_ < net_.models.rows;
     const int64_t row = exists ? listed_ : 0;
     from(lane()) = row;
-    const T* y = job.y + model_ * net_.models.y + row * outputs;
-    for (int n = 0; n < outputs; ++n)
-      copy_async<sizeof(T)>(at(plan_.y) + lane() * outputs + n, y + n);
+    const T* y = job.y + model_ * net_.models.y + row * targets;
+    for (int n = 0; n < targets; ++n)
+      copy_async<sizeof(T)>(at(plan_.y) + lane() * targets + n, y + n);
     T* weight = at(plan_.sample_weight) + lane();
     if (!exists)
       *weight = std::numeric_limits<T>::quiet_NaN();
@@ -224,7 +225,7 @@ class WarpTrainer {
 #pragma unroll
           for (int e = 0; e < pack<T>; ++e) z += a.values[e] * w.values[e];
         }
-        Activations::with(place.activation, [&](auto activation) {
+        with_activation(place.activation, [&](auto activation) {
           out[row * place.out_stride + unit] = activation.forward(z);
         });
       });
@@ -242,7 +243,7 @@ class WarpTrainer {
               });
       });
       __syncwarp();
-      Activations::with(place.activation, [&](auto activation) {
+      with_activation(place.activation, [&](auto activation) {
         each_place(chunk, place.units, pack<T>, [&](int row, int unit) {
           T* const a = out + row * place.out_stride + unit;
           Pack<T> z = load_pack(a);
@@ -267,19 +268,23 @@ class WarpTrainer {
     if (kept) kept += (model_ * job.samples + chunk.first) * units;
     if (chunk.is_first()) loss_ = T(0);
     const int own_row = lane() & (plan_.rows - 1);  // where it is none, neither is it looked at
-    const Outputs<T> of_row{at(place.out) + own_row * place.out_stride,
-                            at(plan_.y) + own_row * units, units};
+    const T *const outputs = at(place.out) + own_row * place.out_stride, delta = step().delta;
     const T scale = share * at(plan_.sample_weight)[own_row];
     Losses::with(job.loss, [&](auto loss) {
-      const RowOf<decltype(loss), T> seen(of_row);
+      using Loss = decltype(loss);
+      const Outputs<Loss, T> of_row{outputs, at(plan_.y) + own_row * net_.targets, units, delta};
+      const RowOf<Loss, T> seen(of_row);
       each_place(chunk, units, 1, [&](int row, int unit) {
         const T a = of_row.a(unit), y = of_row.y(unit);
         if (kept) kept[row * units + unit] = a;
         loss_ += scale * loss.value(a, y, seen);
-        const T grad_out = scale * loss.gradient(a, y, seen);
-        Activations::with(place.activation, [&](auto activation) {
-          at(place.grad)[row * place.out_stride + unit] = activation.backward(grad_out, a);
-        });
+        at(place.grad)[row * place.out_stride + unit] = scale * loss.gradient(a, y, seen);
+      });
+    });
+    with_activation(place.activation, [&](auto activation) {
+      each_place(chunk, units, 1, [&](int row, int unit) {
+        T& grad = at(place.grad)[row * place.out_stride + unit];
+        grad = activation.backward(grad, outputs[unit]);
       });
     });
     __syncwarp();
@@ -302,7 +307,7 @@ class WarpTrainer {
       });
       __syncwarp();
     }
-    Activations::with(before.activation, [&](auto activation) {
+    with_activation(before.activation, [&](auto activation) {
       each_place(chunk, place.in_features, pack<T>, [&](int row, int unit) {
         const int i = row * place.in_stride + unit;
         Pack<T> grad_out{};
@@ -328,7 +333,7 @@ class WarpTrainer {
 
   // 5. update weight and bias of a layer, which no one needs any more as they were
   __device__ void update(int l, const Chunk& chunk) const {
-    const UpdateStep<T>& step = *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step));
+    const UpdateStep<T>& step = this->step();
     const WarpLayer place = place_of(l);
     T* aside = net_.gradients + model_ * net_.gradient_size;
     for (int before = 0; before < l; ++before)

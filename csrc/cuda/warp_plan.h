@@ -66,9 +66,9 @@ struct WarpPlan {
   int places;               // (layers), WarpLayer: the kernel's copy of layers
   int chunks;               // (2), Chunk
   int from;                 // (rows), int64: where in x the rows are
-  int x, y;                 // (rows, in_stride of the first layer), (rows, units of the last)
-  int sample_weight;        // (rows)
-  int step;                 // an UpdateStep
+  int x, y;           // (rows, in_stride of the first layer), (rows, units of the last) at most
+  int sample_weight;  // (rows)
+  int step;           // an UpdateStep
   WarpLayer layers[most_layers];
 };
 

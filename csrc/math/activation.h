@@ -165,4 +165,11 @@ template <class Activation>
   requires(Activation::keeps_z)
 inline constexpr bool keeps_z<Activation> = true;
 
+// Of the activation at that place.
+constexpr bool keeps_z_at(int64_t place) {
+  bool keeps = false;
+  Activations::with(place, [&](auto each) { keeps = keeps_z<decltype(each)>; });
+  return keeps;
+}
+
 }  // namespace torchnn

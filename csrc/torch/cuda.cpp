@@ -57,6 +57,15 @@ cuda::Plan plan_of(cuda::Shape shape, int64_t batch_size, bool many) {
   return cuda::choose_plan(shape, batch_size, cuda::shared_limit());
 }
 
+// Whether a network has what layers.cu alone knows. The same in Python: only_by_layers.
+template <class T>
+bool needs_layers(const Train<T>& job) {
+  auto needs = [](const TrainLayer<T>& layer) {
+    return layer.has_penalty() || layer.dropout > 0 || keeps_z_at(layer.activation);
+  };
+  return job.options.clips_norms() || std::any_of(job.layers, job.layers + job.layer_count, needs);
+}
+
 // For train_ in training.h.
 struct Cuda {
   static constexpr DeviceType type = DeviceType::CUDA;
@@ -71,6 +80,12 @@ struct Cuda {
     const OnDevice device(tensors.x);
     const Network& network = tensors.network;
     const bool many = network.has_models();
+    if (needs_layers(job)) {
+      STD_TORCH_CHECK(!many,
+                      "models with penalties, dropout, clipped norms, or activations whose "
+                      "derivative needs z, cannot be trained at once on CUDA");
+      return train_by_layers(job, tensors, device.stream);
+    }
     const cuda::Shape shape = shape_of(network, job.update, sizeof(T));
     const int64_t rows = std::max<int64_t>(1, job.batch_size);
     const cuda::WarpPlan by_warps = warp_plan_of(shape, rows, many);

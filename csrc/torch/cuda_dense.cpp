@@ -80,6 +80,18 @@ Gradients large_dense_backward(const BackwardOf& of) {
           grad_bias};
 }
 
+// grad_z, of an activation that keeps z.
+Tensor grad_of_kept(const Tensor& grad_out, const Tensor& z, int64_t activation) {
+  const Tensor grad = make_contiguous(grad_out), own = make_contiguous(z);
+  const Tensor grad_z = new_output(grad, grad.size(grad.dim() - 1));
+  const OnDevice device(grad);
+  dispatch_float(grad, [&]<class T, class L>(T*, L*) {
+    cuda::activate_backward(activation, data<T>(grad), data<T>(own), mutable_data<T>(grad_z),
+                            grad.numel(), device.stream);
+  });
+  return grad_z;
+}
+
 }  // namespace
 
 Tensor cuda_dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -114,6 +126,9 @@ Gradients cuda_dense_backward(const Tensor& grad_out, const std::optional<Tensor
                               int64_t activation, bool need_x, bool need_weight, bool need_bias) {
   const BackwardOf of(grad_out, out, x, weight, activation, need_x, need_weight, need_bias,
                       DeviceType::CUDA);
+  if (keeps_z_at(activation))
+    return cuda_dense_backward(grad_of_kept(grad_out, of.out, activation), std::nullopt, x, weight,
+                               Activations::place<Identity>(), need_x, need_weight, need_bias);
   const int64_t in_features = of.in_features, units = of.units;
   if (!cuda::fuses_backward(of.rows, in_features, units, grad_out.element_size()))
     return large_dense_backward(of);

@@ -206,10 +206,28 @@ void check_backward(const Case& c) {
   expect_close("dense_backward: grad_weight", grad_weight, exact_weight, c.rows);
 }
 
+// Of an activation that keeps z, the way back to it.
+template <class T>
+void check_activate_backward(const Case& c) {
+  auto grad_out = Matrix<T>(c.rows, c.units, c.units, c.offset).fill();
+  auto z = Matrix<T>(c.rows, c.units).fill();
+  Matrix<T> grad_z(c.rows, c.units);
+  cuda::activate_backward(c.activation, grad_out.data(), z.data(), grad_z.data(), c.rows * c.units,
+                          nullptr);
+  Exact exact(c.rows, c.units);
+  Activations::with(c.activation, [&](auto activation) {
+    fill(exact, [&](int64_t i, int64_t j) { return activation.backward(grad_out(i, j), z(i, j)); });
+  });
+  expect_close("activate_backward", grad_z, exact, 4);
+}
+
 template <class T>
 void check(const Case& c) {
   check_forward<T>(c);
-  check_backward<T>(c);
+  if (keeps_z_at(c.activation))
+    check_activate_backward<T>(c);
+  else
+    check_backward<T>(c);
 }
 
 // Two steps of depth, and several tiles for a block.
@@ -239,6 +257,10 @@ void check_all() {
       {2, 300, 3, 1},
   };
   for (const Case& c : cases) check<T>(c);
+  for (int64_t activation = 0; activation < Activations::size; ++activation) {
+    check<T>({.rows = 6, .in_features = 5, .units = 7, .activation = activation});
+    check<T>({.rows = 61, .in_features = 2, .units = 71, .activation = activation, .offset = 1});
+  }
   check_forward<T>(wide);
   check_backward<T>({130, 6, 300, 3});
   check_backward<T>({.rows = 1040, .in_features = 2, .units = 5, .activation = 1});  // joined rows

@@ -106,20 +106,25 @@ struct Case {
   int64_t blocks = 1;           // that train a model together
 };
 
+constexpr int64_t labels = Losses::place<SparseSoftmaxCrossEntropy>();
+constexpr double delta = 0.7;  // of every loss that has one
+
 // The outputs of a sample and their targets, of which a loss makes its Row.
 struct Sample {
   const double *outputs, *targets;
   int64_t units;
+  bool has_label = false;
+  double delta = torchnn::delta;
   double a(int64_t n) const { return outputs[n]; }
-  double y(int64_t n) const { return targets[n]; }
+  double y(int64_t n) const { return has_label ? double(targets[0] == double(n)) : targets[n]; }
 };
 
 // Returns the loss of a sample in a batch of so many, and fills in the derivative with respect to
 // its outputs.
-double measure(int64_t place, const Sample& sample, double weight, int64_t batch_rows,
-               double* grad_out) {
+double measure(int64_t place, Sample sample, double weight, int64_t batch_rows, double* grad_out) {
   double sum = 0;
   Losses::with(place, [&](auto loss) {
+    sample.has_label = takes_labels<decltype(loss)>;
     const typename decltype(loss)::template Row<double> row(sample);
     const double scale = weight / double(batch_rows * (loss.is_mean ? sample.units : 1));
     for (int64_t n = 0; n < sample.units; ++n) {
@@ -128,6 +133,26 @@ double measure(int64_t place, const Sample& sample, double weight, int64_t batch
     }
   });
   return sum;
+}
+
+// The activation of the last layer: a logarithm is taken of what Poisson is given.
+int64_t last_for(int64_t loss, int64_t activation = 0) {
+  const bool is_positive =
+      activation == Activations::place<Sigmoid>() || activation == Activations::place<Softplus>();
+  return loss != Losses::place<Poisson>() || is_positive ? activation
+                                                         : Activations::place<Softplus>();
+}
+
+// Targets as a loss takes them: the number of a class, -1 or 1, or any number.
+template <class T>
+void fill_targets(Array<T>& y, int64_t loss, int64_t units) {
+  y.fill(1);
+  const bool are_signs = loss == Losses::place<Hinge>() || loss == Losses::place<SquaredHinge>();
+  for (T& value : y.host) {
+    if (loss == labels) value = T(generator() % units);
+    if (are_signs) value = value < 0 ? T(-1) : T(1);
+  }
+  y.send();
 }
 
 // A network of one model, in double.
@@ -182,7 +207,7 @@ struct Exact {
     Updates::with(c.update, [&](auto rule) {
       auto take = [&](double& w, double* slots, double grad) {
         w *= step.decay;
-        rule.apply(w, slots, grad, step);
+        rule.apply(w, slots, clip(grad, step.clip_value), step);
       };
       auto take_all = [&](auto& values, auto* slots, auto& grads) {
         for (size_t l = 0; l < values.size(); ++l)
@@ -244,6 +269,7 @@ template <class T>
 void expect_close(const Case& c, const char* what, const std::vector<double>& exact,
                   const std::vector<double>& ours) {
   for (size_t i = 0; i < exact.size(); ++i) {
+    if (ours[i] == exact[i]) continue;  // if both are infinite
     if (std::abs(ours[i] - exact[i]) <=
         1000 * std::numeric_limits<T>::epsilon() * (1 + std::abs(exact[i])))
       continue;
@@ -262,16 +288,22 @@ TrainOptions options_of(int64_t model) {
           .beta_2 = 0.999,
           .epsilon = 1e-3,
           .weight_decay = 0.1 * other,
-          .rho = 0.9 * other};
+          .rho = 0.9 * other,
+          .clip_value = model == 1 ? 0.05 : 0,
+          .clip_norm = 0,
+          .global_clip_norm = 0,
+          .delta = delta};
 }
 
 template <class T>
 void check(const Case& c) {
   const int64_t layers = int64_t(c.widths.size()) - 1, outputs = c.widths.back(), m = c.models;
+  const int64_t targets = target_count(c.loss, outputs);
   const int64_t sets = c.own_data ? m : 1, samples = c.epochs * c.rows + c.extra;
   const int64_t stride = c.widths[0] + c.gap, steps = step_count(samples, c.rows, c.batch_size);
   auto x = Array<T>(sets * c.rows * stride, c.offset).fill(1);
-  auto y = Array<T>(sets * c.rows * outputs).fill(1), kept = Array<T>(m * samples * outputs);
+  Array<T> y(sets * c.rows * targets), kept(m * samples * outputs);
+  fill_targets(y, c.loss, outputs);
   auto sample_weight = Array<T>(sets * c.rows).fill(1);
   std::vector<int64_t> numbers(sets * samples);
   for (int64_t& number : numbers) number = int64_t(generator() % c.rows);
@@ -319,7 +351,7 @@ void check(const Case& c) {
   Models models{.count = m, .rows = c.rows};
   if (c.own_options) models.options = options.data();
   if (c.own_data) {
-    models.x = c.rows * stride, models.y = c.rows * outputs, models.sample_weight = c.rows;
+    models.x = c.rows * stride, models.y = c.rows * targets, models.sample_weight = c.rows;
     models.order = samples, models.learning_rates = steps;
   }
 
@@ -351,9 +383,9 @@ void check(const Case& c) {
         const int64_t row = set * c.rows + (c.order ? numbers[set * samples + i] : i);
         std::vector<double> grad(outputs);
         const auto a = exact.outputs(c, x.exact(row * stride, c.widths[0]));
-        const auto targets = y.exact(row * outputs, outputs);
+        const auto own = y.exact(row * targets, targets);
         loss_of_batch +=
-            measure(c.loss, {a.back().data(), targets.data(), outputs},
+            measure(c.loss, {a.back().data(), own.data(), outputs},
                     c.sample_weight ? sample_weight[row] : 1, end - first, grad.data());
         exact.predictions.insert(exact.predictions.end(), a.back().begin(), a.back().end());
         exact.add_gradients(c, a, grad, weight, bias);
@@ -369,7 +401,7 @@ void check(const Case& c) {
   for (int64_t model = 0; model < m; ++model) {
     const int64_t set = c.own_data ? model : 0;
     Train<T> own = job;
-    own.x = x.copied() + set * c.rows * stride, own.y = y.copied() + set * c.rows * outputs;
+    own.x = x.copied() + set * c.rows * stride, own.y = y.copied() + set * c.rows * targets;
     if (c.sample_weight) own.sample_weight = sample_weight.copied() + set * c.rows;
     if (c.order) own.order = order.copied() + set * samples;
     own.learning_rates = rates.copied() + set * steps, own.steps_before = steps_before.copied();
@@ -499,6 +531,16 @@ Case clustered(int64_t blocks) {
   return c;
 }
 
+// Every rule, activation and loss that goes with many steps a launch.
+template <class T, class CaseOf>
+void check_lists(const CaseOf& case_of) {
+  const int64_t most = std::max({Updates::size, Activations::size, Losses::size});
+  for (int64_t i = 0; i < most; ++i) {
+    const int64_t activation = i % Activations::size;
+    check<T>(case_of(i % Updates::size, keeps_z_at(activation) ? 1 : activation, i % Losses::size));
+  }
+}
+
 // With more blocks than slices, with fewer rows than blocks, with one unit, and with many chunks.
 template <class T>
 void check_clusters() {
@@ -512,15 +554,21 @@ void check_clusters() {
             .update = 2,
             .memory = 0.8,
             .blocks = 2});
-  for (int64_t i = 0; i < std::max(Updates::size, Losses::size); ++i)
-    check<T>({.widths = {40, 26, 3},
-              .rows = 7,
-              .batch_size = 4,
-              .update = i % Updates::size,
-              .loss = i % Losses::size,
-              .models = 2,
-              .own_options = true,
-              .blocks = 2});
+  Case classes = clustered(2);
+  classes.widths.back() = 4, classes.loss = labels;
+  check<T>(classes);
+  check_lists<T>([](int64_t update, int64_t activation, int64_t loss) {
+    return Case{.widths = {40, 26, 3},
+                .rows = 7,
+                .batch_size = 4,
+                .update = update,
+                .activation = activation,
+                .last = last_for(loss),
+                .loss = loss,
+                .models = 2,
+                .own_options = true,
+                .blocks = 2};
+  });
 }
 
 template <class T>
@@ -532,15 +580,22 @@ void check_all() {
       {.widths = {64, 25, 25, 1}, .rows = 19, .batch_size = 17, .models = 2, .own_data = true});
   for (int64_t update = 0; update < Updates::size; ++update)
     check<T>({.widths = {16, 25, 13, 1}, .rows = 33, .batch_size = 16, .update = update});
-  check<T>({.widths = {5, 6, 40}, .rows = 7, .batch_size = 4, .loss = Losses::size - 1});
-  for (int64_t activation = 0; activation < Activations::size; ++activation)
-    for (int64_t loss = 0; loss < Losses::size; ++loss)
-      check<T>({.widths = {7, 5, 3},
+  for (int64_t loss : {Losses::place<SoftmaxCrossEntropy>(), labels})
+    check<T>({.widths = {5, 6, 40}, .rows = 7, .batch_size = 4, .loss = loss});
+  Case classes = everything(0.7);
+  classes.widths.back() = 4, classes.loss = labels;
+  check<T>(classes);
+  check_lists<T>([](int64_t update, int64_t activation, int64_t loss) {
+    return Case{.widths = {7, 5, 3},
                 .rows = 10,
                 .batch_size = 10,
+                .update = update,
                 .activation = activation,
-                .last = (activation + loss) % Activations::size,
-                .loss = loss});
+                .last = last_for(loss, activation),
+                .loss = loss,
+                .models = 2,
+                .own_options = true};
+  });
   check<T>({.widths = {1, 1},
             .rows = 5,
             .batch_size = 2,
@@ -601,11 +656,16 @@ void check_a_row_that_is_not_there() {
 template <class T>
 void check_measure(int64_t loss) {
   constexpr int64_t units = 3;
+  const int64_t targets = target_count(loss, units);
   expect(cuda::loss_parts(1301 * units) > 2 && cuda::loss_parts(1) == 1,
          "a large batch's loss is summed in parts");
   for (int64_t rows : {1301, 7}) {
-    auto out = Array<T>(rows * units).fill(1), y = Array<T>(rows * units).fill(1);
-    auto weight = Array<T>(rows).fill(1);
+    auto out = Array<T>(rows * units).fill(1), weight = Array<T>(rows).fill(1);
+    if (loss == Losses::place<Poisson>())
+      for (T& a : out.host) a = std::abs(a);
+    out.send();
+    Array<T> y(rows * targets);
+    fill_targets(y, loss, units);
     Array<T> grad(rows * units), sums(cuda::loss_parts(rows * units)), of_batch(1);
     Array<T> kept(rows * units);
     const bool is_large = rows > units * 10;
@@ -618,14 +678,15 @@ void check_measure(int64_t loss) {
                                      .predictions = is_large ? kept.data() : nullptr,
                                      .rows = rows,
                                      .units = units,
-                                     .place = loss},
+                                     .place = loss,
+                                     .delta = T(delta)},
                   nullptr);
     for (auto* array : {&grad, &of_batch, &kept}) array->fetch();
     double sum = 0;
     std::vector<double> exact(rows * units);
     for (int64_t row = 0; row < rows; ++row) {
-      const auto a = out.exact(row * units, units), targets = y.exact(row * units, units);
-      const Sample sample{a.data(), targets.data(), units};
+      const auto a = out.exact(row * units, units), own = y.exact(row * targets, targets);
+      const Sample sample{a.data(), own.data(), units};
       sum += measure(loss, sample, is_large ? weight[row] : 1, rows, &exact[row * units]);
     }
     Case about{};
@@ -638,10 +699,90 @@ void check_measure(int64_t loss) {
   }
 }
 
+// What a layer gives, and what of it is dropped: of a step whose number takes more than 32 bits.
+template <class T>
+void check_finish(int64_t activation, double dropout) {
+  constexpr int64_t rows = 37, units = 29, seed = -5, before = int64_t(1) << 33, step = 2;
+  const Array<int64_t> steps_before(std::vector<int64_t>{before});
+  auto z = Array<T>(rows * units).fill(1);
+  Array<T> out(rows * units);
+  const int64_t number = before + step + 1;
+  std::vector<double> exact, scales;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t unit = 0; unit < units; ++unit) {
+      const uint32_t key = row_key(step_key(seed, number), row) + unit_key(unit);
+      const bool is_left = (mixed(key) >> 1) >= dropout * double(1u << 31);
+      scales.push_back(is_left ? 1 / (1 - dropout) : 0);
+      Activations::with(activation, [&](auto each) {
+        exact.push_back(scales.back() * each.forward(z[row * units + unit]));
+      });
+    }
+  const double left =
+      double(std::count_if(scales.begin(), scales.end(), [](double s) { return s; }));
+  expect(std::abs(left / double(rows * units) - (1 - dropout)) < 0.05,
+         "the rate is what is dropped");
+  auto finish = [&](int64_t place, const T* from, T* to) {
+    cuda::finish(cuda::LayerOutputs<T>{.from = from,
+                                       .to = to,
+                                       .rows = rows,
+                                       .units = units,
+                                       .activation = place,
+                                       .dropout = dropout,
+                                       .seed = seed,
+                                       .step = step,
+                                       .steps_before = steps_before.data()},
+                 nullptr);
+  };
+  finish(activation, z.data(), out.data());
+  out.fetch();
+  expect_close<T>({}, "finish", exact, out.exact(0, rows * units));
+  for (int64_t i = 0; i < rows * units; ++i) exact[i] = scales[i] * z[i];
+  finish(Activations::place<Identity>(), z.data(), z.data());  // as it is done on the way back
+  z.fetch();
+  expect_close<T>({}, "finish, in place", exact, z.exact(0, rows * units));
+}
+
+// Penalties, and what brings norms down: of so many parameters, the last of which is large.
+template <class T>
+void check_sum_up(int64_t count, double clip_norm, double global_clip_norm) {
+  constexpr int64_t large = 40'000;
+  std::vector<Array<T>> w, grads;
+  std::vector<cuda::Parameter<T>> parameters;
+  std::vector<double> squares;
+  double loss = 0.5, all = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    const int64_t size = n + 1 == count ? large : 1 + 7 * n;
+    const Penalty<T> penalty{T(0.01) * T(n % 3), T(0.02) * T(n % 2)};
+    w.push_back(Array<T>(size).fill(1)), grads.push_back(Array<T>(size).fill(0.1));
+    parameters.push_back({w[n].data(), {}, grads[n].data(), size, penalty});
+    const Penalty<double> wide{penalty.l1, penalty.l2};
+    squares.push_back(0);
+    for (int64_t i = 0; i < size; ++i) {
+      const double grad = grads[n][i] + wide.gradient(w[n][i]);
+      squares[n] += grad * grad, loss += wide.value(w[n][i]);
+    }
+    all += squares[n];
+  }
+  std::vector<double> exact;
+  for (double square : squares) {
+    const double norm = std::sqrt(clip_norm > 0 ? square : all);
+    exact.push_back(std::min(1.0, (clip_norm > 0 ? clip_norm : global_clip_norm) / norm));
+  }
+  Array<T> workspace(cuda::sums_of_parameters(count)), of_batch(std::vector<T>{T(0.5)});
+  TrainOptions options{};
+  options.clip_norm = clip_norm, options.global_clip_norm = global_clip_norm;
+  cuda::sum_up(parameters.data(), count, options, workspace.data(), of_batch.data(), nullptr);
+  of_batch.fetch(), workspace.fetch();
+  expect_close<T>({}, "sum_up: loss", {loss}, {of_batch[0]});
+  if (options.clips_norms())
+    expect_close<T>({}, "sum_up: scales", exact, workspace.exact(0, count));
+}
+
 // What meets every barrier of a kernel file.
 void check_few(const std::string& kernels) {
   if (kernels == "layers") {
     check_measure<float>(0);
+    check_sum_up<float>(1, 0.1, 0);
     return;
   }
   way = kernels;
@@ -691,33 +832,46 @@ void check_the_numbers_of_a_step() {
     }
 }
 
-void check_update(int64_t rule) {
+// With penalties, scaled, and clipped, or plain.
+void check_update(int64_t rule, bool is_plain) {
   constexpr int64_t size = 3903;
-  const UpdateStep<double> step(options_of(0), 0.1, 2);
+  TrainOptions options = options_of(0);
+  options.clip_value = is_plain ? 0 : 0.5;
+  const UpdateStep<double> step(options, 0.1, 2);
   const double* const first = &step.learning_rate;
   const Array<double> numbers(std::vector<double>(first, first + cuda::numbers_a_step));
   auto w = Array<double>(size).fill(1), grad = Array<double>(size).fill(1);
-  std::vector<double> squares;  // what a rule remembers may be a mean of squares
-  for (int64_t i = 0; i < size; ++i) squares.push_back(grad[i] * grad[i] / 2);
-  Array<double> first_slots(squares), second_slots(squares);
-  std::vector<double> exact[1 + most_slots];
+  std::vector<double> first_values, second_values;  // may be means of squares, and of gradients
   for (int64_t i = 0; i < size; ++i) {
-    double value = w[i] * step.decay, slots[most_slots] = {squares[i], squares[i]};
-    Updates::with(rule, [&](auto each) { each.apply(value, slots, grad[i], step); });
-    exact[0].push_back(value);
-    for (int s = 0; s < most_slots; ++s) exact[1 + s].push_back(slots[s]);
+    first_values.push_back(grad[i] * grad[i] / 2);
+    second_values.push_back(std::abs(grad[i]) / 2);
   }
+  Array<double> first_slots(first_values), second_slots(second_values);
+  std::vector<double> exact[1 + most_slots], scales;
   std::vector<cuda::Parameter<double>> parameters;  // of 1, 32, 63 ... numbers: several launches
   for (int64_t at = 0, count = 1; at < size; at += count, count += 31) {
     count = std::min(count, size - at);
+    const double n = is_plain ? 0 : double(parameters.size());
     parameters.push_back({w.data() + at,
                           {first_slots.data() + at, second_slots.data() + at},
                           grad.data() + at,
-                          count});
+                          count,
+                          {0.01 * n, 0.02 * n}});
+    scales.push_back(1 / (1 + n));
+    for (int64_t i = at; i < at + count; ++i) {
+      double value = w[i] * step.decay, slots[most_slots] = {first_values[i], second_values[i]};
+      const double sign = w[i] > 0 ? 1 : -1, g = grad[i] + n * (0.01 * sign + 0.04 * w[i]);
+      const double clipped = is_plain ? g : std::clamp(scales.back() * g, -0.5, 0.5);
+      Updates::with(rule, [&](auto each) { each.apply(value, slots, clipped, step); });
+      exact[0].push_back(value);
+      for (int s = 0; s < most_slots; ++s) exact[1 + s].push_back(slots[s]);
+    }
   }
   expect(parameters.size() > 16, "more parameters than a launch takes");
+  const Array<double> scaled(scales);
   cuda::update(parameters.data(), int64_t(parameters.size()), rule,
-               reinterpret_cast<const UpdateStep<double>*>(numbers.data()), nullptr);
+               reinterpret_cast<const UpdateStep<double>*>(numbers.data()),
+               is_plain ? nullptr : scaled.data(), nullptr);
   for (auto* array : {&w, &first_slots, &second_slots}) array->fetch();
   Case about{};
   about.update = rule;
@@ -729,7 +883,13 @@ void check_update(int64_t rule) {
 void check_the_parts_of_a_step() {
   check_the_numbers_of_a_step();
   for (int64_t loss = 0; loss < Losses::size; ++loss) check_measure<double>(loss);
-  for (int64_t rule = 0; rule < Updates::size; ++rule) check_update(rule);
+  for (int64_t rule = 0; rule < Updates::size; ++rule)
+    check_update(rule, true), check_update(rule, false);
+  for (int64_t activation = 0; activation < Activations::size; ++activation)
+    for (double dropout : {0.0, 0.3})
+      check_finish<float>(activation, dropout), check_finish<double>(activation, dropout);
+  check_sum_up<double>(19, 0, 0), check_sum_up<double>(19, 3, 0), check_sum_up<double>(3, 0, 4);
+  check_sum_up<float>(5, 0, 1000);  // which is not reached
 }
 
 void check_plans() {
