@@ -5,6 +5,7 @@ on each replay does the same again, with the same memory.
 """
 
 from importlib import util
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,6 +177,21 @@ def test_no_samples_are_no_steps():
     arguments["order"] = arguments["order"][:0]
     losses, predictions = graphs.Trainer(Recorder(arguments)).train_(**arguments)
     assert (len(losses), len(predictions)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activations": ["gelu"]},
+        {"regularization": [(0.0, 0.0, 0.0, 0.0, 0.5)]},
+        {"options": {"clip_norm": 1.0}},
+    ],
+)
+def test_what_trains_layer_by_layer_alone_is_recorded_however_small(monkeypatch, changes):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    job = {"activations": ["relu"], "regularization": (), "options": {}} | changes
+    there = {"x": SimpleNamespace(is_cuda=True), "samples": 8, "weights": [torch.ones(1, 4)]}
+    assert graphs.Trainer()._is_recorded(SimpleNamespace(**there, **job))
 
 
 def test_on_the_cpu_nothing_is_recorded():

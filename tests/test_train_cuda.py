@@ -10,12 +10,14 @@ from importlib import util
 import numpy as np
 import pytest
 import torch
-from test_train_op import SLOTS, call, cast, clone, job
+from test_train_op import OPTIONS, SLOTS, call, cast, clone, job
 
 from torchnn import Sequential, ops, optimizers
-from torchnn._engine import choice, recipe
+from torchnn._engine import choice, graphs, recipe
 from torchnn._engine.plan import describe_on_cuda
 from torchnn.layers import Dense
+from torchnn.ops import reference
+from torchnn.ops._network import only_by_layers
 from torchnn.utils import set_random_seed
 
 HOPPER = 227 << 10  # bytes of shared memory
@@ -81,6 +83,28 @@ def test_several_blocks_take_a_network_together_that_has_a_wide_first_layer():
         f"takes {together.size / 1024:,.0f} of 227 KB of shared memory each; layer by layer in "
         f"CUDA graphs above batch_size={together.most_rows})"
     )
+
+
+ONE = torch.tensor([0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("activations", "regularization", "options", "reason"),
+    [
+        (["softplus", "elu"], [(0.0,) * 5] * 2, {"clip_value": 1.0, "clip_norm": 0.0}, None),
+        (["silu", "relu"], (), {}, "the activation silu"),
+        (["relu", "gelu"], (), {}, "the activation gelu"),
+        (["relu", "relu"], [(0.0,) * 5, (0.0, 0.0, 0.1, 0.0, 0.0)], {}, "penalties"),
+        (["relu", "relu"], [(0.0, 0.0, 0.0, 0.0, 0.5), (0.0,) * 5], {}, "dropout"),
+        (["relu", "relu"], (), {"clip_norm": 1.0}, "clipped norms"),
+        (["relu", "relu"], (), {"clip_norm": 0, "global_clip_norm": ONE}, "clipped norms"),
+    ],
+)
+def test_what_trains_layer_by_layer_alone_is_told(activations, regularization, options, reason):
+    assert only_by_layers(activations, regularization, options) == reason
+    if reason:
+        text = describe_on_cuda([4, 3, 1], torch.float32, HOPPER, reason=reason)
+        assert text == f"fused (layer by layer in CUDA graphs, since it has {reason})"
 
 
 @built
@@ -170,10 +194,10 @@ def on_cuda(arguments):
     return {k: v if k == "steps_done" else moved(v) for k, v in arguments.items()}
 
 
-def trained(arguments):
+def trained(arguments, train_=ops.train_):
     """Losses, predictions, weights, biases and slots after training on copies, on the CPU."""
     own = {k: clone(arguments[k]) for k in ("weights", "biases", "slots", "steps_done")}
-    losses, predictions = call(ops.train_, arguments | own)
+    losses, predictions = call(train_, arguments | own)
     left = [*own["weights"], *own["biases"], *(t for slot in own["slots"] for t in slot)]
     return [t.cpu() for t in (losses, predictions, *left, own["steps_done"])]
 
@@ -246,6 +270,118 @@ def test_models_side_by_side_train_as_on_the_cpu(widths, batch_size, update):
         own["slots"] = [[t[number] for t in slot] for slot in together["slots"]]
         for ours, expected in zip(many, trained(arguments | own)[:-1], strict=True):
             torch.testing.assert_close(ours[number], expected, rtol=1e-9, atol=1e-10)
+
+
+def assert_as_the_reference(arguments):
+    expected = trained(arguments, reference.train_)
+    for ours, theirs in zip(trained(on_cuda(arguments)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+WAYS = [  # a block, several together, layer by layer
+    ((20, 9, 3), 70, 16),
+    ((400, 25, 25, 3), 70, 32),
+    ((300, 700, 3), 40, 16),
+]
+
+
+@gpu
+@pytest.mark.parametrize("network", WAYS)
+@pytest.mark.parametrize("loss", ops.losses())
+def test_every_loss_on_cuda_is_that_of_the_reference(loss, network):
+    arguments = job(*network, loss=loss)
+    arguments["activations"][-1] = "softplus" if loss == "poisson" else "identity"
+    assert_as_the_reference(arguments)
+
+
+@gpu
+@pytest.mark.parametrize("network", WAYS)
+@pytest.mark.parametrize("activation", ops.activations())
+def test_every_activation_on_cuda_is_that_of_the_reference(activation, network):
+    activations = [activation] * (len(network[0]) - 1)
+    assert_as_the_reference(job(*network, activations=activations, loss="mean_squared_error"))
+
+
+@gpu
+@pytest.mark.parametrize("network", WAYS)
+def test_each_number_of_a_gradient_is_clipped_on_cuda(network):
+    assert_as_the_reference(job(*network, options=OPTIONS | {"clip_value": 0.01}))
+
+
+REGULARIZED = [(0.01, 0.02, 0.0, 0.03, 0.3), (0.0, 0.0, 0.02, 0.0, 0.2), (0.01, 0.0, 0.0, 0.0, 0.0)]
+
+
+def featured(network, name, update="adam", dtype=torch.float64):
+    """A job of what trains layer by layer alone."""
+    layers = len(network[0]) - 1
+    changes = {
+        "penalties": {"regularization": [(*row[:4], 0.0) for row in REGULARIZED[-layers:]]},
+        "dropout": {
+            "regularization": [(0.0,) * 4 + (0.4,)] * layers,
+            "seeds": [2**62, -5, 3][:layers],
+        },
+        "both": {"regularization": REGULARIZED[:layers]},
+        "clip_norm": {"options": OPTIONS | {"clip_norm": 0.05}},
+        "global_clip_norm": {"options": OPTIONS | {"global_clip_norm": 0.05}},
+        "all": {
+            "regularization": REGULARIZED[:layers],
+            "options": OPTIONS | {"clip_norm": 0.5, "clip_value": 0.1},
+            "activations": ["gelu", "silu", "gelu"][:layers],
+        },
+    }[name]
+    return job(*network, dtype, update, **changes)
+
+
+FEATURES = ("penalties", "dropout", "both", "clip_norm", "global_clip_norm", "all")
+
+
+@gpu
+@pytest.mark.parametrize("update", ["gradient_descent", "adam", "rmsprop_centered"])
+@pytest.mark.parametrize("network", [*WAYS, ((9, 8, 3), 12, 1), ((33, 17, 3), 1000, 700)])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_what_layers_alone_know_is_that_of_the_reference(feature, network, update):
+    assert_as_the_reference(featured(network, feature, update) | {"steps_before": 2**33})
+
+
+@gpu
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_graph_finds_the_number_of_its_steps_anew(feature):
+    """What is dropped then differs from replay to replay as from call to call."""
+    arguments = on_cuda(featured(((30, 20, 2), 60, 20), feature, dtype=torch.float32))
+
+    def left_by(train_):
+        names = ("weights", "biases", "slots", "steps_done")
+        own = arguments | {name: clone(arguments[name]) for name in names}
+        calls = range(graphs.UNRECORDED + 3)
+        losses = [call(train_, own | {"steps_before": 3 * i})[0] for i in calls]
+        return [*losses, *own["weights"]]
+
+    trainer = graphs.Trainer()
+    assert all(map(torch.equal, left_by(trainer.train_), left_by(ops.train_)))
+    assert trainer._graphs
+
+
+@gpu
+@pytest.mark.parametrize("loss", ["huber", *reference.TAKE_LABELS])
+@pytest.mark.parametrize("widths", [(20, 9, 3), (400, 25, 25, 3)])  # in warps, and in blocks
+def test_models_side_by_side_take_labels_and_losses_with_a_number(widths, loss):
+    arguments = job(widths, 90, 16, loss=loss, options=OPTIONS | {"clip_value": 0.02})
+    together = side_by_side(arguments, 3)
+    many = trained(on_cuda(together))[:-1]
+    for number in range(3):
+        own = {k: [t[number] for t in together[k]] for k in ("weights", "biases")}
+        for ours, expected in zip(many, trained(arguments | own)[:-1], strict=True):
+            torch.testing.assert_close(ours[number], expected, rtol=1e-9, atol=1e-10)
+
+
+@gpu
+@pytest.mark.parametrize("feature", FEATURES)
+def test_models_cannot_have_what_layers_alone_know(feature):
+    together = side_by_side(on_cuda(featured(((20, 9, 3), 40, 16), feature)), 3)
+    before = clone(together["weights"])
+    with pytest.raises((RuntimeError, ValueError), match="cannot be trained at once on CUDA"):
+        call(ops.train_, together)
+    assert all(map(torch.equal, before, together["weights"]))
 
 
 @gpu

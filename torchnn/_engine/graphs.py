@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchnn import _warnings, ops
 from torchnn._engine.run import Batches
-from torchnn.ops._network import run
+from torchnn.ops._network import only_by_layers, run
 from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training
 
@@ -87,6 +87,8 @@ class Trainer:
             return job.samples > 0
         if not job.x.is_cuda or torch.cuda.is_current_stream_capturing():
             return False
+        if only_by_layers(job.activations, job.regularization, job.options):
+            return job.weights[0].ndim == 2
         widths = job.weights[0].shape[1], *(weight.shape[0] for weight in job.weights)
         batch_size = min(job.batch_size, job.epoch_size, max(len(job.x), job.samples))
         return _trains_by_layers(widths, job.x.dtype, batch_size, job.x.device)

@@ -28,6 +28,7 @@ from torchnn.layers import (
     Softmax,
 )
 from torchnn.losses import Loss
+from torchnn.ops._network import only_by_layers
 from torchnn.optimizers import Optimizer
 
 DESCRIPTION = "fused (whole epochs in one native call)"
@@ -161,14 +162,21 @@ def describe(network: Plan) -> str:
         return DESCRIPTION
     weights = network.weights
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device))
+    reason = only_by_layers(network.in_training)
+    return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device), reason)
 
 
 def describe_on_cuda(
-    widths: list[int], dtype: torch.dtype, shared_bytes: int, blocks: int = 1
+    widths: list[int],
+    dtype: torch.dtype,
+    shared_bytes: int,
+    blocks: int = 1,
+    reason: str | None = None,
 ) -> str:
-    """The same for a network on CUDA, given the memory that a block of threads may share, and how
-    many of them may work together."""
+    """The same for a network on CUDA, given the memory that a block of threads may share, how many
+    of them may work together, and what only_by_layers says of the network."""
+    if reason:
+        return f"fused (layer by layer in CUDA graphs, since it has {reason})"
     plan = ops.cuda_plan(widths, dtype, 1, shared_bytes, blocks)
     of = f"of {shared_bytes / 1024:,.0f} KB of shared memory"
     if not plan.rows:

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, is_autocast_enabled
 
 from torchnn import _checks
+from torchnn.ops import reference
 from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES, call, trains_on
 from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training, taking
 
 LARGEST = 2**63 - 1  # int64: any size above it is as good
+CLIPPED_NORMS = ("clip_norm", "global_clip_norm")
 
 
 def run(job: Training) -> Results:
@@ -40,7 +43,8 @@ def train_(job: Training) -> Results:
 
     What a model comes to that trains side by side with others does not depend on them, or on how
     many there are. On the CPU, each of several threads takes whole models. On CUDA, small models
-    train each in a warp, others each in a multiprocessor of its own, if they fit into its memory.
+    train each in a warp, others each in a multiprocessor of its own, if they fit into its memory;
+    with penalties, dropout, clipped norms, silu or gelu, CUDA trains one network at a time.
 
     On CUDA, the call returns when the work is queued; a CUDA graph may record it if learning_rates
     and steps_before are on the device, and replays then read them anew. A row number in order that
@@ -66,6 +70,7 @@ def train_(job: Training) -> Results:
 def _as_native(job: Training) -> list[Any]:
     """The arguments as the operator takes them, in its order, which is that of Training."""
     x, before = job.x, job.steps_before
+    _check_models(job)
     if not isinstance(before, Tensor):
         before = torch.full((), before, dtype=torch.int64, device=x.device)
     converted = {
@@ -84,6 +89,36 @@ def _as_native(job: Training) -> list[Any]:
         "slots": _filled_in([tensor for slot in job.slots for tensor in slot], x),
     }
     return list((vars(job) | converted).values())
+
+
+def only_by_layers(
+    activations: Sequence[str],
+    regularization: Sequence[Sequence[float]] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> str | None:
+    """Returns what of a network trains on CUDA layer by layer alone, or None; see Training."""
+    for name in reference.KEEP_Z:
+        if name in activations:
+            return f"the activation {name}"
+    if any(any(row[:4]) for row in regularization):
+        return "penalties"
+    if any(row[4] for row in regularization):
+        return "dropout"
+    return "clipped norms" if any(map(_is_set, map(options.get, CLIPPED_NORMS))) else None
+
+
+def _is_set(option: Any) -> bool:
+    """Whether a number, or one of several, is there and not 0."""
+    if option is None or isinstance(option, (int, float)):
+        return bool(option)
+    return bool((float64(option) != 0).any())
+
+
+def _check_models(job: Training) -> None:
+    """Raises for what CUDA trains of one network alone, of which the numbers are on the device."""
+    clipped = only_by_layers((), (), job.options) if job.x.is_cuda else None
+    if clipped and job.weights[0].ndim == 3:
+        raise ValueError(f"models with {clipped} cannot be trained at once on CUDA")
 
 
 def _as_places(activations: Sequence[str]) -> list[int]:
