@@ -7,7 +7,7 @@ from functools import cache, partial
 import torch
 
 from benchmarks.gpu import kit
-from benchmarks.gpu.training import LOSS, alone, arguments, network_of
+from benchmarks.gpu.training import LOSS, OPTIONS, alone, arguments, network_of
 from benchmarks.networks import Network
 from torchnn import ops
 from torchnn._engine import graphs
@@ -24,6 +24,18 @@ OTHERS = [("digits", "adam"), ("tiny", "adam"), ("deep", "momentum"), ("large", 
 # These train layer by layer, and come so often that a CUDA graph is recorded and replayed.
 REPLAYED = [("medium", "adam"), ("full-batch", "adam")]
 CALLS = graphs.UNRECORDED + 2
+# And so do these, of three layers each.
+BY_LAYERS = {
+    "penalties": {"regularization": [(1e-4, 1e-3, 0.0, 1e-3, 0.0)] * 3},
+    "dropout": {
+        "regularization": [(0.0, 0.0, 0.0, 0.0, 0.3)] * 2 + [(0.0,) * 5],
+        "seeds": [1, 2, 3],
+    },
+    "clip_norm": {"options": OPTIONS | {"clip_norm": 0.01}},
+    "global_clip_norm": {"options": OPTIONS | {"global_clip_norm": 0.02}},
+    "silu": {"activations": ["silu", "silu", "identity"]},
+    "gelu": {"activations": ["gelu", "gelu", "identity"]},
+}
 SHORT = ("medium", "large")  # few samples of these: in float64, a CPU takes long
 MODELS = (("notes", 3), ("notes", 300), ("digits", 3), ("tiny", 300))
 
@@ -38,35 +50,41 @@ def cases(where: str) -> Iterator[kit.Row]:
     for network, update in [] if where == "cpu" else OTHERS + REPLAYED:
         for dtype in LIMITS:
             yield {"network": network, "update": update, "loss": LOSS, "dtype": dtype}
+    for feature in [] if where == "cpu" else BY_LAYERS:
+        for dtype in LIMITS:
+            how = {"update": "momentum", "loss": LOSS, "dtype": dtype}
+            yield {"network": "digits", "feature": feature} | how
 
 
 def results(train_, given: dict[str, object], calls: int = 1) -> list[torch.Tensor]:
     """The losses of the last of so many calls, and all that training leaves behind."""
-    for _ in range(calls):
-        losses = train_(**given)[0]
+    for call in range(calls):
+        before = call * given["learning_rates"].shape[-1]
+        losses = train_(**given | {"steps_before": before})[0]
     slots = [tensor for slot in given["slots"] for tensor in slot]
     return [losses, *given["weights"], *given["biases"], *slots]
 
 
 @cache
-def exact_results(network: Network, calls: int, **how: str) -> list[torch.Tensor]:
+def exact_results(network: Network, calls: int, feature: str, **how: str) -> list[torch.Tensor]:
     """The results by PyTorch in float64 on the CPU."""
     given = arguments(network, epochs=EPOCHS, where="cpu", dtype=torch.float64, **how)
-    given["learning_rates"] = given["learning_rates"].tolist()
-    return results(reference.train_, given, calls)
+    return results(reference.train_, given | BY_LAYERS.get(feature, {}), calls)
 
 
-def compare(where: str, network: str, dtype: str, **how: str) -> kit.Row:
+def compare(where: str, network: str, dtype: str, feature: str = "", **how: str) -> kit.Row:
     """How far two epochs are from PyTorch in float64 on the CPU, and whether they repeat."""
     net = network_of(network, where)
+    if how["loss"] in reference.TAKE_LABELS:
+        net = replace(net, widths=(*net.widths[:-1], 3))  # of which y names two
     if network in SHORT:
         net = replace(net, samples=5 * net.batch_size - 7)
-    calls = CALLS if (network, how["update"]) in REPLAYED else 1
-    exact = exact_results(net, calls, **how)
+    calls = CALLS if feature or (network, how["update"]) in REPLAYED else 1
+    exact = exact_results(net, calls, feature, **how)
 
     def ours() -> list[torch.Tensor]:
         given = arguments(net, epochs=EPOCHS, where=where, dtype=getattr(torch, dtype), **how)
-        return results(graphs.Trainer().train_, given, calls)
+        return results(graphs.Trainer().train_, given | BY_LAYERS.get(feature, {}), calls)
 
     one, two = ours(), ours()
     off = _distance(one, exact)

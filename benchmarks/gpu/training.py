@@ -32,6 +32,8 @@ SLOTS = {
     "adam": 2,
     "rmsprop": 1,
     "rmsprop_momentum": 2,
+    "rmsprop_centered": 2,
+    "adagrad": 1,
 }
 OPTIONS = {
     "momentum": 0.9,
@@ -40,6 +42,7 @@ OPTIONS = {
     "epsilon": 1e-7,
     "weight_decay": 0.0,
     "rho": 0.9,
+    "delta": 0.5,
 }
 PLAN = [  # network, models, update rule; the most telling first
     ("notes", 1, "gradient_descent"),
@@ -112,13 +115,18 @@ def arguments(
         "update": update,
         "options": OPTIONS,
         "steps_before": 0,
-        "activations": ["sigmoid"] * (len(pairs) - 1) + ["identity"],
+        "activations": ["sigmoid"] * (len(pairs) - 1) + [_last_for(loss)],
         "weights": [weight for weight, _ in pairs],
         "biases": [bias for _, bias in pairs],
         "slots": [[torch.zeros_like(p) for p in parameters] for _ in range(SLOTS[update])],
         "keep_predictions": False,
         "steps_done": torch.zeros(1, dtype=torch.int64),
     }
+
+
+def _last_for(loss: str) -> str:
+    """The last activation: Poisson's loss is of numbers above 0."""
+    return "softplus" if loss == "poisson" else "identity"
 
 
 def _times(factors: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
