@@ -60,7 +60,7 @@ GUARDS = {
         *("cuda/plan.h", "plan.parts = take(parts)"),
         "plan.parts = take({} ? 1 : parts)",
     ),
-    "arrivals": ("cuda/train.cu", "if (copies_rows_) wait", "if (copies_rows_ && !{}) wait"),
+    "arrivals": ("cuda/train.cu", "if (copies_rows()) wait", "if (copies_rows() && !{}) wait"),
 }
 BOUNDS = {
     "a tail": "dense",

@@ -256,9 +256,8 @@ __device__ void dense_backward_z(const DenseBackward<T>& layer, Range rows, Rang
   using L = Lane<T>;
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   const int64_t unit = units.begin + lane * pack<T>, count = units.end - unit;
-  const bool aligned =
-      is_aligned(layer.grad_out, layer.units) && is_aligned(layer.out, layer.units);
-  const bool aligned_z = is_aligned(layer.grad_z, layer.units);
+  const bool aligned = is_aligned(layer.grad_out, layer.units) &&
+                       is_aligned(layer.out, layer.units) && is_aligned(layer.grad_z, layer.units);
   L part[pack<T>] = {};
   // 1. sum a block of rows
   with_activation(layer.activation, [&](auto activation) {
@@ -281,7 +280,7 @@ __device__ void dense_backward_z(const DenseBackward<T>& layer, Range rows, Rang
           part[i] += grad_z;
         }
         const int64_t at = row + r * warps, first = at * layer.units + unit;
-        if (layer.grad_z && at < rows.end) store(layer.grad_z + first, grads[r], count, aligned_z);
+        if (layer.grad_z && at < rows.end) store(layer.grad_z + first, grads[r], count, aligned);
       }
     }
   });

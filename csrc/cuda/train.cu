@@ -30,11 +30,7 @@ class Trainer {
 
  public:
   __device__ Trainer(const Network<T, Plan>& net, int64_t model)
-      : net_(net), plan_(net.plan), model_(model) {
-    x_ = net.job.x + model * net.models.x + first_feature();
-    copies_rows_ = has_copy_engine && is_aligned(x_, net.job.x_stride) &&
-                   features() % pack<T> == 0 && features() > 0;
-  }
+      : net_(net), plan_(net.plan), model_(model) {}
 
   // While chunk n is in work, the rows of chunk n + 1 are fetched into the other of two buffers,
   // with their targets and the numbers of their step; and into this one, where in x those of chunk
@@ -90,6 +86,13 @@ class Trainer {
   }
   __device__ const UpdateStep<T>& step_of(int buffer) const {
     return *reinterpret_cast<const UpdateStep<T>*>(at(plan_.step[buffer]));
+  }
+  // The rows of this model, from the first feature on; and whether the copy engine copies each
+  // whole. Registers are dearer than computing this again.
+  __device__ const T* x() const { return net_.job.x + model_ * net_.models.x + first_feature(); }
+  __device__ bool copies_rows() const {
+    return has_copy_engine && is_aligned(x(), net_.job.x_stride) && features() % pack<T> == 0 &&
+           features() > 0;
   }
   __device__ bool keeps_slots() const { return clustered || plan_.keeps_slots; }
   __device__ int last() const { return int(net_.job.layer_count) - 1; }
@@ -190,7 +193,7 @@ class Trainer {
 
   __device__ void wait_for_chunk(int n) const {
     wait_for_copies();
-    if (copies_rows_) wait_for_arrivals(arrivals(), n % 2);
+    if (copies_rows()) wait_for_arrivals(arrivals(), n % 2);
     __syncthreads();
   }
 
@@ -225,19 +228,21 @@ class Trainer {
     const int stride = plan_.layers[0].in_stride;
     const int features = this->features();
     const unsigned row_bytes = features * sizeof(T);
-    if (copies_rows_ && first_row() == 0 && rows) announce(arrivals(), rows * row_bytes);
+    const bool copies_rows = this->copies_rows();
+    const T* const x = this->x();
+    if (copies_rows && first_row() == 0 && rows) announce(arrivals(), rows * row_bytes);
     for (int row = first_row(); row < rows; row += servers() * warp_size) {
       const int64_t from = fetch_targets(row, buffer);
-      if (copies_rows_)
-        copy_row(at(plan_.x[buffer]) + row * stride, x_ + from * job.x_stride, row_bytes,
+      if (copies_rows)
+        copy_row(at(plan_.x[buffer]) + row * stride, x + from * job.x_stride, row_bytes,
                  arrivals());
       else
         listed(buffer)[row] = from;
     }
-    if (!copies_rows_) {
+    if (!copies_rows) {
       __syncwarp();
       for (int row = server(); row < rows; row += servers())
-        copy_numbers(at(plan_.x[buffer]) + row * stride, x_ + listed(buffer)[row] * job.x_stride,
+        copy_numbers(at(plan_.x[buffer]) + row * stride, x + listed(buffer)[row] * job.x_stride,
                      features);
     }
     if (rows && server() == 0 && lane() < numbers_a_step)
@@ -267,7 +272,7 @@ class Trainer {
 
   // A row by the lanes of a warp, in packs if it is aligned.
   __device__ void copy_numbers(T* to, const T* from, int count) const {
-    const int packed = is_aligned(x_, net_.job.x_stride) ? count / pack<T> * pack<T> : 0;
+    const int packed = is_aligned(x(), net_.job.x_stride) ? count / pack<T> * pack<T> : 0;
     for (int k = lane() * pack<T>; k < packed; k += warp_size * pack<T>)
       copy_async<16>(to + k, from + k);
     for (int k = packed + lane(); k < count; k += warp_size)
@@ -546,9 +551,9 @@ class Trainer {
     for (int i = lane(); i < count; i += warp_size) sum += values[i];
 #pragma unroll
     for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
-    loss_ = chunk.is_first() ? sum : loss_ + sum;
-    if (chunk.is_last() && lane() == 0)
-      net_.job.losses[model_ * net_.step_count + chunk.step] = loss_;
+    if (lane() > 0) return;
+    T& loss = net_.job.losses[model_ * net_.step_count + chunk.step];
+    loss = chunk.is_first() ? sum : loss + sum;
   }
 
   // 4. backward: grad_z of each layer, from the last to the first
@@ -733,9 +738,6 @@ class Trainer {
   const Network<T, Plan>& net_;
   const Plan& plan_;
   const int64_t model_;
-  const T* x_;        // the rows of this model, from the first feature on
-  bool copies_rows_;  // whole, by the copy engine
-  T loss_{};          // of the batch that is being added up, in the warp that reports it
 };
 
 // Blocks take one model after the other, each by itself or all of a cluster together.
