@@ -33,6 +33,7 @@ KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of t
 # of a step. Where a block is a warp, its launch bounds say how many there are.
 MOST_REGISTERS = {
     "activate_kernel": 64,
+    "activate_backward_kernel": 64,
     "dense_forward_kernel": 128,
     "dense_forward_wide_kernel": 168,
     "dense_backward_z_kernel": 80,
@@ -42,8 +43,11 @@ MOST_REGISTERS = {
     "train_cluster_kernel": 128,
     "train_warp_kernel": 255,
     "make_steps_kernel": 128,
+    "finish_kernel": 128,
     "measure_kernel": 128,
     "add_losses_kernel": 128,
+    "sum_up_kernel": 128,
+    "use_sums_kernel": 128,
     "update_kernel": 128,
 }
 # Whole networks train in float32 and float64 alone, as few rows of a wide layer are fused.
@@ -159,6 +163,22 @@ def test_large_layers_are_as_exact_as_eager(shape, activation, dtype):
         results(reference.dense, wide, grad_out.double()),
         torch.finfo(dtype).eps if dtype.itemsize == 2 else rounding(shape, dtype),
     )
+
+
+@gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", reference.KEEP_Z)
+@pytest.mark.parametrize("shape", [(32, 40, 25), (300, 290, 260)])  # fused, and by the library
+def test_the_gradients_of_what_keeps_z_are_exact(shape, activation, dtype):
+    x, weight, bias = layer(*shape, dtype, "cuda")
+    z, grad_out = F.linear(x, weight, bias), torch.randn(shape[0], shape[2], device="cuda")
+    given = grad_out.to(dtype), z, x, weight
+    place = ops.activations().index(activation)
+    found = torch.ops.torchnn.dense_backward(*given, place, True, True, True)
+    exact = reference.dense_backward(*(t.double() for t in given), activation)
+    for ours, expected in zip(found, exact, strict=True):
+        off = (ours.double() - expected).abs().max() / expected.abs().max()
+        assert off < 4 * torch.finfo(dtype).eps * shape[1] ** 0.5
 
 
 @gpu
