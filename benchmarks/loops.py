@@ -239,9 +239,10 @@ class JaxLoop:
         rate = self.rate * jnp.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
         m = jax.tree.map(lambda m, grad: m + (grad - m) * (1 - BETA_1), moments[0], grads)
         v = jax.tree.map(lambda v, grad: v + (grad * grad - v) * (1 - BETA_2), moments[1], grads)
-        changed = jax.tree.map(
-            lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, m, v
-        )
+
+        def change(w, m, v):
+            return w - rate * m / (jnp.sqrt(v) + EPSILON)
+
         return jax.tree.map(change, weights, m, v), (m, v)
 
     def loss(self, weights, key, x, y):
