@@ -162,7 +162,7 @@ def describe(network: Plan) -> str:
         return DESCRIPTION
     weights = network.weights
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    reason = only_by_layers(network.in_training)
+    reason = only_by_layers(network.in_training, network.regularization)
     return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device), reason)
 
 
