@@ -189,7 +189,7 @@ def test_a_softmax_layer_goes_into_the_loss(loss):
         (lambda: GaussianNoise(-1), "^stddev must be a non-negative number, got -1"),
         (lambda: GaussianNoise(1, seed=-1), "^seed must be a non-negative integer, got -1"),
         (lambda: InputLayer(), r"^shape must be a tuple of integers such as \(400,\), got None"),
-        (lambda: Dense(1, input_shape=3), "^input_shape must be a tuple of integers such as"),
+        (lambda: Dense(1, input_shape="3"), "^input_shape must be a tuple of integers such as"),
         (lambda: Dense(1, input_shape=(0,)), "^each size in input_shape must be a positive int"),
         (lambda: Flatten(input_dim=2.5), "^input_dim must be a positive integer, got 2.5"),
         (lambda: Dense(1, trainable=1), "^trainable must be True or False, got 1"),
@@ -209,6 +209,7 @@ def test_arguments_are_checked(make, message):
         (Dense(4, input_shape=(3,)), [(3, 4), (4,)]),
         (Dense(4, input_dim=3), [(3, 4), (4,)]),
         (Dense(4, input_shape=[5, 3]), [(3, 4), (4,)]),
+        (Dense(4, input_shape=3), [(3, 4), (4,)]),
         (Activation("relu", input_shape=(4,)), []),
         (Dropout(0.5, input_dim=4), []),
         (Flatten(input_shape=(2, 2)), []),
@@ -242,7 +243,7 @@ def test_the_data_must_have_the_first_layers_shape():
 # Input
 
 
-@pytest.mark.parametrize("shape", [(3,), [3], torch.Size([3]), (np.int64(3),)])
+@pytest.mark.parametrize("shape", [(3,), [3], torch.Size([3]), (np.int64(3),), 3])
 def test_input_is_the_identity_on_its_shape(shape):
     layer, x = Input(shape), torch.zeros(5, 3)
     assert layer.shape == (3,)
@@ -255,7 +256,7 @@ def test_input_refuses_other_shapes(shape):
         Input((3,), name="in")(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [400, "400", None, {400}])
+@pytest.mark.parametrize("shape", [400.0, "400", None, {400}])
 def test_the_shape_of_an_input_is_a_tuple(shape):
     with pytest.raises(
         TypeError, match=r"^shape must be a tuple of integers such as \(400,\), got"
@@ -263,7 +264,10 @@ def test_the_shape_of_an_input_is_a_tuple(shape):
         Input(shape)
 
 
-@pytest.mark.parametrize(("shape", "error"), [((0,), ValueError), ((2.5,), TypeError)])
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [((0,), ValueError), ((2.5,), TypeError), (0, ValueError), (True, TypeError)],
+)
 def test_the_sizes_of_an_input_are_positive_integers(shape, error):
     with pytest.raises(error, match=r"^each size in shape must be a positive integer, got "):
         Input(shape)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NoReturn, TypedDict, TypeVar
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Options(TypedDict, total=False):
 
     name: str | None
     trainable: bool
-    input_shape: Sequence[int] | None
+    input_shape: Sequence[int] | int | None
     input_dim: int | None
 
 
@@ -43,7 +44,7 @@ class Layer(_config.Configured, HasWeights, Called):
         self,
         name: str | None = None,
         trainable: bool = True,
-        input_shape: Sequence[int] | None = None,
+        input_shape: Sequence[int] | int | None = None,
         input_dim: int | None = None,
         **unknown: NoReturn,  # an error to type checkers, and a better one when it runs
     ):
@@ -170,7 +171,9 @@ class Layer(_config.Configured, HasWeights, Called):
 
 
 def sample_shape(name: str, value: Any) -> tuple[int, ...]:
-    """Returns the shape of one sample, checked."""
+    """Returns the shape of one sample, checked; a number is one size."""
+    if isinstance(value, Integral):  # (400) for (400,), as older programs have it
+        value = (value,)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"{name} must be a tuple of integers such as (400,), got {value!r}")
     return tuple(_checks.positive_int(f"each size in {name}", size) for size in value)

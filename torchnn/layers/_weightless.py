@@ -48,11 +48,11 @@ class Input(Symbolic, Layer):
     that are called on it make a graph, of which Model(inputs, outputs) is the model.
 
     Args:
-        shape: The shape of one sample: (400,) for x of shape (N, 400).
+        shape: The shape of one sample: (400,), or 400, for x of shape (N, 400).
         name: What messages and summaries call the layer, and a dict of inputs its part.
     """
 
-    def __init__(self, shape: Sequence[int], *, name: str | None = None):
+    def __init__(self, shape: Sequence[int] | int, *, name: str | None = None):
         Layer.__init__(self, name)
         self.shape = self.sample_shape = sample_shape("shape", shape)
         self.dtype = torch.get_default_dtype()
@@ -80,9 +80,9 @@ class InputLayer(Input):
 
     def __init__(
         self,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int] | int | None = None,
         *,
-        input_shape: Sequence[int] | None = None,
+        input_shape: Sequence[int] | int | None = None,
         name: str | None = None,
     ):
         super().__init__(input_shape if shape is None else shape, name=name)  # type: ignore[arg-type]
