@@ -2,10 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from torchnn.layers import Dense
 from torchnn.optimizers._base import SlotOptimizer
 
 
@@ -350,6 +352,15 @@ def test_gradients_can_be_applied_to_variables():
     assert (first.grad is kept, second.grad) == (True, None)
     with pytest.raises(ValueError, match=r"^each variable must be one of the parameters that"):
         optimizer.apply_gradients([(torch.ones(1), parameter(0.0))])
+
+
+def test_gradients_can_be_applied_to_what_a_model_shows():
+    layer = Dense(2, in_features=3)
+    before, grad = layer.get_weights()[0], torch.arange(6.0).reshape(3, 2)
+    optimizer = Summing(0.5)
+    optimizer.build(layer.trainable_variables)
+    optimizer.apply_gradients([(grad, layer.trainable_variables[0]), (None, layer.weights[1])])
+    np.testing.assert_allclose(layer.get_weights()[0], before - 0.5 * grad.numpy(), rtol=1e-6)
 
 
 def test_a_config_makes_the_same_optimizer():

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import torchnn
 import torchnn.tf as tf
+from torchnn import activations
 from torchnn.tf import keras
 
 X = np.array([[1.0, -2.0, 0.5], [4.0, 0.25, -1.0]], np.float32)
@@ -347,6 +348,24 @@ def test_tensors_and_variables_can_be_copied(clone):
         assert other.numpy().tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("name", [*torchnn.ops.activations()[1:], "softmax", "swish"])
+def test_activations_of_layers_are_those_of_their_names(name):
+    function = getattr(tf.nn, name)
+    layers = [keras.layers.Dense(3, function, input_dim=2), keras.layers.Dense(4)]
+    assert activations.name_of(layers[0].activation) == {"swish": "silu"}.get(name, name)
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse", engine="auto" if name == "softmax" else "fused")
+    x = np.ones((2, 2))
+    kernel, bias, *_ = model.get_weights()
+    np.testing.assert_allclose(layers[0](x), function(x @ kernel + bias).numpy(), rtol=1e-5)
+
+
+def test_a_softmax_of_tf_at_the_end_is_the_losses():
+    model = keras.Sequential([keras.layers.Dense(3, tf.nn.softmax, input_dim=2)])
+    model.compile("sgd", "sparse_categorical_crossentropy", engine="fused")
+    assert model.evaluate([[0.0, 0.0]], [2], verbose=0) == pytest.approx(np.log(3), rel=1e-6)
+
+
 def test_gradient_descent_by_hand():
     w, x, y, alpha = tf.Variable(3.0), 1.0, 1.0, 0.01
     expected = 3.0
@@ -369,6 +388,27 @@ def test_gradients_are_shaped_like_the_sources():
     assert tape.gradient([y, a], [a])[0].numpy() == 4
     assert tape.gradient(y, a, output_gradients=[1.0, 10.0]).numpy() == 21
     assert tape.gradient(y, [tf.constant(1.0)]) == [None]
+
+
+def test_a_loop_of_ones_own_trains_a_model_as_train_on_batch_does():
+    def network():
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(3, "tanh", input_dim=2), keras.layers.Dense(1)]
+        return keras.Sequential(layers)
+
+    x, y = np.random.default_rng(0).normal(size=(5, 2)), np.ones((5, 1))
+    model, other = network(), network()
+    optimizer = keras.optimizers.Adam(0.1)
+    other.compile(keras.optimizers.Adam(0.1), "mse")
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(keras.losses.mse(y, model(tf.constant(x, tf.float32))))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        assert [g.shape for g in gradients] == [w.shape for w in model.trainable_variables]
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        assert other.train_on_batch(x, y) == pytest.approx(loss.numpy(), rel=1e-5)
+    for ours, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
 def test_a_constant_is_watched_and_gradients_have_gradients():

@@ -30,17 +30,24 @@ class Variable(Tensor):
         name: Keras's name of it, "kernel".
         path: That, after the layer's: "dense/kernel".
         trainable: Whether it is a parameter that requires a gradient.
+        weight: What it is a view of.
     """
 
     name = ""  # in place of a tensor's own, which cannot be set
     path = ""
     trainable = False
+    weight: Tensor
+    _is_kernel = False
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """Returns a copy; bfloat16, which NumPy lacks, becomes float32."""
         tensor = self.detach().cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
+
+    def turned(self, grad: Any) -> Any:
+        """The gradient of the weight as that of this view, and the other way round."""
+        return grad.t() if self._is_kernel else grad
 
     def assign(self, value: Any) -> "Variable":
         """Gives the weight other numbers, of the same shape.
@@ -219,6 +226,7 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
         view = tensor.t() if is_kernel else tensor.view_as(tensor)
         variable = view.as_subclass(Variable)
     variable.name, variable.path = name, path + name
+    variable.weight, variable._is_kernel = tensor, is_kernel
     variable.trainable = isinstance(tensor, nn.Parameter) and tensor.requires_grad
     return variable
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchnn import _checks
 from torchnn._config import Configured, plain
+from torchnn.layers._variables import Variable
 from torchnn.ops import Kernel
 from torchnn.optimizers._common import LIMITS, MISSING, Limit, Missing, Rate, clipped, refuse
 
@@ -71,7 +72,7 @@ class Optimizer(Configured, ABC):
         that they have now; that of new ones starts anew.
 
         Args:
-            parameters: What to change.
+            parameters: What to change: parameters, or a model's trainable_variables.
             owner: Stands for the model. If the same one brings new parameters in place of all that
                 it had, each of the same shape, as `load_state_dict(assign=True)` makes them, these
                 take over the state.
@@ -79,7 +80,7 @@ class Optimizer(Configured, ABC):
         Raises:
             ValueError: The optimizer has trained other parameters, and none of these.
         """
-        parameters = list(parameters)
+        parameters = [_of_weight(None, parameter)[1] for parameter in parameters]
         had = set(map(id, self.parameters))
         if had and self.iterations and had.isdisjoint(map(id, parameters)):
             if owner is None or owner is not self._owner or not self._has_shapes_of(parameters):
@@ -123,8 +124,9 @@ class Optimizer(Configured, ABC):
         """Takes a step along gradients that are given, and leaves those in .grad alone.
 
         Args:
-            grads_and_variables: Pairs of a gradient, or None for none, and its parameter. The first
-                call takes charge of the parameters, if build has not been called.
+            grads_and_variables: Pairs of a gradient, or None for none, and its parameter, or one
+                of a model's trainable_variables. The first call takes charge of the parameters, if
+                build has not been called.
 
         Returns:
             The number of steps taken so far.
@@ -132,7 +134,7 @@ class Optimizer(Configured, ABC):
         Raises:
             ValueError: A parameter is not one of those that build was given.
         """
-        pairs = list(grads_and_variables)
+        pairs = [_of_weight(grad, variable) for grad, variable in grads_and_variables]
         if not self.parameters:
             self.build([variable for _, variable in pairs])
         if not {id(variable) for _, variable in pairs} <= set(map(id, self.parameters)):
@@ -155,6 +157,13 @@ class Optimizer(Configured, ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(learning_rate={self.learning_rate!r})"
+
+
+def _of_weight(grad: Tensor | None, variable: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A gradient and its parameter, which a model's variable shows in Keras's shape."""
+    if not isinstance(variable, Variable):
+        return grad, variable
+    return None if grad is None else variable.turned(grad), variable.weight
 
 
 class SlotOptimizer(Optimizer):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from torchnn.layers._variables import Variable
 from torchnn.tf._tensor import as_tensor
 
 _depth: ContextVar[int] = ContextVar("depth", default=0)
@@ -73,10 +74,10 @@ class GradientTape:
                 "called on an array keeps no gradient: call it on tf.constant(x)"
             )
         self._used = True
-        watched = [each for each in wanted if each.requires_grad]
+        watched = [_weight(each) for each in wanted if each.requires_grad]
         found = self._derived(targets, watched, _factors(target, output_gradients))
-        by_source = dict(zip(map(id, watched), found, strict=True))
-        gradients = [by_source.get(id(each)) for each in wanted]
+        by_weight = dict(zip(map(id, watched), found, strict=True))
+        gradients = [_of_source(each, by_weight.get(id(_weight(each)))) for each in wanted]
         return gradients[0] if isinstance(sources, torch.Tensor) else gradients
 
     def _derived(self, targets: list[Any], watched: list[Any], factors: list[Any]) -> list[Any]:
@@ -93,6 +94,18 @@ class GradientTape:
             allow_unused=True,
         )
         return [None if gradient is None else as_tensor(gradient) for gradient in gradients]
+
+
+def _weight(source: Any) -> Any:
+    """What a target depends on: of a model's variables, the weights that they show."""
+    return source.weight if isinstance(source, Variable) else source
+
+
+def _of_source(source: Any, gradient: Any) -> Any:
+    """The gradient of its weight, in the shape of the source."""
+    if isinstance(source, Variable) and gradient is not None:
+        return source.turned(gradient)
+    return gradient
 
 
 def _factors(target: Any, given: Any) -> list[Any]:

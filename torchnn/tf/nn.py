@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from torchnn import activations
 from torchnn.tf._missing import said_of
 from torchnn.tf._tensor import as_axes, as_tensor
 from torchnn.tf.math import sigmoid, softplus, tanh
@@ -109,3 +110,9 @@ def sparse_softmax_cross_entropy_with_logits(labels: Any, logits: Any) -> Any:
     """log(sum(e^z)) - z of the class that labels names, over the last axis."""
     log_p, numbers = torch.log_softmax(as_tensor(logits), -1), as_tensor(labels, torch.int64)
     return -log_p.gather(-1, numbers.unsqueeze(-1)).squeeze(-1)
+
+
+# To layers, engines and losses they are what has the same name there.
+activations.TORCH_FUNCTIONS.extend(
+    (globals()[name], name) for name in __all__ if name in activations.FUNCTIONS
+)
