@@ -19,7 +19,8 @@ from torchnn import ops
 from torchnn.layers import Dense
 from torchnn.ops import reference
 
-ACTIVATIONS = ops.activations()
+# One of each kind: without a derivative to compute, from the output, with a kink, from z.
+ACTIVATIONS = ("identity", "sigmoid", "relu", "tanh", "gelu")
 
 
 @pytest.fixture(autouse=True)
@@ -123,16 +124,16 @@ def test_opcheck(needs_grad, device):
     torch.library.opcheck(torch.ops.torchnn.dense.default, (x, weight, None, 2))
 
 
-@pytest.mark.parametrize("place", [-1, len(ACTIVATIONS)])
+@pytest.mark.parametrize("place", [-1, len(ops.activations())])
 def test_the_operator_refuses_an_unknown_activation(place):
-    last = len(ACTIVATIONS) - 1
+    last = len(ops.activations()) - 1
     with pytest.raises(ValueError, match=f"activation must be from 0 to {last}, got {place}$"):
         torch.ops.torchnn.dense(*arguments(), place)
 
 
 def test_the_operator_knows_every_transform():
     def by_place(x, weight, bias, activation):
-        return torch.ops.torchnn.dense(x, weight, bias, ACTIVATIONS.index(activation))
+        return torch.ops.torchnn.dense(x, weight, bias, ops.activations().index(activation))
 
     a = arguments()
     for transform in TRANSFORMS.values():
@@ -261,7 +262,7 @@ def test_make_fx_records_operators_of_pytorch(layer):
 
 @pytest.mark.parametrize("needs_grad", [False, True])
 @pytest.mark.parametrize("compile", ["trace", "script"])
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", "gelu", torch.sin])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "softmax", "mish", torch.sin])
 def test_torchscript_runs_without_torchnn(compile, activation, needs_grad):
     layer, x = Dense(2, activation, in_features=4), torch.randn(3, 4)
     with torch.set_grad_enabled(needs_grad):
@@ -447,7 +448,7 @@ def test_third_derivatives_pass_gradgradcheck(activation, needs, device):
 
 
 def test_every_activation_has_its_derivative_in_reference():
-    for name in ACTIVATIONS:
+    for name in ops.activations():
         z = torch.linspace(-2, 2, 9, dtype=torch.float64, requires_grad=True)
         a = reference.ACTIVATIONS[name](z)
         (expected,) = torch.autograd.grad(a.sum(), z)

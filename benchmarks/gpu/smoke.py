@@ -76,7 +76,7 @@ def compare(where: str, network: str, dtype: str, feature: str = "", **how: str)
     """How far two epochs are from PyTorch in float64 on the CPU, and whether they repeat."""
     net = network_of(network, where)
     if how["loss"] in reference.TAKE_LABELS:
-        net = replace(net, widths=(*net.widths[:-1], 3))  # of which y names two
+        net = replace(net, widths=(*net.widths[:-1], 3))
     if network in SHORT:
         net = replace(net, samples=5 * net.batch_size - 7)
     calls = CALLS if feature or (network, how["update"]) in REPLAYED else 1

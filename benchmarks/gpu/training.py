@@ -17,6 +17,7 @@ from benchmarks.networks import Network
 from torchnn import Sequential, ops
 from torchnn._engine import graphs
 from torchnn.layers import Dense
+from torchnn.ops import reference
 from torchnn.optimizers import SGD
 
 NETWORKS = networks.NETWORKS | {
@@ -99,7 +100,10 @@ def arguments(
         t = torch.from_numpy(array).to(where, dtype)
         return (t if models == 1 else _times(scales.to(dtype), t)).contiguous()
 
-    x, y = (torch.from_numpy(a).to(where, dtype) for a in network.data())
+    x, y = map(torch.from_numpy, network.data())
+    if network.has_classes:
+        y = y[:, None] if loss in reference.TAKE_LABELS else torch.nn.functional.one_hot(y)
+    x, y = x.to(where, dtype), y.to(where, dtype)
     pairs = [(own(kernel.T), own(bias)) for kernel, bias in network.weights()]
     steps = torch.full((network.steps * epochs,), network.learning_rate, dtype=torch.float64)
     parameters = [p for pair in pairs for p in pair]

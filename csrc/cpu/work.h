@@ -25,8 +25,8 @@ int64_t row_of(const Train<T>& job, int64_t sample) {
   return job.order ? job.order[sample] : sample;
 }
 
-// The rows of a chunk's batch that the mean of its loss is over: those that have a class, if targets
-// are classes.
+// The rows of a chunk's batch that the mean of its loss is over: those that have a class, if
+// targets are classes.
 template <class T>
 int64_t counted_rows(const Train<T>& job, const Chunk& chunk) {
   if (!has_labels(job.loss)) return chunk.batch_rows();

@@ -1,5 +1,5 @@
 // The list of losses that whole-network training knows. To add one: a struct here, an entry in
-// Losses, a line in torchnn/ops/reference.py, and the class that names it in torchnn/losses.py.
+// Losses, a line in torchnn/ops/reference.py, and the class that names it in torchnn/losses.
 //
 // A loss sees all outputs of a sample, its row: what it needs to know of them together goes into a
 // Row, made of outputs.a(n) and outputs.y(n) for n below outputs.units, and of outputs.delta, the
