@@ -142,11 +142,13 @@ class Cuda:
         self.include = self._variable("INCLUDES", plan)
         self.link = self._variable("LIBRARIES", plan)
         known = self._run("--list-gpu-code").split()
-        codes = [code for code in CUDA_ARCHITECTURES if f"sm_{code}" in known]
+        own = os.environ.get("TORCHNN_CUDA_ARCHITECTURES", "").split()
+        wanted = own or CUDA_ARCHITECTURES
+        codes = [code for code in wanted if f"sm_{code}" in known]
         if not codes:
-            raise SetupError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
+            raise SetupError(f"{nvcc} knows none of sm_{', sm_'.join(wanted)}")
         targets = [f"arch=compute_{code},code=sm_{code}" for code in codes]
-        ptx = [code for code in CUDA_PTX if f"sm_{code}" in known]
+        ptx = [code for code in CUDA_PTX if f"sm_{code}" in known and not own]
         targets += [f"arch=compute_{code},code=compute_{code}" for code in ptx]
         self.targets = [f"-gencode={target}" for target in targets]
 

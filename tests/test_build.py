@@ -248,7 +248,8 @@ def test_cuda_is_found_through_its_compiler(setup_script, monkeypatch, tmp_path)
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.write_text(NVCC)
     nvcc.chmod(0o755)
-    monkeypatch.delenv("TORCHNN_CUDA", raising=False)
+    for variable in ("TORCHNN_CUDA", "TORCHNN_CUDA_ARCHITECTURES"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     cuda = setup_script.find_cuda()
     assert cuda.nvcc == str(nvcc)
@@ -260,6 +261,11 @@ def test_cuda_is_found_through_its_compiler(setup_script, monkeypatch, tmp_path)
         "-gencode=arch=compute_75,code=compute_75",
         "-gencode=arch=compute_80,code=compute_80",
     ]
+    monkeypatch.setenv("TORCHNN_CUDA_ARCHITECTURES", "90 120")
+    assert setup_script.find_cuda().targets == ["-gencode=arch=compute_90,code=sm_90"]
+    monkeypatch.setenv("TORCHNN_CUDA_ARCHITECTURES", "10")
+    with pytest.raises(SetupError, match=r"knows none of sm_10$"):
+        setup_script.find_cuda()
 
 
 def test_missing_torch_is_one_line_that_says_what_to_do(setup_script, monkeypatch, tmp_path):
