@@ -199,8 +199,7 @@ class Trainer {
 
   __device__ void fetch_ahead(int n) {
     if (server() < 0) return;
-    if (n > 0) report(n - 1);
-    __syncwarp();  // that has read a chunk whose place another takes
+    if (n > 0) report(n - 1);  // whose place the next chunk takes: its lanes meet once they read it
     if (server() == 0 && lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     fetch(chunk(n + 1), 1 - n % 2);
     list_rows(chunk(n + 2), n % 2);
