@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from torchnn import Input, Model, Sequential
@@ -106,7 +107,7 @@ def test_a_class_with_a_forward_has_layers_but_no_inputs():
     assert model.layers == [model.hidden, model.out]
     assert [w.shape for w in model.get_weights()] == [(3, 4), (4,), (4, 1), (1,)]
     assert model.get_layer("dense_1") is model.out
-    assert model.chain is model.head is None
+    assert model._chain is model._head is None
     assert model.input_shape is model.input is None
     assert model.inputs == model.outputs == []
     lines = []
@@ -150,7 +151,7 @@ def test_a_class_without_a_forward_says_so():
 
 def test_a_chain_trains_in_the_kernels_like_a_sequential():
     model = chain()
-    twin = same(model.chain)
+    twin = same(model._chain)
     histories = []
     for each in (model, twin):
         torch.manual_seed(1)
@@ -184,7 +185,7 @@ NO_CHAINS = {
 @pytest.mark.parametrize("kind", NO_CHAINS)
 def test_what_is_no_chain_trains_through_autograd(kind):
     model = NO_CHAINS[kind](Input((3,)))
-    assert model.chain is None
+    assert model._chain is None
     model.compile(loss="mse")
     lines = []
     model.summary(print_fn=lines.append)
@@ -261,3 +262,48 @@ def test_a_graph_is_freed_with_the_last_name_for_it(two):
         assert known[0]() is known[1]() is None
     finally:
         gc.enable()
+
+
+class Block(nn.Module):
+    """With names that models of graphs have use for, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.chain, self.head = nn.Sequential(nn.Linear(3, 3)), Dense(1, "sigmoid")
+
+    def forward(self, x):
+        return self.head(2 * self.chain(x))
+
+
+class Own(Model):
+    def __init__(self):
+        super().__init__()
+        self.chain, self.head = nn.Sequential(nn.Linear(3, 3)), Dense(1, "sigmoid")
+
+    def forward(self, x):
+        return self.head(2 * self.chain(x))
+
+
+@pytest.mark.parametrize("make", [lambda: Sequential([Block()]), Own, lambda: Sequential([Own()])])
+def test_parts_of_a_module_may_have_any_name(make):
+    model = make()
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+    model.compile(loss="binary_crossentropy")
+    model.predict(x, verbose=0)
+    before = model(torch.tensor(x)).detach()
+    model.fit(x, y, verbose=0)
+    assert (model(torch.tensor(x)) > before).all()
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert "autograd" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["layers", "input", "output", "weights", "losses"])
+def test_what_a_model_tells_of_itself_is_no_name_for_a_part(name):
+    class Taken(Model):
+        def __init__(self):
+            super().__init__()
+            setattr(self, name, nn.ModuleList([Dense(1)]))
+
+    with pytest.raises(AttributeError, match=f"^{name} is what a Taken tells of itself"):
+        Taken()

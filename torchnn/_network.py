@@ -74,7 +74,7 @@ class Network(HasWeights, Called):
         return list(self.children())
 
     @property
-    def chain(self) -> list[Any] | None:
+    def _chain(self) -> list[Any] | None:
         """The layers of a graph without its Input, if each takes what the one before it returns."""
         if self._graph is None or type(self).forward is not Network.forward:
             return None
@@ -82,16 +82,16 @@ class Network(HasWeights, Called):
         return None if numbers is None else [self._modules[str(number)] for number in numbers]
 
     @property
-    def head(self) -> Any:
+    def _head(self) -> Any:
         """The layer that returns the one output of a graph, and nothing else; or None."""
         if self._graph is None or type(self).forward is not Network.forward:
             return None
         number = self._graph.head()
         return None if number is None else self._modules[str(number)]
 
-    def with_head(self, head: Callable[..., Any], inputs: Any) -> Any:
+    def _with_head(self, head: Callable[..., Any], inputs: Any) -> Any:
         """Returns what forward would if the last layer were another."""
-        last = self.head
+        last = self._head
 
         def call(module: Any, inputs: list[Any], options: dict[str, Any]) -> Any:
             return (head if module is last else module)(*inputs, **options)
@@ -201,7 +201,7 @@ class Network(HasWeights, Called):
         last = {number: _shape(graph, place) for place, number in enumerate(graph.made_by)}
         sources = [", ".join(names[i] for i in graph.sources(number)) for number in last]
         shown = [(kind, str(last[i]), count) for i, (kind, _, count) in enumerate(rows)]
-        if self.chain is not None:
+        if self._chain is not None:
             return shown
         return [(*row, source) for row, source in zip(shown, sources, strict=True)]
 

@@ -75,7 +75,7 @@ class Model(Configured, Network):
     )
     __jit_unused_properties__ = (
         *_variables.PROPERTIES,
-        *("chain", "head", "inputs", "input_names", "layers", "outputs", "output_names"),
+        *("_chain", "_head", "inputs", "input_names", "layers", "outputs", "output_names"),
         "loss",
         "metrics",
         "metrics_names",
@@ -626,9 +626,8 @@ def _wants(loss: Loss) -> tuple[str, str, str] | None:
 
 def _chain(model: nn.Module) -> list[nn.Module]:
     """The modules that a model calls one after the other, as far as that is known."""
-    chain = getattr(model, "chain", None)  # of a graph
-    if chain is not None:
-        return [module for layer in chain for module in _chain(layer)]
+    if isinstance(model, Network) and model._chain is not None:
+        return [module for layer in model._chain for module in _chain(layer)]
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return [model]
     return [module for layer in model for module in _chain(layer)]

@@ -14,6 +14,7 @@ from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
 from torchnn.layers import Activation, Dense, Layer
 from torchnn.layers._base import is_regulated
+from torchnn.layers._graph import has_graph
 from torchnn.losses import Loss
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -157,10 +158,10 @@ def logits(module: nn.Module, activation: str) -> Callable[[Tensor], Tensor] | N
     if activations.name_of(module) == activation:
         return lambda x: x
     graph: Any = module
-    head = getattr(graph, "head", None)  # of a model that was made of a graph
+    head = graph._head if has_graph(graph) else None
     if head is not None:
         final = logits(head, activation)
-        return None if final is None else partial(graph.with_head, final)
+        return None if final is None else partial(graph._with_head, final)
     if isinstance(module, nn.Sequential):
         return _sequence_logits(module, activation)
     if type(module) is Dense or is_activation(module):

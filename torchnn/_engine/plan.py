@@ -27,6 +27,7 @@ from torchnn.layers import (
     Rescaling,
     Softmax,
 )
+from torchnn.layers._graph import has_graph
 from torchnn.losses import Loss
 from torchnn.ops._network import only_by_layers
 from torchnn.optimizers import Optimizer
@@ -139,7 +140,7 @@ def plan(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None 
         NotFusedError: They cannot train it; the message is half a sentence that says why.
     """
     chain = _chain(model)
-    if chain is None and getattr(model, "_graph", None) is not None:
+    if chain is None and has_graph(model):
         raise NotFusedError("its graph is no chain of layers")
     if chain is None or has_own_forward(model):
         raise NotFusedError(f"{type(model).__name__} has a forward of its own")
@@ -258,7 +259,7 @@ def _chain(model: Any) -> Iterable[nn.Module] | None:
     """The layers of a model if each takes what the one before it returns, and all that is known."""
     if isinstance(model, nn.Sequential):
         return model if type(model).forward is nn.Sequential.forward else None
-    return getattr(model, "chain", None)  # of a model that was made of a graph
+    return model._chain if has_graph(model) else None
 
 
 def _check_regulation(network: Plan) -> None:

@@ -25,6 +25,11 @@ class Step(NamedTuple):
     outputs: int  # how many values it returns
 
 
+def has_graph(module: Any) -> bool:
+    """Whether a module is a model that was made of a graph."""
+    return isinstance(getattr(module, "_graph", None), Graph)
+
+
 class Graph:
     """The steps from inputs to outputs.
 

@@ -122,6 +122,15 @@ class HasWeights(nn.Module):
     _named: dict[str, str] | None = None
     _shapes: tuple[Shape, Shape] | None = None  # of what went in and came out
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # PyTorch would take it in, and the property hide it.
+        if isinstance(value, (nn.Module, nn.Parameter)) and _is_fixed(getattr(type(self), name, 0)):
+            raise AttributeError(
+                f"{name} is what a {type(self).__name__} tells of itself, and cannot be assigned: "
+                "give the attribute another name"
+            )
+        super().__setattr__(name, value)
+
     @property
     def weights(self) -> list[Variable]:
         return variables(self)
@@ -177,6 +186,10 @@ class HasWeights(nn.Module):
 
     def _known_shapes(self) -> tuple[Shape, Shape] | None:
         return self._shapes
+
+
+def _is_fixed(attribute: Any) -> bool:
+    return isinstance(attribute, property) and attribute.fset is None
 
 
 UNBUILT = "build the model, call it on data, or put an Input in front"
