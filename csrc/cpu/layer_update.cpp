@@ -25,7 +25,14 @@ TORCHNN_FN bool is_adjusted(const Parameter<T>& parameter, const UpdateStep<T>& 
   return parameter.penalty || parameter.scale != 1 || step.clip_value < T(INFINITY);
 }
 
-// The same for a rectangle whose gradient has been put aside.
+template <class V, class T>
+TORCHNN_FN V adjusted(V gradient, const Parameter<T>& parameter, int64_t at,
+                      const UpdateStep<T>& step) {
+  return adjusted(gradient, load<V>(parameter.values + at), parameter.penalty, parameter.scale,
+                  step);
+}
+
+// Steps of a rectangle whose gradient has been put aside.
 template <class Rule, class T>
 struct TakeSteps {
   template <class Isa>
@@ -36,9 +43,7 @@ struct TakeSteps {
     for (int64_t i = 0; i < rows; ++i, at += parameter.stride)
       for (int64_t k = 0; k < columns; k += lanes<V>) {
         V grad = load<V>(gradient + at + k);
-        if (adjusts)
-          grad = adjusted(grad, load<V>(parameter.values + at + k), parameter.penalty,
-                          parameter.scale, step);
+        if (adjusts) grad = adjusted(grad, parameter, at + k, step);
         take_step<Rule>(parameter, at + k, grad, step);
       }
   }
@@ -65,8 +70,8 @@ struct UpdateTile {
     tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
     // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
     // has been put aside, which is in the cache.
-    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>() &&
-                         !is_adjusted(layer.weight, *layer.step);
+    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
+    const bool adjusts = at_once && is_adjusted(layer.weight, *layer.step);
     const int64_t first = unit * layer.weight.stride + feature;
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
@@ -75,6 +80,7 @@ struct UpdateTile {
         const int64_t at = first + i * layer.weight.stride + j * lanes<V>;
         V gradient = tile.sum[i][j];
         if (!layer.is_first) gradient += load<V>(layer.weight_gradient + at);
+        if (adjusts) gradient = adjusted(gradient, layer.weight, at, *layer.step);
         if (at_once)
           take_step<GradientDescent>(layer.weight, at, gradient, *layer.step);
         else

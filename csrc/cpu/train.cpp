@@ -54,9 +54,8 @@ class Trainer {
       products += 3 * job.layers[l].in_features * job.layers[l].units * stride_;
     is_replicated_ = products < products_worth_sharing;
     networks_.assign(is_replicated_ ? std::min(job.threads, slices_) : 1, {job, stride_});
-    const bool puts_gradients_aside = job.update != Updates::place<GradientDescent>() ||
-                                      job.batch_size > chunk_rows || has_penalties_ ||
-                                      job.options.clip_value > 0;
+    const bool puts_gradients_aside =
+        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
     gradients = std::max<int64_t>(gradients, puts_gradients_aside);
     memory_.allocate(place, [&](Pieces<T>& memory) { take_memory(memory, gradients); });
     now_.x.resize(stride_), next_.x.resize(stride_);
