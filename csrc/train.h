@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "math/activation.h"
 #include "math/update.h"
 
 struct CUstream_st;  // CUDA's, so that this file needs none of its headers
@@ -21,8 +22,9 @@ struct TrainLayer {
   T* weight_slots[most_slots];
   T* bias_slots[most_slots];
   Penalty<T> weight_penalty{}, bias_penalty{};
-  double dropout = 0;  // the probability that an output is dropped, below 1
-  int64_t seed = 0;    // of what is dropped
+  double slope = no_slope;  // of the activation just below 0
+  double dropout = 0;       // the probability that an output is dropped, below 1
+  int64_t seed = 0;         // of what is dropped
 
   bool has_penalty() const { return weight_penalty || (bias && bias_penalty); }
 };

@@ -7,7 +7,9 @@ says its activation is:
     Dense(3, activation=activations.relu).activation == activations.relu  # and == "relu"
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +43,7 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
+    "sloped",
     "softmax",
     "softplus",
     "softsign",
@@ -201,6 +204,37 @@ def name_of(activation: Any) -> str | None:
         return USUAL_MODULES[kind]
     names = [name for function, name in TORCH_FUNCTIONS if function is activation]
     return names[0] if names else TORCH_MODULES.get(kind)
+
+
+def sloped(activation: Any) -> tuple[str, float] | None:
+    """Returns "leaky_relu" or "elu" and the slope just below 0, for what is one of these.
+
+    That are PyTorch's modules and functions, and functions with their options in a partial; None
+    for anything else, also for a slope that is negative.
+    """
+    found = _sloped(activation)
+    if found is None or not isinstance(found[1], (int, float)) or not 0 <= found[1] < math.inf:
+        return None
+    return found[0], float(found[1])
+
+
+def _sloped(activation: Any) -> tuple[str, Any] | None:
+    if type(activation) is nn.LeakyReLU:
+        return "leaky_relu", activation.negative_slope
+    if type(activation) is nn.ELU:
+        return "elu", activation.alpha
+    if activation is nn.functional.leaky_relu:
+        return "leaky_relu", 0.01
+    if not isinstance(activation, partial) or activation.args:
+        return None
+    function, options = activation.func, dict(activation.keywords)
+    if function in (relu, OPTIONS["relu"]) and options.pop("threshold", 0) == 0:
+        function = leaky_relu
+    for name, option in (("leaky_relu", "negative_slope"), ("elu", "alpha")):
+        known = name, OPTIONS[name], getattr(nn.functional, name)
+        if function in known and list(options) == [option]:
+            return name, options[option]
+    return None
 
 
 def get(value: Activation | None) -> Activation:

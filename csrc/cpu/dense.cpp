@@ -46,13 +46,13 @@ bool read_in_place(const DenseForward<T>& layer) {
 
 template <class T>
 void activate(int64_t activation, T* a, int64_t count) {
-  const auto forward = activation_calls<T>(activation).forward;
-  if (forward) forward(a, 1, count, count);
+  const auto activate = activation_calls<T>(activation).usual_forward;
+  if (activate) activate(a, 1, count, count);
 }
 
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
-  const auto activate = activation_calls<T>(layer.activation).forward;
+  const auto activate = activation_calls<T>(layer.activation).usual_forward;
   T* out = layer.out + rows.begin * layer.units + units.begin;
   if (read_in_place(layer)) {
     // 1. start from the bias
@@ -79,7 +79,8 @@ template <class T>
 void dense_backward_z(const DenseBackward<T>& layer, Range rows) {
   const int64_t first = rows.begin * layer.units, count = rows.size() * layer.units;
   activation_calls<T>(layer.activation)
-      .backward(layer.grad_out + first, layer.out + first, layer.grad_z + first, 1, count, count);
+      .backward(layer.grad_out + first, layer.out + first, layer.grad_z + first, 1, count, count,
+                T(no_slope));
 }
 
 template <class T>

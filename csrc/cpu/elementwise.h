@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "../math/activation.h"
 #include "../math/dropout.h"
 #include "../math/lane.h"
 
@@ -11,12 +12,14 @@ namespace torchnn::cpu {
 
 template <class T>
 struct ActivationCalls {
-  // a[rows, columns] = activation(a), in place; null for the identity.
-  void (*forward)(T* a, int64_t rows, int64_t columns, int64_t stride);
+  // a[rows, columns] = activation(a), in place; null for the identity. slope: one of its own, or
+  // no_slope.
+  void (*forward)(T* a, int64_t rows, int64_t columns, int64_t stride, T slope);
+  void (*usual_forward)(T* a, int64_t rows, int64_t columns, int64_t stride);
   // grad_z = grad_out * da/dz, given a, or z if keeps_z, all of that shape and stride; grad_z may
   // be grad_out.
   void (*backward)(const T* grad_out, const T* out, T* grad_z, int64_t rows, int64_t columns,
-                   int64_t stride);
+                   int64_t stride, T slope);
   bool keeps_z;
 };
 

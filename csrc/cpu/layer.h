@@ -160,7 +160,7 @@ struct Layer : TrainLayer<T> {
         std::copy(values + i * stride, values + i * stride + columns, kept + i * kept_stride);
     };
     if (calls.keeps_z) keep();
-    if (calls.forward) calls.forward(values, rows, columns, stride);
+    if (calls.forward) calls.forward(values, rows, columns, stride, T(this->slope));
     if (this->dropout == 0) return;
     if (!calls.keeps_z) keep();
     drop(Dropping<T>(this->dropout), keys_down, keys_across, values, rows, columns, stride);
@@ -192,7 +192,7 @@ struct Layer : TrainLayer<T> {
     for (int64_t i = 0; i < rows; ++i) {
       T* grad_out = before.grad + i * stride;
       const T* from = before.kept_rows ? before.kept_rows + i * stride : x + i * w.stride;
-      before.calls.backward(grad_out, from, grad_out, 1, features, features);
+      before.calls.backward(grad_out, from, grad_out, 1, features, features, T(before.slope));
     }
   }
 
@@ -213,7 +213,7 @@ struct Layer : TrainLayer<T> {
     T* grad_out = grad_t + begin;
     drop_gradients(grad_out, this->units, end - begin, stride, unit_keys, row_keys + begin);
     calls.backward(grad_out, (kept ? kept : out) + begin, grad_out, this->units, end - begin,
-                   stride);
+                   stride, T(this->slope));
     transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
               b.stride);
   }

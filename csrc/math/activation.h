@@ -2,7 +2,8 @@
 // torchnn/ops/reference.py. The tests find it by its name.
 //
 // backward takes the output a, so that a layer keeps one tensor. An activation whose derivative
-// cannot be had from its output has keeps_z, and backward takes z.
+// cannot be had from its output has keeps_z, and backward takes z. One that a network may have with
+// another slope, its derivative just below 0, names its usual_slope, and both functions take one.
 #pragma once
 
 #include <string_view>
@@ -65,31 +66,29 @@ struct Tanh {  // a = (e^z - e^-z) / (e^z + e^-z),  da/dz = 1 - a^2
   }
 };
 
-struct LeakyRelu {  // a = max(z, z / 5),  da/dz = 1 where a > 0, else 1 / 5: Keras's slope
+struct LeakyRelu {  // a = z where z > 0, else slope z;  da/dz = 1 where a > 0, else slope
   static constexpr std::string_view name = "leaky_relu";
+  static constexpr double usual_slope = 0.2;  // Keras's
   template <class Lane>
-  static TORCHNN_FN Lane forward(Lane z) {
-    return z < 0 ? z * fifth<Lane>() : z;
+  static TORCHNN_FN Lane forward(Lane z, ElementOf<Lane> slope = usual_slope) {
+    return z < 0 ? z * slope : z;
   }
   template <class Lane>
-  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
-    return a <= 0 ? grad * fifth<Lane>() : grad;
-  }
-  template <class Lane>
-  static TORCHNN_FN Lane fifth() {
-    return (Lane{} + 1) / 5;
+  static TORCHNN_FN Lane backward(Lane grad, Lane a, ElementOf<Lane> slope = usual_slope) {
+    return a <= 0 ? grad * slope : grad;
   }
 };
 
-struct Elu {  // a = z where z > 0, else e^z - 1;  da/dz = 1, else a + 1
+struct Elu {  // a = z where z > 0, else slope (e^z - 1);  da/dz = 1 where a > 0, else a + slope
   static constexpr std::string_view name = "elu";
+  static constexpr double usual_slope = 1;
   template <class Lane>
-  static TORCHNN_FN Lane forward(Lane z) {
-    return z < 0 ? expm1_nonpositive(z > 0 ? Lane{} : z) : z;
+  static TORCHNN_FN Lane forward(Lane z, ElementOf<Lane> slope = usual_slope) {
+    return z < 0 ? slope * expm1_nonpositive(z > 0 ? Lane{} : z) : z;
   }
   template <class Lane>
-  static TORCHNN_FN Lane backward(Lane grad, Lane a) {
-    return a <= 0 ? grad * (a + 1) : grad;
+  static TORCHNN_FN Lane backward(Lane grad, Lane a, ElementOf<Lane> slope = usual_slope) {
+    return a <= 0 ? grad * (a + slope) : grad;
   }
 };
 
@@ -165,7 +164,23 @@ template <class Activation>
   requires(Activation::keeps_z)
 inline constexpr bool keeps_z<Activation> = true;
 
-// Of the activation at that place.
+// Whether it may have another slope, of at least 0.
+template <class Activation>
+inline constexpr bool has_slope = requires { Activation::usual_slope; };
+
+// What stands for the usual slope where one may be given.
+inline constexpr double no_slope = -1;
+
+// That of the activation at that place, 0 for one that has none to choose.
+constexpr double usual_slope_at(int64_t place) {
+  double slope = 0;
+  Activations::with(place, [&](auto each) {
+    if constexpr (has_slope<decltype(each)>) slope = each.usual_slope;
+  });
+  return slope;
+}
+
+// Whether the activation at that place keeps z.
 constexpr bool keeps_z_at(int64_t place) {
   bool keeps = false;
   Activations::with(place, [&](auto each) { keeps = keeps_z<decltype(each)>; });

@@ -188,9 +188,9 @@ struct Cpu {
   }
 };
 
-Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
+Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const Tensor& slopes,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
-  const Network network{activations, weights, biases};
+  const Network network{activations, slopes, weights, biases};
   check_prediction(x, network, DeviceType::CPU);
   const int64_t units = network.outputs(), samples = x.size(0);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
@@ -240,7 +240,9 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
       "dense_backward(Tensor grad_out, Tensor? out, Tensor? x, Tensor? weight, int activation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
   m.def(torchnn::train_schema);
-  m.def("predict(Tensor x, int[] activations, Tensor[] weights, Tensor[] biases) -> Tensor");
+  m.def(
+      "predict(Tensor x, int[] activations, Tensor slopes, Tensor[] weights, Tensor[] biases) -> "
+      "Tensor");
   m.def("activations() -> str");
   m.def("losses() -> str");
   m.def("updates() -> str");

@@ -19,10 +19,19 @@ namespace {
 
 // ---- whole networks ----
 
-Tensor predict(const Tensor& x, const std::vector<int64_t>& activations,
+// CUDA knows the usual ones. What Python trains there has no other.
+void check_slopes(const Network& network) {
+  for (int64_t l = 0; l < network.layer_count(); ++l)
+    STD_TORCH_CHECK(
+        network.slope(l) < 0 || network.slope(l) == usual_slope_at(network.activations[l]),
+        "activation ", l, " must have its usual slope on CUDA, got ", network.slope(l));
+}
+
+Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const Tensor& slopes,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
-  const Network network{activations, weights, biases};
+  const Network network{activations, slopes, weights, biases};
   check_prediction(x, network, DeviceType::CUDA);
+  check_slopes(network);
   Tensor a = x;
   for (int64_t l = 0; l < network.layer_count(); ++l)
     a = cuda_dense(a, weights[l], network.bias(l), activations[l]);
@@ -80,6 +89,7 @@ struct Cuda {
     const OnDevice device(tensors.x);
     const Network& network = tensors.network;
     const bool many = network.has_models();
+    check_slopes(network);
     if (needs_layers(job)) {
       STD_TORCH_CHECK(!many,
                       "models with penalties, dropout, clipped norms, or activations whose "

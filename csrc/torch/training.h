@@ -22,13 +22,14 @@ namespace torchnn {
 // slots holds, for each slot of the update rule, weight and bias of each layer in turn. Weights,
 // biases and slots of models that train side by side have a leading dimension of models, as have
 // the results then; x, y, sample_weight, order, learning_rates and options have it too, or are
-// shared by all. regularization has a row of numbers for each layer: l1 and l2 of its weight, l1
-// and l2 of its bias, and the dropout of its outputs, whose seeds are in seeds; without elements
-// there is none. What changes must not share memory with anything else.
+// shared by all. slopes has that of each layer's activation just below 0, negative for its usual
+// one, or no elements if all are usual. regularization has a row of numbers for each layer: l1 and
+// l2 of its weight, l1 and l2 of its bias, and the dropout of its outputs, whose seeds are in
+// seeds; without elements there is none. What changes must not share memory with anything else.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
-    "Tensor steps_before, int[] activations, Tensor regularization, int[] seeds, "
+    "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, int[] seeds, "
     "Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, bool keep_predictions, "
     "Tensor(d!) steps_done) "
     "-> (Tensor losses, Tensor predictions)";
@@ -36,6 +37,7 @@ inline constexpr char train_schema[] =
 // A network, or models of one shape.
 struct Network {
   const std::vector<int64_t>& activations;
+  const Tensor& slopes;
   const std::vector<Tensor>&weights, &biases;
 
   int64_t layer_count() const { return int64_t(weights.size()); }
@@ -47,6 +49,7 @@ struct Network {
   std::optional<Tensor> bias(int64_t l) const {
     return biases[l].numel() ? std::optional(biases[l]) : std::nullopt;
   }
+  double slope(int64_t l) const { return slopes.numel() ? data<double>(slopes)[l] : no_slope; }
 };
 
 // ---- checks ----
@@ -79,9 +82,15 @@ inline void check_state(const char* name, int64_t l, const Tensor& t, const Netw
 
 inline void check_network(const Tensor& x, const Network& network, DeviceType device) {
   const int64_t count = network.layer_count(), lead = network.has_models(), last = x.dim() - 1;
+  const Tensor& slopes = network.slopes;
   STD_TORCH_CHECK(count > 0 && int64_t(network.biases.size()) == count &&
                       int64_t(network.activations.size()) == count,
                   "there must be a weight, a bias and an activation for each layer");
+  STD_TORCH_CHECK(slopes.is_cpu() && slopes.is_contiguous() &&
+                      slopes.scalar_type() == ScalarType::Double && slopes.dim() == 1 &&
+                      (slopes.numel() == 0 || slopes.numel() == count),
+                  "slopes must be contiguous float64, on the CPU, one number for each of ", count,
+                  " layers, or none");
   STD_TORCH_CHECK(x.device().type() == device, "x must be on the device of these kernels");
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double,
                   "x must be float32 or float64");
@@ -293,13 +302,16 @@ std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<T
   const int64_t count = network.layer_count(), slot_count = int64_t(slots.size()) / (2 * count);
   for (int64_t l = 0; l < count; ++l) {
     const Tensor& bias = network.biases[l];
+    STD_TORCH_CHECK(network.slope(l) < INFINITY, "slope ", l, " must be finite, got ",
+                    network.slope(l));
     TrainLayer<T> layer{.in_features = network.in_features(l),
                         .units = network.units(l),
                         .activation = network.activations[l],
                         .weight = mutable_data<T>(network.weights[l]),
                         .bias = bias.numel() ? mutable_data<T>(bias) : nullptr,
                         .weight_slots = {},
-                        .bias_slots = {}};
+                        .bias_slots = {},
+                        .slope = network.slope(l)};
     for (int64_t s = 0; s < slot_count; ++s) {
       layer.weight_slots[s] = mutable_data<T>(slots[2 * (s * count + l)]);
       if (layer.bias) layer.bias_slots[s] = mutable_data<T>(slots[2 * (s * count + l) + 1]);
@@ -323,11 +335,11 @@ std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
-    const Tensor& steps_before, const std::vector<int64_t>& activations,
+    const Tensor& steps_before, const std::vector<int64_t>& activations, const Tensor& slopes,
     const Tensor& regularization, const std::vector<int64_t>& seeds,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
-  const Network network{activations, weights, biases};
+  const Network network{activations, slopes, weights, biases};
   check_network(x, network, Device::type);
   check_slots(x, network, slots, update);
   STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
@@ -374,6 +386,7 @@ std::tuple<Tensor, Tensor> train_(
                 {"order", order ? &*order : nullptr},
                 {"learning_rates", &learning_rates},
                 {"options", &options},
+                {"slopes", &slopes},
                 {"regularization", &regularization},
                 {"steps_before", &steps_before}});
   // Now that memory is known to be there, the numbers in it.

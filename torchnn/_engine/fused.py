@@ -71,6 +71,7 @@ class FusedEngine:
                 options={**rule.options, **loss.options},
                 steps_before=first,
                 activations=network.in_training,
+                slopes=network.slopes,
                 regularization=network.regularization,
                 seeds=network.seeds(_seed(optimizer)),
                 weights=network.weights,
@@ -130,7 +131,8 @@ class FusedEngine:
     def _outputs(self, run: Run, activations: list[str]) -> Tensor:
         x = run.gather(self._prepare(run.samples).x)
         with torch.no_grad():
-            return ops.predict(x, activations, self._network.weights, self._network.biases)
+            network = self._network
+            return ops.predict(x, activations, network.weights, network.biases, network.slopes)
 
 
 def _seed(optimizer: Any) -> int:

@@ -14,7 +14,7 @@ from torchnn._engine.autograd import has_hooks, has_own_forward, is_activation
 from torchnn._engine.building import is_built
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Samples
-from torchnn.activations import FUNCTIONS, TORCH_MODULES, USUAL_MODULES, name_of
+from torchnn.activations import FUNCTIONS, TORCH_MODULES, USUAL_MODULES, name_of, sloped
 from torchnn.layers import (
     ELU,
     Activation,
@@ -40,13 +40,17 @@ FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
 # All that the kernels stand in for.
 KNOWN = (
     *(*FRONT, Dense, nn.Linear, Dropout, nn.Dropout),
-    *(Activation, ELU, LeakyReLU, ReLU, Softmax, *TORCH_MODULES, *USUAL_MODULES),
+    *(Activation, ELU, LeakyReLU, ReLU, Softmax),
+    *(*TORCH_MODULES, *USUAL_MODULES, nn.LeakyReLU),
 )
 
 
 # Whose penalties the kernels know, and what a layer calls them.
 PENALTIES = (regularizers.L1, regularizers.L2, regularizers.L1L2)
 PENALTY = "regularizer"
+
+
+USUAL = -1.0  # slope
 
 
 class NotFusedError(Exception):
@@ -61,6 +65,7 @@ class Plan:
         front: Layers to apply to the data once.
         layers: Modules with a weight and a bias, in order.
         activations: The activation of each, all of them fused ones but the last, if absorbed.
+        slopes: Those of activations that have another than the usual one; -1 for the rest.
         dropouts: What drops outputs of each in training, or None.
         loss: The loss of what comes out in training; None for a plan that only predicts.
         absorbed: The last activation, if it has gone into that loss, as autograd would have it too.
@@ -69,6 +74,7 @@ class Plan:
     front: list[nn.Module]
     layers: list[Any]
     activations: list[str]
+    slopes: list[float] = field(default_factory=list)
     dropouts: list[Any] = field(default_factory=list)
     loss: Loss | None = None
     absorbed: str | None = None
@@ -225,7 +231,9 @@ def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
         if type(layer) in (Dense, nn.Linear):
             network.layers.append(layer)
             activation = getattr(layer, "activation", "identity")
-            network.activations.append(_fused(activation, called, known))
+            name, slope = _fused(activation, called, known)
+            network.activations.append(name)
+            network.slopes.append(slope)
             network.dropouts.append(None)
         elif type(layer) in FRONT and not network.layers:
             network.front.append(layer)
@@ -236,8 +244,7 @@ def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
             and network.dropouts[-1] is None
             and _is_activation(layer)
         ):
-            activation = layer.activation if is_activation(layer) else layer
-            network.activations[-1] = _fused(activation, called, known)
+            network.activations[-1], network.slopes[-1] = _fused(layer, called, known)
         else:
             raise NotFusedError(f"{called}, which the fused kernels do not know at that place")
     if not network.layers:
@@ -292,15 +299,18 @@ def _int64(number: int) -> int:
 
 
 def _is_activation(layer: nn.Module) -> bool:
-    return is_activation(layer) or name_of(layer) is not None
+    return is_activation(layer) or sloped(layer) is not None or name_of(layer) is not None
 
 
-def _fused(activation: Any, called: str, known: Container[str | None]) -> str:
-    name = name_of(activation)
+def _fused(activation: Any, called: str, known: Container[str | None]) -> tuple[str, float]:
+    """The name of an activation, be it a layer, and its slope if that is not the usual one."""
+    if isinstance(activation, nn.Module) and is_activation(activation):
+        activation = activation.activation
+    name, slope = sloped(activation) or (name_of(activation), USUAL)
     if name not in known or name is None:
         label = "a function" if name is None else name
         raise NotFusedError(f"{called} with the activation {label}, which is not a fused one")
-    return str(name)
+    return str(name), USUAL if slope == ops.reference.SLOPED.get(name) else slope
 
 
 def _check_parameters(model: nn.Module, network: Plan) -> None:
@@ -314,6 +324,8 @@ def _check_parameters(model: nn.Module, network: Plan) -> None:
             raise NotFusedError(f"the model is on {p.device}")
         if p.device != own[0].device:
             raise NotFusedError(f"the model is on {own[0].device} and on {p.device}")
+        if p.is_cuda and any(slope != USUAL for slope in network.slopes):
+            raise NotFusedError("an activation has a slope of its own, which CUDA does not know")
         if p.dtype not in (torch.float32, torch.float64) or p.dtype != own[0].dtype:
             raise NotFusedError(f"a parameter is of {p.dtype}")
         if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):

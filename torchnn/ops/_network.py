@@ -82,6 +82,7 @@ def _as_native(job: Training) -> list[Any]:
         "options": _as_numbers(job.options, x.device),
         "steps_before": to_device(before, x.device),
         "activations": _as_places(job.activations),
+        "slopes": float64(job.slopes).cpu(),
         "regularization": float64(job.regularization).cpu(),
         "seeds": list(job.seeds),
         "weights": list(job.weights),
@@ -146,6 +147,7 @@ def predict(
     activations: Sequence[str],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
+    slopes: Sequence[float] = (),
 ) -> Tensor:
     """Computes the output of a network of dense layers, in one native call, without gradients.
 
@@ -154,6 +156,7 @@ def predict(
         activations: A name from activations() for each layer.
         weights: Shape (units, in_features) each.
         biases: Shape (units,) each, or None.
+        slopes: As in train_.
 
     Returns:
         Shape (N, units of the last layer).
@@ -165,7 +168,8 @@ def predict(
         MemoryError: The CPU has too little memory.
     """
     try:
-        network = _as_places(activations), list(weights), _filled_in(biases, x)
+        own = float64(slopes).cpu()
+        network = _as_places(activations), own, list(weights), _filled_in(biases, x)
         with _undisturbed(x.device.type):
             return call(torch.ops.torchnn.predict, x, *network)
     except (AttributeError, RuntimeError, TypeError):

@@ -19,6 +19,7 @@ __all__ = [
     "DERIVATIVES",
     "KEEP_Z",
     "LOSSES",
+    "SLOPED",
     "TAKE_LABELS",
     "UPDATES",
     "Training",
@@ -76,9 +77,9 @@ def identity(z: Tensor) -> Tensor:
     return z  # a function with a name: copies and TorchScript need that
 
 
-def leaky_relu(z: Tensor) -> Tensor:
-    """max(z, z / 5): Keras's slope."""
-    return F.leaky_relu(z, negative_slope=0.2)
+def leaky_relu(z: Tensor, slope: float = 0.2) -> Tensor:
+    """z where z > 0, else slope z; the usual one is Keras's."""
+    return F.leaky_relu(z, negative_slope=slope)
 
 
 def softplus(z: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def normal_density(z: Tensor) -> Tensor:
 # Source: Klambauer et al., Self-normalizing neural networks, 2017.
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "identity": identity,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -107,6 +108,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 # Those whose derivative needs z: it cannot be told from a.
 KEEP_Z = ("silu", "gelu")
+# Those that take another slope, their derivative just below 0, of at least 0; and the usual ones.
+SLOPED = {"leaky_relu": 0.2, "elu": 1.0}
 
 # dL/dz for each of them, of dL/da, and of a, or of z for those that keep it. Source: their
 # derivatives.
@@ -288,11 +291,20 @@ def predict(
     activations: Sequence[str],
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
+    slopes: Sequence[float] = (),
 ) -> Tensor:
     """The output of a network of dense layers, shape (N, units of the last)."""
-    for weight, bias, activation in zip(weights, biases, activations, strict=True):
-        x = dense(x, weight, bias, activation)
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = _activated(dense(x, weight, bias), activations, slopes, layer)
     return x
+
+
+def _activated(
+    z: Tensor, activations: Sequence[str], slopes: Sequence[float], layer: int
+) -> Tensor:
+    name = activations[layer]
+    has_own = name in SLOPED and len(slopes) > 0 and slopes[layer] >= 0
+    return ACTIVATIONS[name](z, slopes[layer]) if has_own else ACTIVATIONS[name](z)
 
 
 @dataclass
@@ -319,6 +331,8 @@ class Training:
             all together), 0 for none; for models, a number or one for each.
         steps_before: Steps that earlier calls have taken, for Adam: a number, or one int64.
         activations: A key of ACTIVATIONS for each layer.
+        slopes: Those of SLOPED just below 0, one a layer, negative for the usual one, which is all
+            that CUDA knows; or none at all.
         regularization: Five numbers a layer, or none at all: l1 and l2 of the weight, l1 and l2 of
             the bias, and the dropout of the outputs. A penalty l1 sum|w| + l2 sum(w^2) is added to
             the loss.
@@ -344,6 +358,7 @@ class Training:
     options: Mapping[str, float | Sequence[float] | Tensor]
     steps_before: int | Tensor
     activations: Sequence[str]
+    slopes: Sequence[float] = ()
     regularization: Sequence[Sequence[float]] = ()
     seeds: Sequence[int] = ()
     weights: Sequence[Tensor]
@@ -471,7 +486,7 @@ def _outputs(job: Training, batch: Tensor, weights: Any, biases: Any, step: int)
     a = job.x[batch]
     places = torch.arange(len(batch), device=a.device)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        a = dense(a, weight, bias, job.activations[layer])
+        a = _activated(dense(a, weight, bias), job.activations, job.slopes, layer)
         rate = job.regularization[layer][4] if job.regularization else 0
         if rate:
             seed = job.seeds[layer] if job.seeds else 0
