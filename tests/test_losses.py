@@ -534,7 +534,7 @@ def test_kl_divergence_clips_both_to_1e_minus_7():
 def test_cosine_similarity_is_minus_1_for_one_direction():
     y_true, y_pred = [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]], [[1.0, 0.0], [3.0, 3.0], [1.0, 2.0]]
     values = CosineSimilarity(reduction=None)(y_true, y_pred)
-    torch.testing.assert_close(values, torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64))
+    np.testing.assert_allclose(values, [0.0, -1.0, 0.0], rtol=1e-12)
     first = CosineSimilarity(axis=0, reduction=None)([[0.0, 1.0], [1.0, 1.0]], [[1, 0], [3, 3]])
     expected = [-3 / math.sqrt(10), -1 / math.sqrt(2)]
     assert first.tolist() == pytest.approx(expected)
@@ -736,3 +736,17 @@ def test_class_numbers_stay_integers_on_the_way_to_the_loss():
         model.fit(np.zeros((4, 2)), labels, verbose=0, class_weight={257: 2.5})
         model.evaluate(np.zeros((4, 2)), labels, verbose=0)
     assert set(seen) == {torch.int64}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_losses_of_arrays_are_arrays(kind):
+    y, p = np.array([[1, 0], [0, 1]], kind), np.array([[0.5, 0.25], [0.5, 1]], kind)
+    each = losses.mae(y, p)
+    np.testing.assert_allclose(each, [0.375, 0.25])
+    assert np.mean(each, axis=0) == 0.3125
+    assert each.dtype == kind
+    total = losses.MeanAbsoluteError()(y, p)
+    assert (float(total), total.numpy()) == (0.3125, 0.3125)
+    assert f"{total:.2f}" == "0.31"
+    assert isinstance(losses.mae(torch.tensor(y), p), torch.Tensor)
+    assert isinstance(losses.MeanAbsoluteError()(y, torch.tensor(p)), torch.Tensor)

@@ -2,14 +2,16 @@
 both dtypes, against a loop by hand in plain PyTorch."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from torchnn import Sequential, losses, optimizers, regularizers
-from torchnn.layers import Dense, Dropout
+from torchnn import Sequential, activations, losses, optimizers, regularizers
+from torchnn.layers import ELU, Dense, Dropout, LeakyReLU, ReLU
 from torchnn.ops import reference
 
 ROWS, BATCH, EPOCHS, RATE = 20, 7, 3, 0.05
@@ -77,6 +79,20 @@ ACTIVATIONS = {
     "silu": F.silu,
     "swish": lambda z: z * torch.sigmoid(z),
     "gelu": lambda z: z * (1 + torch.erf(z / math.sqrt(2))) / 2,
+}
+
+SLOPED = {  # with a slope of their own below 0
+    "LeakyReLU": (LeakyReLU(), lambda z: torch.where(z > 0, z, 0.3 * z)),
+    "LeakyReLU of 0": (LeakyReLU(0.0), F.relu),
+    "ReLU": (ReLU(negative_slope=0.1), lambda z: torch.where(z > 0, z, 0.1 * z)),
+    "ELU": (ELU(0.5), lambda z: torch.where(z > 0, z, 0.5 * torch.expm1(z))),
+    "PyTorch's": (nn.LeakyReLU(), lambda z: torch.where(z > 0, z, 0.01 * z)),
+    "PyTorch's function": (F.leaky_relu, lambda z: torch.where(z > 0, z, 0.01 * z)),
+    "PyTorch's ELU": (nn.ELU(2.0), lambda z: torch.where(z > 0, z, 2 * torch.expm1(z))),
+    "a partial": (
+        partial(activations.leaky_relu, negative_slope=1.5),
+        lambda z: torch.where(z > 0, z, 1.5 * z),
+    ),
 }
 
 
@@ -285,6 +301,16 @@ def test_losses(loss, dtype, engine):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation, dtype, engine):
     by_hand = loop_by_hand(dtype, activation=activation)
+    assert_same(dtype, engine, by_hand, fitted(dtype, engine, activation=activation))
+
+
+@everywhere
+@in_both
+@pytest.mark.parametrize("name", SLOPED)
+def test_slopes(name, dtype, engine, monkeypatch):
+    activation, function = SLOPED[name]
+    monkeypatch.setitem(ACTIVATIONS, "sloped", function)
+    by_hand = loop_by_hand(dtype, activation="sloped")
     assert_same(dtype, engine, by_hand, fitted(dtype, engine, activation=activation))
 
 

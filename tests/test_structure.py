@@ -104,6 +104,7 @@ TESTED_BY = {
     "torchnn.optimizers._torch": "optimizers",
     "torchnn.optimizers.legacy": "optimizers",
     "torchnn.tf._arrays": "tf",
+    "torchnn.tf._keras": "tf",
     "torchnn.tf._missing": "tf",
     "torchnn.tf._tape": "tf",
     "torchnn.tf._tensor": "tf",

@@ -28,6 +28,22 @@ def test_keras_is_torchnn_itself():
     assert tf.losses is torchnn.losses
 
 
+def test_keras_modules_are_imported_by_these_names_too():
+    program = """
+import torchnn.tf.keras as keras
+from torchnn.tf.keras import Sequential
+from torchnn.tf.keras.layers import Dense
+from torchnn.tf.keras.optimizers.schedules import ExponentialDecay
+from torchnn.tf.keras.datasets import mnist
+from torchnn.tf.keras.datasets.mnist import load_data
+import torchnn, torchnn.datasets.mnist
+assert keras is torchnn and Dense is torchnn.layers.Dense and mnist is torchnn.datasets.mnist
+assert load_data is mnist.load_data and Dense.__module__.startswith("torchnn.layers")
+assert torchnn.layers.__spec__.name == "torchnn.layers"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_program_of_the_course_runs(capsys):
     tf.random.set_seed(1234)
     tf.autograph.set_verbosity(0)

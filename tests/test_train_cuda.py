@@ -385,6 +385,15 @@ def test_models_cannot_have_what_layers_alone_know(feature):
 
 
 @gpu
+def test_slopes_are_the_usual_ones_here():
+    arguments = on_cuda(job((16, 5, 1), 40, 8)) | {"activations": ["leaky_relu", "identity"]}
+    usual = trained(arguments | {"slopes": [0.2, 7.0]})
+    with pytest.raises(RuntimeError, match="activation 0 must have its usual slope on CUDA"):
+        call(ops.train_, arguments | {"slopes": [0.3, -1.0]})
+    assert all(map(torch.equal, usual, trained(arguments)))
+
+
+@gpu
 def test_no_samples_are_no_steps():
     arguments = on_cuda(job((16, 5, 1), 40, 8, torch.float32)) | {"learning_rates": []}
     losses, predictions = trained(arguments | {"order": arguments["order"][:0]})[:2]

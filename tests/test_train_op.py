@@ -184,6 +184,27 @@ def test_any_activation_goes_with_any_loss(activation, last, loss):
     assert_same_training(job((9, 8, 7, 3), 40, 16, activations=activations, loss=loss))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("widths_rows_batch", [0, 1, 2, 3])
+def test_slopes_are_those_of_the_reference(widths_rows_batch, dtype):
+    """Negative ones are the usual ones; what has none to choose takes no notice."""
+    arguments = job(
+        *BATCHES[widths_rows_batch],
+        dtype,
+        activations=["leaky_relu", "elu", "tanh", "leaky_relu"],
+        slopes=[0.4, 0.7, 5.0, -1.0],
+        regularization=[(0.0, 0.0, 0.0, 0.0, 0.3)] * 4,
+    )
+    rtol, atol = (1e-9, 1e-10) if dtype == torch.float64 else (2e-3, 2e-4)
+    assert_same_training(arguments, rtol, atol)
+    network = (arguments[name] for name in ("x", "activations", "weights", "biases", "slopes"))
+    x, *rest = network
+    torch.testing.assert_close(ops.predict(x, *rest), reference.predict(x, *rest))
+    usual = run(ops.train_, arguments | {"slopes": [0.2, 1.0, 0.0, -3.0]})
+    assert all(map(torch.equal, usual, run(ops.train_, arguments | {"slopes": ()})))
+    assert not torch.equal(usual[0], run(ops.train_, arguments)[0])
+
+
 @pytest.mark.parametrize("network", [((4, 5, 3), 40, 16), ((4, 5, 3), 300, 290), ((4, 3), 5, 1)])
 def test_samples_without_a_class_do_not_count(network):
     arguments = job(*network, loss="sparse_categorical_crossentropy_from_logits")
@@ -709,6 +730,9 @@ def test_errors_speak_of_the_argument_and_not_of_cpp(changes, kind, message):
         ({"weights": [torch.ones(4, 2)]}, RuntimeError, r"weight 0 must have shape \(4, 3\), .*"),
         ({"weights": [1]}, TypeError, "each weight must be a torch.Tensor, got int"),
         ({"activations": ["mish"]}, ValueError, "activation must be one of .*, got 'mish'"),
+        ({"slopes": [0.1, 0.2]}, RuntimeError, "slopes must .* for each of 1 layers, .*"),
+        ({"slopes": [float("inf")]}, RuntimeError, "slope 0 must be finite, got inf"),
+        ({"slopes": [float("nan")]}, RuntimeError, "slope 0 must be finite, got nan"),
     ],
 )
 def test_errors_of_predict_speak_of_the_argument(changes, kind, message):

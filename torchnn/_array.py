@@ -27,6 +27,12 @@ class Array(np.ndarray[Any, Any]):
             )
 
 
+def like(result: Tensor, *inputs: Any) -> Any:
+    """Returns what was computed of inputs: as an array, if none of them is a tensor."""
+    has_tensors = any(hasattr(type(each), "__torch_function__") for each in inputs)
+    return result if has_tensors else as_array(result)
+
+
 def as_array(tensor: Tensor) -> Array:
     """Returns a tensor's numbers; bfloat16, which NumPy lacks, becomes float32."""
     tensor = tensor.detach().cpu()

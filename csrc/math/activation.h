@@ -171,9 +171,9 @@ inline constexpr bool has_slope = requires { Activation::usual_slope; };
 // What stands for the usual slope where one may be given.
 inline constexpr double no_slope = -1;
 
-// That of the activation at that place, 0 for one that has none to choose.
+// That of the activation at that place, or no_slope for one that has none to choose.
 constexpr double usual_slope_at(int64_t place) {
-  double slope = 0;
+  double slope = no_slope;
   Activations::with(place, [&](auto each) {
     if constexpr (has_slope<decltype(each)>) slope = each.usual_slope;
   });

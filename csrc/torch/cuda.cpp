@@ -21,10 +21,11 @@ namespace {
 
 // CUDA knows the usual ones. What Python trains there has no other.
 void check_slopes(const Network& network) {
-  for (int64_t l = 0; l < network.layer_count(); ++l)
-    STD_TORCH_CHECK(
-        network.slope(l) < 0 || network.slope(l) == usual_slope_at(network.activations[l]),
-        "activation ", l, " must have its usual slope on CUDA, got ", network.slope(l));
+  for (int64_t l = 0; l < network.layer_count(); ++l) {
+    const double usual = usual_slope_at(network.activations[l]), slope = network.slope(l);
+    STD_TORCH_CHECK(usual < 0 || slope < 0 || slope == usual, "activation ", l,
+                    " must have its usual slope on CUDA, got ", slope);
+  }
 }
 
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const Tensor& slopes,

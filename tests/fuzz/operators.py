@@ -111,6 +111,7 @@ def training(rng):
         },
         "steps_before": rng.choice([0, 0, 5, torch.tensor([3])]),
         "activations": [activation() for _ in weights],
+        "slopes": () if smooth else slopes(rng, weights),
         "regularization": rng.choice([(), [regularization() for _ in weights]]),
         "seeds": rng.choice([(), [rng.randrange(-(2**63), 2**63) for _ in weights]]),
         "weights": weights,
@@ -139,7 +140,12 @@ def prediction(rng):
         "activations": [rng.choice(ops.activations()) for _ in weights],
         "weights": weights,
         "biases": biases,
+        "slopes": slopes(rng, weights),
     }
+
+
+def slopes(rng, weights):
+    return rng.choice([(), [rng.choice([-1.0, 0.0, 0.3, 2.0]) for _ in weights]])
 
 
 def layer(rng):
@@ -471,7 +477,7 @@ def is_copied(arguments, key):
     """Whether the operator is given a copy of an argument of the public function."""
     value = arguments[key]
     is_float64 = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-    converted = key in ("learning_rates", "regularization") and not is_float64
+    converted = key in ("learning_rates", "regularization", "slopes") and not is_float64
     return isinstance(value, dict) or converted
 
 

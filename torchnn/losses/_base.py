@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchnn import _checks
+from torchnn import _array, _checks
 from torchnn._config import Configured
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "none")
@@ -85,7 +85,7 @@ class Loss(Configured, ABC):
         loss.from_logits = True
         return loss
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the reduced loss of a batch.
 
         Args:
@@ -95,18 +95,20 @@ class Loss(Configured, ABC):
                 step; a number for all; or None for weights of 1.
 
         Returns:
-            A scalar, or shape (N, ...) if the reduction is "none".
+            A scalar, or shape (N, ...) if the reduction is "none": of two arrays, an array.
 
         Raises:
             ValueError: The shapes do not fit; nothing else is broadcast.
         """
+        given = y_true, y_pred
         y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
         losses = self.per_sample(y_true, y_pred)
         if sample_weight is not None:
             losses = losses * _as_factor(_checks.tensor("sample_weight", sample_weight), losses)
         if self.reduction == "none":
-            return losses
-        return losses.sum() if self.reduction == "sum" else self._mean(losses, y_true)
+            return _array.like(losses, *given)
+        mean = losses.sum() if self.reduction == "sum" else self._mean(losses, y_true)
+        return _array.like(mean, *given)
 
     def _mean(self, losses: Tensor, y_true: Tensor) -> Tensor:
         return losses.mean()

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torchnn import _checks
+from torchnn import _array, _checks
 from torchnn.losses._base import IGNORED, Loss
 from torchnn.losses._crossentropy import check_class_numbers, check_probabilities
 from torchnn.ops import Kernel
@@ -152,8 +152,8 @@ def has_weight(loss: Any) -> bool:
 class LossFunction:
     """A loss as a function of (y_true, y_pred), with the other arguments of its class by name.
 
-    It returns one value per sample, or one number for two rows of numbers, and stands for its class
-    wherever a loss is expected.
+    It returns one value per sample, or one number for two rows of numbers; of arrays, an array. It
+    stands for its class wherever a loss is expected.
 
     Args:
         kind: The class.
@@ -166,12 +166,13 @@ class LossFunction:
         self.__module__ = "torchnn.losses"
         self.__doc__ = f"Returns {kind.__name__} of each sample: {kind.__doc__}"
 
-    def __call__(self, y_true: Any, y_pred: Any, **settings: Any) -> Tensor:
+    def __call__(self, y_true: Any, y_pred: Any, **settings: Any) -> Any:
+        given = y_true, y_pred
         y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
         loss = self.kind(**settings)
         if y_true.ndim == y_pred.ndim == 1:
-            return loss.per_sample(y_true[None], y_pred[None])[0]
-        return loss.per_sample(y_true, y_pred)
+            return _array.like(loss.per_sample(y_true[None], y_pred[None])[0], *given)
+        return _array.like(loss.per_sample(y_true, y_pred), *given)
 
     def __reduce__(self) -> str:
         return self.__name__

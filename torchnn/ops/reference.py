@@ -34,9 +34,9 @@ EPSILON = 1e-7  # Keras's
 
 
 def sparse_categorical_crossentropy(a: Tensor, y: Tensor, **_: float) -> Tensor:
-    """Of class numbers, shape (N, 1); 0 where they are negative."""
-    classes = y[:, 0].long()
-    return F.cross_entropy(a, classes.clamp(min=-1), reduction="none", ignore_index=-1)
+    """Of class numbers, shape (N, 1); 0 where they are those of none."""
+    is_class = y == torch.arange(a.shape[1], device=a.device)
+    return -(is_class * torch.log_softmax(a, 1)).sum(1)
 
 
 def huber(a: Tensor, y: Tensor, delta: float, **_: float) -> Tensor:

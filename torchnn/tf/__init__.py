@@ -48,6 +48,7 @@ from torchnn.tf._arrays import (
 from torchnn.tf._arrays import (
     range_ as range,
 )
+from torchnn.tf._keras import name_modules
 from torchnn.tf._missing import said_of
 from torchnn.tf._tape import GradientTape
 from torchnn.tf._tensor import Variable
@@ -201,6 +202,7 @@ __all__ = [
 # Of the TensorFlow whose words these are; after the +, of what speaks them.
 __version__ = f"2.16+torchnn.{keras.__version__}"
 __getattr__ = said_of(__name__)
+name_modules(keras, f"{__name__}.keras")
 
 Tensor = torch.Tensor
 bool = torch.bool

@@ -1,0 +1,20 @@
+"""Second names: `from torchnn.tf.keras.layers import Dense` imports torchnn.layers."""
+
+import pkgutil
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+
+
+def name_modules(own: ModuleType, name: str) -> None:
+    """Gives a package and the public modules in it, but for torchnn.tf, a second name."""
+    for module in _public(own):
+        sys.modules[name + module.__name__.removeprefix(own.__name__)] = module
+
+
+def _public(module: ModuleType) -> Iterator[ModuleType]:
+    yield module
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if not found.name.startswith("_") and found.name != "tf":
+            yield from _public(import_module(f"{module.__name__}.{found.name}"))
