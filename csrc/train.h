@@ -49,6 +49,8 @@ struct Train {
   int64_t loss = 0;        // place in Losses
   int64_t update = 0;      // place in Updates
   TrainOptions options{};
+  double input_dropout = 0;  // the probability that a feature of a row is dropped, below 1
+  int64_t input_seed = 0;    // of these
   const double* learning_rates = nullptr;  // (steps)
   const int64_t* steps_before = nullptr;   // one number: taken by earlier calls; null for none
   T* losses = nullptr;                     // (steps): the loss of each batch before its step,

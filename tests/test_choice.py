@@ -9,7 +9,16 @@ from torchnn._engine.autograd import AutogradEngine
 from torchnn._engine.choice import choose, describe
 from torchnn._engine.fused import FusedEngine
 from torchnn._engine.recipe import settle
-from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
+from torchnn.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Normalization,
+    ReLU,
+    Rescaling,
+)
 
 
 def layer(units=1, activation="sigmoid", **options):
@@ -38,6 +47,11 @@ FUSED = {
         layer(),
     ],
     "an activation that keeps z": lambda: [layer(3, "gelu"), layer()],
+    "slopes": lambda: [
+        *(layer(3, LeakyReLU(0.3)), layer(3, None), nn.ELU(0.5), layer(3, None)),
+        *(ReLU(negative_slope=0.1), layer()),
+    ],
+    "features dropped": lambda: [Rescaling(2.0), Dropout(0.5), nn.Flatten(), layer(3), layer()],
 }
 
 
@@ -80,7 +94,10 @@ def in_one_memory():
 
 
 NOT_FUSED = {
-    "layer 1 is a Dropout, which": lambda: [Dropout(0.5), layer()],
+    "layer 2 is a Dropout, which": lambda: [Dropout(0.5), nn.Dropout(0.5), layer()],
+    "layer 2 is a Rescaling, which the": lambda: [Dropout(0.5), Rescaling(2.0), layer()],
+    "layer 2 is a LeakyReLU, which": lambda: [layer(3, None), nn.LeakyReLU(-0.5), layer()],
+    "layer 2 is a ReLU with the activation a function": lambda: [layer(3, None), ReLU(1.0, 0.1), layer()],
     "layer 3 is a Dropout, which": lambda: [layer(3), Dropout(0.5), nn.Dropout(0.1), layer()],
     "layer 3 is a ReLU, which": lambda: [layer(3, None), Dropout(0.5), nn.ReLU(), layer()],
     "layer 2 is a BatchNorm1d, which": lambda: [layer(3), nn.BatchNorm1d(3), layer()],

@@ -185,12 +185,14 @@ def test_no_samples_are_no_steps():
         {"activations": ["gelu"]},
         {"regularization": [(0.0, 0.0, 0.0, 0.0, 0.5)]},
         {"options": {"clip_norm": 1.0}},
+        {"input_dropout": 0.5},
     ],
 )
 def test_what_trains_layer_by_layer_alone_is_recorded_however_small(monkeypatch, changes):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    job = {"activations": ["relu"], "regularization": (), "options": {}} | changes
     there = {"x": SimpleNamespace(is_cuda=True), "samples": 8, "weights": [torch.ones(1, 4)]}
+    plain = {"activations": ["relu"], "regularization": (), "options": {}, "input_dropout": 0.0}
+    job = plain | changes
     assert graphs.Trainer()._is_recorded(SimpleNamespace(**there, **job))
 
 

@@ -222,7 +222,7 @@ def loop_by_hand(
         for rows in torch.arange(ROWS).split(BATCH):
             step += 1
             parameters = [p.detach().requires_grad_() for p in parameters]
-            a = x[rows]
+            a = drop(x[rows], -1, torch.arange(len(rows)), step)
             for layer in range(3):
                 z = a @ parameters[2 * layer].T + parameters[2 * layer + 1]
                 a = ends[activation if layer < 2 else last](z)
@@ -248,6 +248,7 @@ def fitted(
     penalty=(0, 0, 0, 0),
     limit=None,
     seed=None,
+    front=(),
 ):
     x, weights, biases = data(dtype)
     kind, last, _ = LOSSES[loss]
@@ -257,7 +258,7 @@ def fitted(
             "kernel_regularizer": regularizers.L1L2(*penalty[:2]),
             "bias_regularizer": regularizers.L1L2(*penalty[2:]),
         }
-    layers = []
+    layers = [*front]
     for units, features, name in zip(WIDTHS[1:], WIDTHS, [activation] * 2 + [last], strict=False):
         layers.append(Dense(units, name, in_features=features, dtype=dtype, **own))
         if seed is not None and len(layers) < 4:
@@ -353,10 +354,23 @@ def test_dropout(activation, dtype):
     """In the kernels alone: PyTorch draws other numbers."""
 
     def drop(a, layer, rows, step):
-        if layer == 2:
+        if layer not in (0, 1):
             return a
         mask = reference.dropped(rows, a.shape[1], 0.4, 11, step)
         return torch.where(mask, 0, a / 0.6)
 
     by_hand = loop_by_hand(dtype, activation=activation, drop=drop)
     assert_same(dtype, "fused", by_hand, fitted(dtype, "fused", activation=activation, seed=11))
+
+
+@in_both
+def test_dropout_of_features(dtype):
+    """The same: in front of the first layer, the mask is that of layer -1."""
+
+    def drop(a, layer, rows, step):
+        if layer >= 0:
+            return a
+        return torch.where(reference.dropped(rows, a.shape[1], 0.4, 11, step), 0, a / 0.6)
+
+    by_hand = loop_by_hand(dtype, drop=drop)
+    assert_same(dtype, "fused", by_hand, fitted(dtype, "fused", front=[Dropout(0.4, seed=11)]))

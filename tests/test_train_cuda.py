@@ -102,6 +102,7 @@ ONE = torch.tensor([0.0, 1.0])
 )
 def test_what_trains_layer_by_layer_alone_is_told(activations, regularization, options, reason):
     assert only_by_layers(activations, regularization, options) == reason
+    assert only_by_layers(["relu"], (), {}, 0.1) == "dropout"
     if reason:
         text = describe_on_cuda([4, 3, 1], torch.float32, HOPPER, reason=reason)
         assert text == f"fused (layer by layer in CUDA graphs, since it has {reason})"
@@ -321,6 +322,7 @@ def featured(network, name, update="adam", dtype=torch.float64):
             "seeds": [2**62, -5, 3][:layers],
         },
         "both": {"regularization": REGULARIZED[:layers]},
+        "dropout of features": {"input_dropout": 0.4, "input_seed": 2**62},
         "clip_norm": {"options": OPTIONS | {"clip_norm": 0.05}},
         "global_clip_norm": {"options": OPTIONS | {"global_clip_norm": 0.05}},
         "all": {
@@ -332,7 +334,10 @@ def featured(network, name, update="adam", dtype=torch.float64):
     return job(*network, dtype, update, **changes)
 
 
-FEATURES = ("penalties", "dropout", "both", "clip_norm", "global_clip_norm", "all")
+FEATURES = (
+    *("penalties", "dropout", "both", "dropout of features"),
+    *("clip_norm", "global_clip_norm", "all"),
+)
 
 
 @gpu

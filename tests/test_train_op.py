@@ -236,6 +236,24 @@ def test_penalties_and_dropout_are_those_of_the_reference(network, update, dtype
     assert_same_training(arguments | {"steps_before": 2**33}, rtol, atol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.1}])
+@pytest.mark.parametrize("network", [*BATCHES, ((64, 8, 1), 50, 16), ((3, 1), 7, 3)])
+def test_features_are_dropped_as_in_the_reference(network, clip, dtype):
+    arguments = job(*network, dtype, options=OPTIONS | clip, input_dropout=0.4, input_seed=-(2**40))
+    rtol, atol = (1e-9, 1e-10) if dtype == torch.float64 else (2e-3, 2e-4)
+    assert_same_training(arguments | {"steps_before": 2**33}, rtol, atol)
+    others = arguments | {"input_seed": 1}
+    assert not torch.equal(run(ops.train_, arguments)[0], run(ops.train_, others)[0])
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_all_features_cannot_be_dropped(rate):
+    arguments = job((3, 1), 5, 2) | {"input_dropout": rate}
+    with pytest.raises(RuntimeError, match=r"^input_dropout must be at least 0 .*, got"):
+        call(ops.train_, arguments)
+
+
 @pytest.mark.parametrize("kind", ["clip_value", "clip_norm", "global_clip_norm"])
 @pytest.mark.parametrize("update", ["gradient_descent", "adam", "rmsprop_centered"])
 @pytest.mark.parametrize("network", BATCHES)

@@ -147,6 +147,9 @@ class Trainer {
     now_.products = memory.take(slices_ * first.b.stride * stride_);
     next_.products = memory.take(slices_ * first.b.stride * stride_);
     zeros_ = memory.take(first.w.stride);
+    if (job_.input_dropout == 0) return;
+    row_keys_ = reinterpret_cast<Key<T>*>(memory.take(stride_));
+    feature_keys_ = reinterpret_cast<Key<T>*>(memory.take(first.w.stride));
   }
 
   // The rows that fill the last register up are zeros.
@@ -154,6 +157,11 @@ class Trainer {
     next_.work = work;
     for (int64_t i = 0; i < padded_(work.rows); ++i)
       next_.x[i] = i < work.rows ? job_.x + row_of(job_, work.first + i) * job_.x_stride : zeros_;
+    if (job_.input_dropout == 0) return;
+    const uint32_t key = step_key(job_.input_seed, step_number(job_, work.step));
+    for (int64_t i = 0; i < work.rows; ++i)
+      row_keys_[i] = row_key(key, work.first - work.begin + i);
+    for (int64_t k = 0; k < job_.layers[0].in_features; ++k) feature_keys_[k] = unit_key(k);
   }
 
   // Every thread takes all rows through the rest of the network, in a replica of its own.
@@ -198,8 +206,11 @@ class Trainer {
 
   int64_t first_block(int64_t slice) const { return blocks_ * slice / slices_; }
 
-  // Rows of x are read where they lie if they are whole registers, and copied if not.
-  bool is_copied() const { return job_.layers[0].in_features % padded_.lanes != 0; }
+  // Rows of x are read where they lie if they are whole registers and nothing of them is dropped,
+  // and copied if not.
+  bool is_copied() const {
+    return job_.layers[0].in_features % padded_.lanes != 0 || job_.input_dropout > 0;
+  }
 
   // A register of the batch holds so few rows that dot products, along the features, are faster.
   bool goes_by_rows(const Begun& chunk) const { return 2 * chunk.work.rows <= padded_.lanes; }
@@ -215,6 +226,9 @@ class Trainer {
     if (is_copied())
       for (int64_t i = 0; i < rows; ++i)
         std::copy(x[i] + begin, x[i] + end, layer.x + i * layer.w.stride + begin);
+    if (job_.input_dropout > 0 && begin < end)
+      drop(Dropping<T>(job_.input_dropout), row_keys_, feature_keys_ + begin, layer.x + begin, rows,
+           end - begin, layer.w.stride);
     if (goes_by_rows(next_)) return;
     if (is_copied())
       transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
@@ -295,6 +309,7 @@ class Trainer {
   int64_t fresh_ = 1;                 // replicas whose parameters are those of the first
   Pieces<T> memory_;
   T* zeros_;
+  Key<T>*row_keys_ = nullptr, *feature_keys_ = nullptr;  // of what the next chunk drops of x
   Begun now_, next_;
   std::optional<UpdateStep<T>> step_;  // that this chunk completes
 };

@@ -73,7 +73,8 @@ bool needs_layers(const Train<T>& job) {
   auto needs = [](const TrainLayer<T>& layer) {
     return layer.has_penalty() || layer.dropout > 0 || keeps_z_at(layer.activation);
   };
-  return job.options.clips_norms() || std::any_of(job.layers, job.layers + job.layer_count, needs);
+  return job.options.clips_norms() || job.input_dropout > 0 ||
+         std::any_of(job.layers, job.layers + job.layer_count, needs);
 }
 
 // For train_ in training.h.

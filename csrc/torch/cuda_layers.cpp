@@ -37,7 +37,7 @@ class LayerByLayer {
     for (Chunk batch = chunk_after(job_, {}, job_.batch_size); batch.rows;
          batch = chunk_after(job_, batch, job_.batch_size)) {
       // 1. fetch the batch
-      const Tensor x = rows_of(t_.x, t_.order, batch.first, batch.rows);
+      const Tensor x = left_of(rows_of(t_.x, t_.order, batch.first, batch.rows), batch.step);
       // 2. forward
       const std::vector<Passed> passed = forward(x, batch.step);
       // 3. loss
@@ -81,6 +81,26 @@ class LayerByLayer {
     const Tensor out = new_output(kept, job_.layers[l].units);
     finish(l, keeps_z ? activation : identity, kept, out, step);
     return {kept, out};
+  }
+
+  // Drops some of x.
+  Tensor left_of(const Tensor& x, int64_t step) const {
+    if (job_.input_dropout == 0) return x;
+    const Tensor from = make_contiguous(x), to = new_output(from, from.size(1));
+    cuda::finish(
+        cuda::LayerOutputs<T>{
+            .from = data<T>(from),
+            .to = mutable_data<T>(to),
+            .rows = from.size(0),
+            .units = from.size(1),
+            .activation = Activations::place<Identity>(),
+            .dropout = job_.input_dropout,
+            .seed = job_.input_seed,
+            .step = step,
+            .steps_before = job_.steps_before,
+        },
+        stream_);
+    return to;
   }
 
   // Activates z, or leaves a as it is, and drops some of it.

@@ -25,11 +25,12 @@ namespace torchnn {
 // shared by all. slopes has that of each layer's activation just below 0, negative for its usual
 // one, or no elements if all are usual. regularization has a row of numbers for each layer: l1 and
 // l2 of its weight, l1 and l2 of its bias, and the dropout of its outputs, whose seeds are in
-// seeds; without elements there is none. What changes must not share memory with anything else.
+// seeds; without elements there is none. input_dropout is that of x. What changes must not share memory with anything else.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
     "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, int[] seeds, "
+    "float input_dropout, int input_seed, "
     "Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, bool keep_predictions, "
     "Tensor(d!) steps_done) "
     "-> (Tensor losses, Tensor predictions)";
@@ -336,8 +337,8 @@ std::tuple<Tensor, Tensor> train_(
     const std::optional<Tensor>& order, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
     const Tensor& steps_before, const std::vector<int64_t>& activations, const Tensor& slopes,
-    const Tensor& regularization, const std::vector<int64_t>& seeds,
-    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const Tensor& regularization, const std::vector<int64_t>& seeds, double input_dropout,
+    int64_t input_seed, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
   const Network network{activations, slopes, weights, biases};
   check_network(x, network, Device::type);
@@ -346,6 +347,8 @@ std::tuple<Tensor, Tensor> train_(
   STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
   STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
   check_regularization(regularization, seeds, network);
+  STD_TORCH_CHECK(input_dropout >= 0 && input_dropout < 1,
+                  "input_dropout must be at least 0 and below 1, got ", input_dropout);
   check_counter("steps_before", steps_before);
   check_counter("steps_done", steps_done);
   STD_TORCH_CHECK(steps_before.device() == x.device(), "steps_before must be on the device of x");
@@ -418,6 +421,8 @@ std::tuple<Tensor, Tensor> train_(
         .loss = loss,
         .update = update,
         .options = has_own_options ? TrainOptions{} : *numbers,
+        .input_dropout = input_dropout,
+        .input_seed = input_seed,
         .learning_rates = data<double>(learning_rates),
         .steps_before = data<int64_t>(steps_before),
         .losses = mutable_data<T>(losses),

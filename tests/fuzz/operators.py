@@ -114,6 +114,8 @@ def training(rng):
         "slopes": () if smooth else slopes(rng, weights),
         "regularization": rng.choice([(), [regularization() for _ in weights]]),
         "seeds": rng.choice([(), [rng.randrange(-(2**63), 2**63) for _ in weights]]),
+        "input_dropout": rng.choice([0.0, 0.0, 0.3]),
+        "input_seed": rng.randrange(-(2**63), 2**63),
         "weights": weights,
         "biases": biases,
         "slots": [

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchnn import ops
 from torchnn._engine import graphs
 from torchnn._engine.autograd import Result, never
-from torchnn._engine.plan import DESCRIPTION, Plan
+from torchnn._engine.plan import DESCRIPTION, Plan, dropout_rate
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
 from torchnn.losses._base import IGNORED
@@ -74,6 +74,8 @@ class FusedEngine:
                 slopes=network.slopes,
                 regularization=network.regularization,
                 seeds=network.seeds(_seed(optimizer)),
+                input_dropout=dropout_rate(network.input_dropout),
+                input_seed=network.input_seed(_seed(optimizer)),
                 weights=network.weights,
                 biases=network.biases,
                 slots=_slots(optimizer, network.layers),

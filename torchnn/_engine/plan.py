@@ -36,7 +36,8 @@ DESCRIPTION = "fused (whole epochs in one native call)"
 
 # What may stand in front of the dense layers: it learns nothing and takes each sample by itself, so
 # it is applied to all data once.
-FRONT = (Flatten, Normalization, Rescaling, nn.Flatten, nn.Identity)
+FLAT = (Flatten, nn.Flatten, nn.Identity)  # also behind what drops features
+FRONT = (*FLAT, Normalization, Rescaling)
 # All that the kernels stand in for.
 KNOWN = (
     *(*FRONT, Dense, nn.Linear, Dropout, nn.Dropout),
@@ -66,6 +67,7 @@ class Plan:
         layers: Modules with a weight and a bias, in order.
         activations: The activation of each, all of them fused ones but the last, if absorbed.
         slopes: Those of activations that have another than the usual one; -1 for the rest.
+        input_dropout: What drops features in training, or None.
         dropouts: What drops outputs of each in training, or None.
         loss: The loss of what comes out in training; None for a plan that only predicts.
         absorbed: The last activation, if it has gone into that loss, as autograd would have it too.
@@ -76,6 +78,7 @@ class Plan:
     activations: list[str]
     slopes: list[float] = field(default_factory=list)
     dropouts: list[Any] = field(default_factory=list)
+    input_dropout: Any = None
     loss: Loss | None = None
     absorbed: str | None = None
 
@@ -97,7 +100,7 @@ class Plan:
         """Of each layer l1 and l2 of its weight, those of its bias, and its dropout; nothing if all
         are 0."""
         rows: list[tuple[float, ...]] = [
-            (*_factors(layer, "kernel"), *_factors(layer, "bias"), _rate(dropout))
+            (*_factors(layer, "kernel"), *_factors(layer, "bias"), dropout_rate(dropout))
             for layer, dropout in zip(self.layers, self.dropouts, strict=True)
         ]
         return rows if any(map(any, rows)) else []
@@ -110,8 +113,11 @@ class Plan:
 
     def seeds(self, seed: int) -> list[int]:
         """Those of what each layer drops, from one for all of them, or their own."""
-        own = [getattr(dropout, "seed", None) for dropout in self.dropouts]
-        return [_int64(seed + i if s is None else s) for i, s in enumerate(own)]
+        return [_own_seed(dropout, seed + i) for i, dropout in enumerate(self.dropouts)]
+
+    def input_seed(self, seed: int) -> int:
+        """The same for the features."""
+        return _own_seed(self.input_dropout, seed + len(self.dropouts))
 
     @property
     def is_fused(self) -> bool:
@@ -169,7 +175,8 @@ def describe(network: Plan) -> str:
         return DESCRIPTION
     weights = network.weights
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    reason = only_by_layers(network.in_training, network.regularization)
+    dropout = dropout_rate(network.input_dropout)
+    reason = only_by_layers(network.in_training, network.regularization, input_dropout=dropout)
     return describe_on_cuda(widths, weights[0].dtype, *ops.cuda_limits(weights[0].device), reason)
 
 
@@ -235,8 +242,10 @@ def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
             network.activations.append(name)
             network.slopes.append(slope)
             network.dropouts.append(None)
-        elif type(layer) in FRONT and not network.layers:
+        elif type(layer) in (FLAT if network.input_dropout else FRONT) and not network.layers:
             network.front.append(layer)
+        elif type(layer) in (Dropout, nn.Dropout) and not (network.layers or network.input_dropout):
+            network.input_dropout = layer
         elif type(layer) in (Dropout, nn.Dropout) and network.dropouts[-1:] == [None]:
             network.dropouts[-1] = layer
         elif (
@@ -286,11 +295,16 @@ def _factors(layer: Any, of: str) -> tuple[float, float]:
     return (0.0, 0.0) if regularizer is None else (regularizer.l1, regularizer.l2)
 
 
-def _rate(dropout: Any) -> float:
+def dropout_rate(dropout: Any) -> float:
     """The probability that a layer drops an output, if there is one, in training mode."""
     if dropout is None:
         return 0.0
     return float(dropout.rate if isinstance(dropout, Dropout) else dropout.p)
+
+
+def _own_seed(dropout: Any, otherwise: int) -> int:
+    seed = getattr(dropout, "seed", None)
+    return _int64(otherwise if seed is None else seed)
 
 
 def _int64(number: int) -> int:

@@ -96,6 +96,7 @@ def only_by_layers(
     activations: Sequence[str],
     regularization: Sequence[Sequence[float]] = (),
     options: Mapping[str, Any] = MappingProxyType({}),
+    input_dropout: float = 0.0,
 ) -> str | None:
     """Returns what of a network trains on CUDA layer by layer alone, or None; see Training."""
     for name in reference.KEEP_Z:
@@ -103,7 +104,7 @@ def only_by_layers(
             return f"the activation {name}"
     if any(any(row[:4]) for row in regularization):
         return "penalties"
-    if any(row[4] for row in regularization):
+    if input_dropout or any(row[4] for row in regularization):
         return "dropout"
     return "clipped norms" if any(map(_is_set, map(options.get, CLIPPED_NORMS))) else None
 
@@ -117,7 +118,7 @@ def _is_set(option: Any) -> bool:
 
 def _check_models(job: Training) -> None:
     """Raises for what CUDA trains of one network alone, of which the numbers are on the device."""
-    clipped = only_by_layers((), (), job.options) if job.x.is_cuda else None
+    clipped = only_by_layers((), (), job.options, job.input_dropout) if job.x.is_cuda else None
     if clipped and job.weights[0].ndim == 3:
         raise ValueError(f"models with {clipped} cannot be trained at once on CUDA")
 

@@ -223,7 +223,7 @@ def mixed(x: Any) -> Any:
 
 
 def dropped(rows: Tensor, units: int, rate: float, seed: int, step: int) -> Tensor:
-    """Which outputs of a layer a step of training drops, each with a probability of rate.
+    """Which outputs of a layer, or features of x, a step of training drops, at a rate.
 
     It follows from these numbers alone, on every device: the hash of an output's row and unit is
     compared with the rate. Source: csrc/math/dropout.h.
@@ -337,6 +337,8 @@ class Training:
             the bias, and the dropout of the outputs. A penalty l1 sum|w| + l2 sum(w^2) is added to
             the loss.
         seeds: Of what is dropped, one a layer, or none for 0.
+        input_dropout: That of x.
+        input_seed: Of what of x is dropped.
         weights: Shape (units, in_features) each.
         biases: Shape (units,) each, or None.
         slots: For each slot of the update rule, what it remembers of weight and bias of each layer
@@ -361,6 +363,8 @@ class Training:
     slopes: Sequence[float] = ()
     regularization: Sequence[Sequence[float]] = ()
     seeds: Sequence[int] = ()
+    input_dropout: float = 0.0
+    input_seed: int = 0
     weights: Sequence[Tensor]
     biases: Sequence[Tensor | None]
     slots: Sequence[Sequence[Tensor | None]]
@@ -483,14 +487,19 @@ def _counted(job: Training, batch: Tensor) -> int:
 
 def _outputs(job: Training, batch: Tensor, weights: Any, biases: Any, step: int) -> Tensor:
     """Those in training: some of them are dropped."""
+    places = torch.arange(len(batch), device=job.x.device)
+
+    def left(a: Tensor, rate: float, seed: int) -> Tensor:
+        return torch.where(dropped(places, a.shape[1], rate, seed, step), 0, a / (1 - rate))
+
     a = job.x[batch]
-    places = torch.arange(len(batch), device=a.device)
+    if job.input_dropout:
+        a = left(a, job.input_dropout, job.input_seed)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         a = _activated(dense(a, weight, bias), job.activations, job.slopes, layer)
         rate = job.regularization[layer][4] if job.regularization else 0
         if rate:
-            seed = job.seeds[layer] if job.seeds else 0
-            a = torch.where(dropped(places, a.shape[1], rate, seed, step), 0, a / (1 - rate))
+            a = left(a, rate, job.seeds[layer] if job.seeds else 0)
     return a
 
 
