@@ -97,7 +97,10 @@ NOT_FUSED = {
     "layer 2 is a Dropout, which": lambda: [Dropout(0.5), nn.Dropout(0.5), layer()],
     "layer 2 is a Rescaling, which the": lambda: [Dropout(0.5), Rescaling(2.0), layer()],
     "layer 2 is a LeakyReLU, which": lambda: [layer(3, None), nn.LeakyReLU(-0.5), layer()],
-    "layer 2 is a ReLU with the activation a function": lambda: [layer(3, None), ReLU(1.0, 0.1), layer()],
+    "layer 2 is a ReLU with the activation a function": lambda: [
+        *(layer(3, None), ReLU(1.0, 0.1)),
+        layer(),
+    ],
     "layer 3 is a Dropout, which": lambda: [layer(3), Dropout(0.5), nn.Dropout(0.1), layer()],
     "layer 3 is a ReLU, which": lambda: [layer(3, None), Dropout(0.5), nn.ReLU(), layer()],
     "layer 2 is a BatchNorm1d, which": lambda: [layer(3), nn.BatchNorm1d(3), layer()],

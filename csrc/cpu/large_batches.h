@@ -49,7 +49,7 @@ class LargeBatches {
           add_share(worker(part), batch, s, shares);
         worker(part).advance({});
       });
-      T& loss = job_.losses[batch.step] = penalty();
+      T& loss = job_.losses[batch.step] = penalty_of(layers_);
       for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
       update(team, step_of(job_, batch.step), shares, parts);
     }
@@ -94,14 +94,6 @@ class LargeBatches {
     Worker& own = workers_[part];
     if (!own.has_begun) own.trainer->borrow(layers_), own.has_begun = true;
     return *own.trainer;
-  }
-
-  // What the parameters as they are add to the loss.
-  T penalty() const {
-    T sum = 0;
-    for (const Layer<T>& layer : layers_)
-      sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
-    return sum;
   }
 
   // The step that the gradients of all shares call for.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "elementwise.h"
 #include "layer_update.h"
@@ -258,5 +259,14 @@ struct Layer : TrainLayer<T> {
             .next_rows = 0};
   }
 };
+
+// What all parameters as they are add to the loss.
+template <class T>
+T penalty_of(const std::vector<Layer<T>>& layers) {
+  T sum = 0;
+  for (const Layer<T>& layer : layers)
+    sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
+  return sum;
+}
 
 }  // namespace torchnn::cpu

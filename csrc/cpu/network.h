@@ -80,14 +80,6 @@ struct Network {
     if (last.kept) turn(last.kept_rows, last.kept);
   }
 
-  // What the parameters as they are add to the loss.
-  T penalty() const {
-    T sum = 0;
-    for (const Layer<T>& layer : layers)
-      sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
-    return sum;
-  }
-
   void store_predictions(const Train<T>& job, const Chunk& chunk, int64_t begin,
                          int64_t end) const {
     const Layer<T>& last = layers.back();

@@ -104,7 +104,7 @@ class Trainer {
     const int64_t threads = goes_by_rows(now_) ? 1 : pace.threads(team.size(), now_.work.rows);
     step_.reset();
     if (now_.work.rows && now_.work.takes_step) step_ = step_of(job_, now_.work.step);
-    const T penalty = step_ && has_penalties_ ? networks_[0].penalty() : T(0);
+    const T penalty = step_ && has_penalties_ ? penalty_of(layers()) : T(0);
     if (is_replicated_)
       advance_replicas(team, threads);
     else

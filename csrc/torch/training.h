@@ -25,7 +25,8 @@ namespace torchnn {
 // shared by all. slopes has that of each layer's activation just below 0, negative for its usual
 // one, or no elements if all are usual. regularization has a row of numbers for each layer: l1 and
 // l2 of its weight, l1 and l2 of its bias, and the dropout of its outputs, whose seeds are in
-// seeds; without elements there is none. input_dropout is that of x. What changes must not share memory with anything else.
+// seeds; without elements there is none. input_dropout is that of x. What changes must not share
+// memory with anything else.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "

@@ -87,9 +87,7 @@ class Trainer:
             return job.samples > 0
         if not job.x.is_cuda or torch.cuda.is_current_stream_capturing():
             return False
-        if only_by_layers(
-            job.activations, job.regularization, job.options, job.input_dropout
-        ):
+        if only_by_layers(job.activations, job.regularization, job.options, job.input_dropout):
             return job.weights[0].ndim == 2
         widths = job.weights[0].shape[1], *(weight.shape[0] for weight in job.weights)
         batch_size = min(job.batch_size, job.epoch_size, max(len(job.x), job.samples))
