@@ -101,7 +101,7 @@ void check_activations(const char* what) {
     std::vector<double> exact(values.begin(), values.end());
     for (double& value : exact) value = 1 / (1 + std::exp(-value));
     T* data = values.data();
-    Forward<Sigmoid, T>::template run<Isa>(data, 1, count, count);
+    Forward<Sigmoid, T>::template run<Isa>(data, 1, count, count, T(no_slope));
     expect_close(what, values, exact, 1);
   }
 }
