@@ -148,6 +148,7 @@ struct Sweep {
                             .loss = 0,
                             .update = problem.update,
                             .options = {},
+                            .input_dropout = problem.update % 2 ? 0.25 : 0,
                             .learning_rates = rates.data() + first * steps(),
                             .losses = losses.data(),
                             .predictions = predictions.data(),

@@ -44,7 +44,7 @@ struct Problem {
   std::vector<int64_t> widths;
   int64_t rows, batch_size, loss, update, models;
   int64_t activation = 1;
-  double penalty = 0, dropout = 0;  // of every layer
+  double penalty = 0, dropout = 0, slope = no_slope;  // of every layer
   // Of all models, one behind the other.
   Values<T> x, y, weight_of_rows;
   std::vector<int64_t> order;
@@ -112,6 +112,7 @@ struct Problem {
                           .bias_slots = {},
                           .weight_penalty = {T(penalty), T(penalty)},
                           .bias_penalty = {T(penalty), T(0)},
+                          .slope = slope,
                           .dropout = dropout,
                           .seed = int64_t(l)};
       for (int s = 0; s < most_slots; ++s) {
@@ -138,6 +139,7 @@ struct Problem {
                         .batch_size = batch_size,
                         .loss = loss,
                         .update = update,
+                        .input_dropout = dropout,
                         .learning_rates = rates.data(),
                         .losses = losses.data(),
                         .predictions = predictions.data()},
@@ -205,6 +207,7 @@ void check_all(const char* what) {
     for (int64_t batch_size : {1, 16, 300}) {  // by rows, in registers, in shares
       Problem<T> problem({33, 17, 9, 2}, batch_size == 300 ? 300 : 20, batch_size, 0, 0, 2);
       problem.activation = activation, problem.penalty = 0.01, problem.dropout = 0.25;
+      problem.slope = 0.3;
       check(what, problem);
       for (TrainOptions& options : problem.options) options.clip_norm = 0.1;
       check(what, problem);
