@@ -1,6 +1,7 @@
 """Calls of layers and models on arrays, and in a mode."""
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from torchnn import Input, Sequential
+from torchnn._array import as_array
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Layer, Normalization, Rescaling
 from torchnn.model import Model
 
@@ -217,3 +219,18 @@ def test_torch_fx_sees_a_layer_as_one(layer):
 
     nodes = [node.op for node in Leaves().trace(Two()).nodes]
     assert nodes.count("call_module") == 2
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "matmul"])
+def test_operators_of_an_array_and_a_tensor_make_a_tensor(name):
+    function, in_place = getattr(operator, name), getattr(operator, f"i{name}")
+    array = np.array([[1.0, 2.0], [3.0, 4.0]])
+    tensor = torch.tensor([[2.0, 3.0], [1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    own = as_array(torch.tensor(array))
+    expected = function(array, tensor.detach().numpy())
+    for found in (function(own, tensor), in_place(as_array(torch.tensor(array)), tensor)):
+        torch.testing.assert_close(found.detach(), torch.tensor(expected))
+        assert found.requires_grad
+    swapped = function(tensor, own)
+    torch.testing.assert_close(swapped, function(tensor, torch.tensor(array)))
+    np.testing.assert_array_equal(function(own, array), function(array, array))

@@ -1,5 +1,9 @@
 """Symbols, and the graphs that layers called on them make."""
 
+import gc
+import pickle
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -170,3 +174,34 @@ def test_a_symbol_takes_the_dtype_of_the_layer():
 def test_what_makes_no_graph_is_an_error(make, error, message):
     with pytest.raises(error, match=message):
         make(Input((3,)))
+
+
+def test_parts_of_a_sequential_make_models():
+    model = Sequential([Input((4,)), Dense(3, "relu"), Dropout(0.5), Dense(2)])
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    features = Model(model.inputs, model.layers[0].output)
+    np.testing.assert_array_equal(features(x), model.layers[0](x))
+    each = Model(model.layers[0].input, [layer.output for layer in model.layers])(x)
+    np.testing.assert_array_equal(each[-1], model(x))
+    assert model.layers[1].output.shape.as_list() == [None, 3]
+    assert Model(model.input, Dense(5)(model.output))(x).shape == (3, 5)
+    model.add(Dense(7))
+    assert Model(model.inputs, model.outputs)(x).shape == (3, 7)
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(Model(copied.inputs, copied.layers[0].output)(x), features(x))
+
+
+def test_a_sequential_whose_symbols_were_asked_for_is_freed():
+    model = Sequential([Input((4,)), Dense(3)])
+    assert model.layers[0].output.shape == (None, 3)
+    watched = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watched() is None
+
+
+def test_an_input_is_its_own_output():
+    x = Input((4,))
+    model = Model(x, Dense(3)(x))
+    every = Model(model.inputs, [layer.output for layer in model.layers])
+    assert [part.shape for part in every(np.ones((2, 4), np.float32))] == [(2, 4), (2, 3)]

@@ -374,3 +374,20 @@ def test_dropout_of_features(dtype):
 
     by_hand = loop_by_hand(dtype, drop=drop)
     assert_same(dtype, "fused", by_hand, fitted(dtype, "fused", front=[Dropout(0.4, seed=11)]))
+
+
+@everywhere
+@in_both
+def test_negative_weights_of_samples(dtype, engine):
+    """As in policy gradients, where an advantage weights a sample."""
+    weights = torch.linspace(-1, 2, ROWS, dtype=dtype)
+    x, y = data(dtype)[0], targets("class numbers", data(dtype)[0])
+    model = Sequential([Dense(3, "softmax", in_features=4, dtype=dtype)])
+    layer, expected = model.layers[0], nn.Linear(4, 3, dtype=dtype)
+    expected.load_state_dict({"weight": layer.weight, "bias": layer.bias})
+    model.compile(optimizers.SGD(RATE), "sparse_categorical_crossentropy", engine=engine)
+    loss = model.train_on_batch(x, y, sample_weight=weights)
+    value = (F.cross_entropy(expected(x), y, reduction="none") * weights).mean()
+    value.backward()
+    assert loss == pytest.approx(value.item(), rel=1e-5)
+    torch.testing.assert_close(layer.weight, expected.weight - RATE * expected.weight.grad)

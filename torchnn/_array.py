@@ -1,5 +1,7 @@
 """What a call on an array returns, of a function, a layer or a model."""
 
+import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,8 @@ class Array(np.ndarray[Any, Any]):
     """An array, with the method that makes one of a tensor.
 
     It is no tensor, since NumPy's functions call the methods of what they get, with arguments that
-    PyTorch's do not take: np.max(a, axis=1) calls a.max(axis=1, out=None).
+    PyTorch's do not take: np.max(a, axis=1) calls a.max(axis=1, out=None). With a tensor, operators
+    make a tensor.
     """
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -25,6 +28,25 @@ class Array(np.ndarray[Any, Any]):
             raise AttributeError(
                 f"an array has no attribute {name!r}{hint if hasattr(Tensor, name) else ''}"
             )
+
+
+def _with_tensors(name: str, operator: Callable[[Any, Any], Any], is_swapped: bool) -> Any:
+    """An operator of arrays that takes tensors, too, of which NumPy would make arrays."""
+    of_arrays = getattr(np.ndarray, name)
+
+    def apply(self: Array, other: Any) -> Any:
+        if not isinstance(other, Tensor):
+            return of_arrays(self, other)
+        own = torch.as_tensor(self.numpy(), device=other.device)
+        return operator(other, own) if is_swapped else operator(own, other)
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+    for _prefix in ("", "r", "i"):
+        _method, _operator = f"__{_prefix}{_name}__", getattr(operator, _name)
+        setattr(Array, _method, _with_tensors(_method, _operator, _prefix == "r"))
 
 
 def like(result: Tensor, *inputs: Any) -> Any:

@@ -14,8 +14,9 @@ from torchnn._engine.run import Form
 from torchnn.layers import _names, _weights
 from torchnn.layers._call import Called
 from torchnn.layers._graph import Graph
+from torchnn.layers._symbols import Shape
 from torchnn.layers._values import leaves, mapped
-from torchnn.layers._variables import HasWeights, Shape
+from torchnn.layers._variables import HasWeights
 
 
 class Network(HasWeights, Called):

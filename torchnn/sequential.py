@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,11 +16,16 @@ from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
 from torchnn._training.batches import Feed
 from torchnn.layers import Input, Layer, _names, _variables
+from torchnn.layers._symbols import apply
 from torchnn.model import Model
 
 __all__ = ["Sequential"]
 
 Self = TypeVar("Self", bound="Sequential")
+
+
+# What each has been traced for, and the symbols; not in the models, since copies go without.
+_traces: "WeakKeyDictionary[Sequential, tuple[Any, list[Any]]]" = WeakKeyDictionary()
 
 
 class Sequential(Model, nn.Sequential):
@@ -176,6 +182,17 @@ class Sequential(Model, nn.Sequential):
         with evaluating(self) as model, torch.no_grad():
             _variables.tell_shapes(model, x)
         self._told = (tuple(x.shape[1:]), *self.layers)
+
+    def _traced(self) -> tuple[Any, Any]:
+        """The symbols that it begins with and ends in, when its layers are called on them."""
+        shape, parts = self._sample_form().shape, tuple(self)
+        known, symbols = _traces.get(self, (None, []))
+        if known != (shape, parts):
+            symbols = [Input(shape)]
+            for layer in parts:
+                symbols.append(apply(layer, symbols[-1:], {}))
+            _traces[self] = (shape, parts), symbols
+        return symbols[0], symbols[-1]
 
     def _form(self) -> Form:
         return _building.form(self, self._input_shape)

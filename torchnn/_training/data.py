@@ -160,8 +160,6 @@ def weights(name: str, value: Any, x: Tensor, y: Tensor | None, form: Form) -> T
         raise ValueError(
             f"{name} must be one number a sample, shape ({len(x)},), got shape {shape}"
         )
-    if weight.min() < 0:
-        raise ValueError(f"{name} must not be negative, got {weight.min().item()}")
     return weight
 
 

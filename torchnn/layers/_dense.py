@@ -12,7 +12,8 @@ from torchnn import _checks, activations, constraints, initializers, ops, regula
 from torchnn.layers._base import Layer, Options
 from torchnn.layers._lazy import filled as _filled
 from torchnn.layers._lazy import unbuilt as _unbuilt
-from torchnn.layers._variables import PROPERTIES, Shape, Variable, variables
+from torchnn.layers._symbols import Shape
+from torchnn.layers._variables import PROPERTIES, Variable, variables
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -23,6 +23,16 @@ _numbers = count()
 _latest: "WeakKeyDictionary[nn.Module, ref[Call]]" = WeakKeyDictionary()
 
 
+class Shape(tuple[int | None, ...]):
+    """A batch's shape, None for the samples."""
+
+    __slots__ = ()
+
+    def as_list(self) -> list[int | None]:
+        """Returns the same as a list."""
+        return list(self)
+
+
 class Symbolic:
     """What takes the place of a tensor: layers and PyTorch's functions and operators take it.
 
@@ -101,9 +111,9 @@ class Symbol(Symbolic):
         self.index = len(call.shapes)  # among all that the call has returned
 
     @property
-    def shape(self) -> tuple[int | None, ...]:
+    def shape(self) -> Shape:
         """The shape, with None for the number of samples."""
-        return (None, *self.sample_shape)
+        return Shape((None, *self.sample_shape))
 
     @property
     def ndim(self) -> int:

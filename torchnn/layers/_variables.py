@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
-from torchnn.layers._symbols import latest
+from torchnn.layers._symbols import Shape, latest
 
 # By TorchScript, which would compile them.
 PROPERTIES: tuple[str, ...] = (
@@ -90,20 +91,14 @@ class Variable(Tensor):
         return f"<Variable {self.path}, shape={tuple(self.shape)}, value={self.numpy()}>"
 
 
-class Shape(tuple[int | None, ...]):
-    """A batch's shape, None for the samples."""
-
-    __slots__ = ()
-
-    def as_list(self) -> list[int | None]:
-        """Returns the same as a list."""
-        return list(self)
-
-
 class Batch(NamedTuple):
     """What goes into or comes out of a layer, as far as its shape goes."""
 
     shape: Shape
+
+
+# The Sequential that a layer was last part of when its shapes became known.
+_owners: "WeakKeyDictionary[nn.Module, ref[HasWeights]]" = WeakKeyDictionary()
 
 
 class HasWeights(nn.Module):
@@ -179,10 +174,17 @@ class HasWeights(nn.Module):
         return self._latest(1, self.output_shape)
 
     def _latest(self, place: int, shape: Shape | None) -> Any:
-        call = latest(self)
+        call = latest(self) or (None if shape is None else self._traced())
         if call is not None:
             return call[place]
         return None if shape is None else Batch(shape)
+
+    def _traced(self) -> tuple[Any, Any] | None:
+        """The symbols that it gets and gives in the Sequential that it is part of, or None."""
+        owner = _owners.get(self, lambda: None)()
+        if owner is None or owner._traced() is None:
+            return None
+        return latest(self)
 
     def _known_shapes(self) -> tuple[Shape, Shape] | None:
         return self._shapes
@@ -251,6 +253,8 @@ def tell_shapes(module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for layer in module:
             output = tell_shapes(layer, output)
+            if isinstance(module, HasWeights):
+                _owners[layer] = ref(module)
     else:
         output = module(x)
     if isinstance(module, HasWeights):

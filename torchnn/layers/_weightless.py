@@ -68,6 +68,13 @@ class Input(Symbolic, Layer):
     def extra_repr(self) -> str:
         return self._repr(self.shape)
 
+    @property
+    def input(self) -> "Input":
+        """Itself: it is a symbol."""
+        return self
+
+    output = input
+
 
 class InputLayer(Input):
     """An Input, as a layer of this name.
