@@ -95,6 +95,8 @@ def test_samples_to_validate_on_are_rehearsed_before_anything_is_built():
 
 def test_a_loss_of_another_shape_is_its_own_affair():
     class ByLabel(losses.Loss):
+        takes_labels = True
+
         def per_sample(self, y_true, y_pred):
             return nn.functional.cross_entropy(y_pred, y_true.long(), reduction="none")
 
@@ -118,6 +120,8 @@ def test_a_loss_that_raises_for_reasons_of_its_own_is_heard():
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
 def test_an_error_of_a_loss_of_labels_is_not_taken_for_one_of_shapes(error):
     class ByLabel(losses.Loss):
+        takes_labels = True
+
         def per_sample(self, y_true, y_pred):
             raise error("my own mistake")
 

@@ -750,3 +750,72 @@ def test_losses_of_arrays_are_arrays(kind):
     assert f"{total:.2f}" == "0.31"
     assert isinstance(losses.mae(torch.tensor(y), p), torch.Tensor)
     assert isinstance(losses.MeanAbsoluteError()(y, torch.tensor(p)), torch.Tensor)
+
+
+class Doubled(losses.Loss):
+    def call(self, y_true, y_pred):
+        return 2 * (y_true - y_pred).square()
+
+
+class DoubledSamples(losses.Loss):
+    def per_sample(self, y_true, y_pred):
+        return 2 * (y_true - y_pred).square().mean(-1)
+
+
+@pytest.mark.parametrize("kind", [Doubled, DoubledSamples])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_a_class_of_ones_own_gets_targets_with_the_axes_of_predictions(kind, reduction):
+    y_true, y_pred, weight = np.arange(5), np.ones((5, 1), np.float32), [1, 0, 2, 0, 1]
+    losses_of_samples = 2 * (y_true - 1.0) ** 2
+    share = 1 if reduction == "sum" else 5
+    loss = kind(reduction=reduction)
+    close(loss(y_true, y_pred), losses_of_samples.sum() / share)
+    close(loss(y_true, y_pred, weight), (losses_of_samples * weight).sum() / share)
+    close(loss(y_true[:, None], y_pred[:, 0]), losses_of_samples.sum() / share)
+
+
+@pytest.mark.parametrize("kind", [Doubled, DoubledSamples])
+def test_a_class_of_ones_own_trains_and_measures(kind):
+    x = torch.tensor([[1.0], [2.0], [4.0]])
+    model = Sequential([Dense(1, kernel_initializer="zeros", in_features=1)])
+    model.compile(optimizers.SGD(0.0), kind(), metrics=[kind(name="again")])
+    history = model.fit(x, np.array([1, 2, 3]), sample_weight=np.array([1, 0, 1]), verbose=0)
+    assert history.history["loss"] == [pytest.approx(2 * (1 + 9) / 3)]
+    assert history.history["again"] == [pytest.approx(2 * (1 + 4 + 9) / 3)]
+
+
+def test_a_class_of_ones_own_may_tell_apart_columns():
+    class Gaussian(losses.Loss):
+        def call(self, y_true, y_pred):
+            mean, variance = y_pred[:, :1], y_pred[:, 1:]
+            return (y_true - mean).square() / variance
+
+    close(Gaussian()([1, 3], [[0.0, 1.0], [1.0, 2.0]]), (1 + 4 / 2) / 2)
+
+
+def test_a_class_of_ones_own_on_top_of_a_loss_gets_predictions():
+    class Tripled(BinaryCrossentropy):
+        def call(self, y_true, y_pred):
+            assert ((y_pred >= 0) & (y_pred <= 1)).all()
+            return 3 * super().call(y_true, y_pred)
+
+    model = Sequential([Dense(1, "sigmoid", in_features=1, kernel_initializer="ones")])
+    model.compile("sgd", Tripled())
+    wanted = 3 * math.log1p(math.exp(-2))
+    assert model.evaluate([[2.0]], [1], verbose=0) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_class_without_values_is_refused():
+    class Nothing(losses.Loss):
+        pass
+
+    class Forgetful(losses.Loss):
+        def call(self, y_true, y_pred):
+            y_true - y_pred
+
+    with pytest.raises(TypeError, match=r"Nothing must have a method call\(self, y_true, y_pred\)"):
+        Nothing()
+    with pytest.raises(TypeError, match="Forgetful must return a tensor, got NoneType"):
+        Forgetful()([1.0], [2.0])
+    with pytest.raises(ValueError, match="does not fit"):
+        Doubled()(np.zeros((3, 2, 2)), np.zeros((3, 1)))

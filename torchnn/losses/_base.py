@@ -1,7 +1,7 @@
 """What every loss does: values of samples, and one number of a batch."""
 
 import copy
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Any
 
 import torch
@@ -22,6 +22,12 @@ IGNORED = -1
 class Loss(Configured, ABC):
     """A value per sample, and a reduction of a batch to one number.
 
+    A loss of one's own says in `call` what the values of samples are:
+
+        class Cubes(Loss):
+            def call(self, y_true, y_pred):
+                return (y_true - y_pred).abs().pow(3).mean(-1)
+
     A loss that native training knows has a method `kernel`, which returns the ops.Kernel that
     computes it, or None where its settings are not the kernel's.
 
@@ -33,7 +39,8 @@ class Loss(Configured, ABC):
         activation: The output activation that the loss would rather take into itself: then
             on_logits() says what it is of what goes into that. None for none.
         from_logits: Whether it has done so: predictions are what goes into the activation.
-        takes_labels: Whether targets may be class numbers, which check_labels then looks at.
+        takes_labels: Whether targets may be class numbers, which check_labels then looks at. Of a
+            class of one's own: whether call gets targets as they are, of any shape.
     """
 
     activation: str | None = None
@@ -41,12 +48,35 @@ class Loss(Configured, ABC):
     takes_labels = False
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
+        if _method(self) is Loss.call:
+            raise TypeError(
+                f"{type(self).__name__} must have a method call(self, y_true, y_pred), "
+                "which returns one value per sample"
+            )
         self.reduction = _checks.choice(
             "reduction", "none" if reduction is None else reduction, REDUCTIONS
         )
         self.name = _checks.string("name", type(self).__name__ if name is None else name)
 
-    @abstractmethod
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not vars(cls).keys().isdisjoint({"call", "per_sample", "activation"}):
+            # Values of another formula's are not known to be of what goes into the activation.
+            cls.activation = vars(cls).get("activation")
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Returns one value per sample: what a loss is made of.
+
+        Args:
+            y_true: Targets. To a class of one's own they come with as many axes as y_pred, (N, 1)
+                against (N, units), and in its dtype, unless it says takes_labels = True.
+            y_pred: Predictions, shape (N, ..., units) or (N,).
+
+        Returns:
+            Shape (N, ...).
+        """
+        raise NotImplementedError
+
     def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns one value per sample.
 
@@ -57,6 +87,23 @@ class Loss(Configured, ABC):
         Returns:
             Shape (N, ...).
         """
+        return self.call(y_true, y_pred)
+
+    def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Returns per_sample; to a class of one's own, targets come with as many axes as y_pred.
+
+        Raises:
+            ValueError: The shapes do not fit.
+            TypeError: The class returns no tensor.
+        """
+        if _method(self).__module__.startswith("torchnn."):  # these see to it themselves
+            return self.per_sample(y_true, y_pred)
+        if not self.takes_labels:
+            y_true = _with_axes(y_true, y_pred)
+        losses = self.per_sample(y_true, y_pred)
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"{self.name} must return a tensor, got {type(losses).__name__}")
+        return losses
 
     def check_targets(self, y_true: Tensor) -> None:
         """Raises ValueError if y_true holds values that the loss is not defined for."""
@@ -102,7 +149,7 @@ class Loss(Configured, ABC):
         """
         given = y_true, y_pred
         y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
-        losses = self.per_sample(y_true, y_pred)
+        losses = self.values(y_true, y_pred)
         if sample_weight is not None:
             losses = losses * _as_factor(_checks.tensor("sample_weight", sample_weight), losses)
         if self.reduction == "none":
@@ -130,6 +177,23 @@ def aligned(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     y_pred = precise(y_pred)
     y_true = _checks.matched(y_true, y_pred)
     return (y_true.unsqueeze(-1), y_pred.unsqueeze(-1)) if y_pred.ndim == 1 else (y_true, y_pred)
+
+
+def _with_axes(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Targets with as many axes as y_pred, in its dtype and on its device."""
+    if y_true.ndim == y_pred.ndim - 1:
+        y_true = y_true.unsqueeze(-1)
+    elif y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
+        y_true = y_true.squeeze(-1)
+    if y_true.ndim != y_pred.ndim or y_true.shape[:1] != y_pred.shape[:1]:
+        return _checks.matched(y_true, y_pred)  # which says what is wrong
+    return y_true.to(y_pred)
+
+
+def _method(loss: Loss) -> Any:
+    """What says the values of a loss: per_sample of its class, or call, to which that leads."""
+    kind = type(loss)
+    return kind.call if kind.per_sample is Loss.per_sample else kind.per_sample
 
 
 def _as_factor(sample_weight: Tensor, losses: Tensor) -> Tensor:

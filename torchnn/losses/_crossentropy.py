@@ -49,7 +49,7 @@ class BinaryCrossentropy(Loss):
         smoothing = self.label_smoothing
         return y_true * (1 - smoothing) + smoothing / 2 if smoothing else y_true
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = aligned(y_true, y_pred)
         y_true = self.targets(y_true)
         if self.from_logits:
@@ -106,7 +106,7 @@ class CategoricalCrossentropy(Loss):
             return y_true
         return y_true * (1 - smoothing) + smoothing / y_true.shape[self.axis]
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         try:
             y_true, y_pred = aligned(y_true, y_pred)
         except _checks.ShapeError as error:
@@ -174,7 +174,7 @@ class SparseCategoricalCrossentropy(Loss):
     def ignores(self) -> bool:
         return self.ignore_class is not None
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, axis = precise(y_pred), self.axis
         classes = self._labels(y_true, y_pred)
         is_ignored = None if self.ignore_class is None else classes == self.ignore_class
@@ -261,7 +261,7 @@ class BinaryFocalCrossentropy(Loss):
     def targets(self, y_true: Tensor) -> Tensor:
         return y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = aligned(y_true, y_pred)
         y_true = self.targets(y_true)
         p = y_pred.sigmoid() if self.from_logits else y_pred

@@ -37,7 +37,7 @@ class FunctionLoss(Loss):
         self.function = function
         self.takes_labels = _checks.truth("takes_labels", takes_labels)
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.takes_labels:
             return self.function(y_true, y_pred)
         try:
@@ -107,7 +107,7 @@ class TorchLoss(FunctionLoss):
     def ignores(self) -> bool:
         return self.takes_labels
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         function = self.function
         if self._is_by_sample() and (y_pred.ndim == 2 or not self.takes_labels):
             function = copy.copy(function)

@@ -28,7 +28,7 @@ class NamedLoss(Loss):
 class MeanLoss(NamedLoss):
     """A value per prediction, averaged over the last axis."""
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = aligned(y_true, y_pred)
         return self._values(self.targets(y_true), y_pred).mean(-1)
 
@@ -188,7 +188,7 @@ class CategoricalHinge(NamedLoss):
 
     default_name = "categorical_hinge"
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = aligned(y_true, y_pred)
         right, wrong = (y_true * y_pred).sum(-1), ((1 - y_true) * y_pred).amax(-1)
         return (wrong - right + 1).relu()
@@ -199,7 +199,7 @@ class KLDivergence(NamedLoss):
 
     default_name = "kl_divergence"
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = (each.clamp(EPSILON, 1) for each in aligned(y_true, y_pred))
         return (y_true * (y_true / y_pred).log()).sum(-1)
 
@@ -224,7 +224,7 @@ class CosineSimilarity(NamedLoss):
         super().__init__(reduction, name)
         self.axis = _checks.integer("axis", axis)
 
-    def per_sample(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         both = aligned(y_true, y_pred)
         y_true, y_pred = (nn.functional.normalize(x, dim=self.axis, eps=EPSILON) for x in both)
         return -(y_true * y_pred).sum(self.axis)

@@ -149,7 +149,7 @@ class LossMetric(MeanMetric):
         self.loss = loss
 
     def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self.loss.per_sample(y_true, y_pred)
+        return self.loss.values(y_true, y_pred)
 
 
 class BinaryCrossentropy(LossMetric):
