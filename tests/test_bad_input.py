@@ -332,7 +332,10 @@ FIT_OPTIONS = [
         "class_weight must have each label once, got 1 twice",
     ),
     ({"sample_weight": np.ones(9)}, "sample_weight must have as many rows as x, 10, got 9 rows"),
-    ({"sample_weight": np.full(10, np.inf)}, "sample_weight must be finite in float32, got inf at row 0"),
+    (
+        {"sample_weight": np.full(10, np.inf)},
+        "sample_weight must be finite in float32, got inf at row 0",
+    ),
     (
         {"sample_weight": np.ones((10, 2))},
         "sample_weight must be one number a sample, shape (10,), got shape (10, 2)",

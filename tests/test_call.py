@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from torchnn import Input, Sequential
+from torchnn import Input, Sequential, _array
 from torchnn._array import as_array
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Layer, Normalization, Rescaling
 from torchnn.model import Model
@@ -194,6 +194,17 @@ def test_other_threads_may_train_a_model_that_is_called():
     model[0].register_forward_hook(lambda *_: modes.append(model[0].training))
     model(X)
     assert modes == [True]  # what is called is a view of it, in evaluation mode
+
+
+def test_a_recorder_makes_tensors_of_what_would_be_arrays(layer):
+    token = _array.recorder.set(torch.Tensor.double)
+    try:
+        output = layer(X)
+    finally:
+        _array.recorder.reset(token)
+    assert output.dtype == torch.float64
+    assert output.requires_grad
+    assert_close(output.detach().numpy(), layer(X).astype(float))
 
 
 def test_a_compiled_layer_is_no_other_for_arrays(layer):

@@ -452,6 +452,43 @@ def test_gradients_of_a_model_are_those_of_pytorch():
         np.testing.assert_allclose(gradient.numpy(), parameter.grad.numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("x", [X, X.tolist()])
+def test_a_model_called_on_an_array_within_a_tape_keeps_gradients(x):
+    model = keras.Sequential([keras.layers.Dense(1), keras.layers.Dropout(0.5)])
+    model(X)
+    kernel = model.layers[0].kernel
+    with tf.GradientTape() as tape:
+        cost = tf.reduce_mean(model(x)) + tf.reduce_sum(kernel**2)
+    gradients = tape.gradient(cost, model.trainable_variables)
+    expected = X.mean(axis=0)[:, None] + 2 * kernel.numpy()
+    np.testing.assert_allclose(gradients[0].numpy(), expected, rtol=1e-6)
+    assert gradients[1].numpy() == 1
+    assert isinstance(model(x), np.ndarray)
+
+
+def test_arrays_go_together_with_what_a_model_returns_within_a_tape():
+    layer = keras.layers.Dense(1)
+    layer(X)
+    with tf.GradientTape() as outer:
+        with tf.GradientTape():
+            layer(X)
+        cost = tf.reduce_mean((np.ones((2, 1), np.float32) - layer(X)) ** 2)
+    assert [g.shape for g in outer.gradient(cost, layer.weights)] == [(3, 1), (1,)]
+
+
+def test_gradients_lie_as_the_sources_do():
+    a, b = tf.Variable(2.0), tf.Variable(3.0)
+    with tf.GradientTape(persistent=True) as tape:
+        y = a * b
+    assert tape.gradient(y, {"a": a, "b": [b]}) == {"a": 3, "b": [2]}
+    assert tape.gradient({"y": y}, (a, [b, {"a": a}])) == (3, [2, {"a": 3}])
+    assert tape.gradient(y, iter([a])) == [3]
+    with pytest.raises(TypeError, match=r"variables and watched tensors, got 2\.0"):
+        tape.gradient(y, [a, 2.0])
+    with pytest.raises(ValueError, match="functions of tf rather than NumPy's"):
+        tape.gradient(y.numpy(), a)
+
+
 def test_misuse_of_a_tape_is_told():
     w = tf.Variable(1.0)
     with tf.GradientTape() as tape:

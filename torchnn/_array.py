@@ -2,11 +2,15 @@
 
 import operator
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# While a tape records gradients, what gives the tensor that stands in for an array, else None.
+recorder: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("recorder", default=None)
 
 
 class Array(np.ndarray[Any, Any]):

@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchnn import _checks
+from torchnn import _array, _checks
 from torchnn.layers._symbols import Symbolic, apply
 from torchnn.layers._values import as_array, as_tensor, has_any, mapped, mode
 
@@ -20,6 +20,7 @@ class Called(nn.Module):
 
     Of arrays, or lists of numbers, it returns arrays. It gets them as tensors of its parameters'
     dtype and on their device, is in evaluation mode meanwhile, and no graph is kept for gradients.
+    While a `torchnn.tf.GradientTape` is open it is, and what is returned are tensors.
 
     In any call, `training=True` or `training=False` puts it into that mode meanwhile.
 
@@ -57,12 +58,13 @@ def _call(module: Called, inputs: Any, options: dict[str, Any]) -> Any:
     is_of_arrays = not all(map(is_, taken, given)) and not has_any(given, Tensor)
     inputs, options = taken[: len(inputs)], dict(zip(options, taken[len(inputs) :], strict=True))
     keeps_mode = training is None and not is_of_arrays
+    recorder = _array.recorder.get() if is_of_arrays else None
     with (
         nullcontext(module) if keeps_mode else module._in_mode(bool(training)) as called,
-        torch.no_grad() if is_of_arrays else nullcontext(),
+        nullcontext() if recorder or not is_of_arrays else torch.no_grad(),
     ):
         output = nn.Module.__call__(called, *inputs, **options)
-    return mapped(output, as_array) if is_of_arrays else output
+    return mapped(output, partial(as_array, recorder)) if is_of_arrays else output
 
 
 def _forward(call: Callable[..., Any]) -> Callable[..., Any]:

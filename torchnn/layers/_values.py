@@ -68,9 +68,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.generic))
 
 
-def as_array(value: Any) -> Any:
-    """A tensor as an array; anything else as it is."""
-    return _array.as_array(value) if isinstance(value, Tensor) else value
+def as_array(recorder: Callable[[Tensor], Tensor] | None, value: Any) -> Any:
+    """A tensor as an array, or as what the recorder makes of it; anything else as it is."""
+    return (recorder or _array.as_array)(value) if isinstance(value, Tensor) else value
 
 
 @contextmanager
