@@ -106,6 +106,7 @@ TESTED_BY = {
     "torchnn.tf._arrays": "tf",
     "torchnn.tf._keras": "tf",
     "torchnn.tf._missing": "tf",
+    "torchnn.tf._running": "tf",
     "torchnn.tf._tape": "tf",
     "torchnn.tf._tensor": "tf",
     "torchnn.tf.autograph": "tf",

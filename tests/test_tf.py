@@ -133,6 +133,30 @@ SAME = [
     (lambda x: tf.gather_nd(x, [[0, 2], [1, 1]]), lambda x: x[[0, 1], [2, 1]], X),
     (lambda x: tf.gather_nd(x, [[1]]), lambda x: x[[1]], X),
     (lambda x: tf.gather(x, [[1], [0]]), lambda x: x[[[1], [0]]], X),
+    (tf.sort, np.sort, X),
+    (lambda x: tf.sort(x, 0, "DESCENDING"), lambda x: np.sort(x, 0)[::-1], X),
+    (lambda x: tf.add_n([x, 2 * x]), lambda x: 3 * x, X),
+    (lambda x: tf.split(x, 3, axis=1)[2], lambda x: x[:, 2:], X),
+    (lambda x: tf.split(x, [1, -1], axis=1)[1], lambda x: x[:, 1:], X),
+    (lambda x: tf.unstack(x, axis=1)[1], lambda x: x[:, 1], X),
+    (lambda x: tf.boolean_mask(x, [False, True]), lambda x: x[1:], X),
+    (lambda x: tf.boolean_mask(x, [True, False, True], axis=1), lambda x: x[:, ::2], X),
+    (lambda x: tf.boolean_mask(x, x > 0), lambda x: x[x > 0], X),
+    (lambda x: tf.repeat(x, 2), lambda x: np.repeat(x, 2), X),
+    (lambda x: tf.repeat(x, [1, 2], axis=0), lambda x: np.repeat(x, [1, 2], 0), X),
+    (lambda x: tf.clip_by_norm(x, 2.0), lambda x: 2 * x / np.linalg.norm(x), X),
+    (lambda x: tf.clip_by_norm(x, 9, axes=1), lambda x: x, X),
+    (lambda x: tf.math.divide_no_nan(x, [1, 0, 2]), lambda x: x * [1, 0, 0.5], X),
+    (tf.math.l2_normalize, lambda x: x / np.linalg.norm(x), X),
+    (lambda x: tf.einsum("ij,kj->ik", x, x), lambda x: x @ x.T, X),
+    (lambda x: tf.tensordot(x, x, [[1], [1]]), lambda x: x @ x.T, X),
+    (lambda x: tf.tensordot(x, [1, 2, 3], 1), lambda x: x @ [1, 2, 3], X),
+    (lambda x: tf.linalg.matvec(x, [1, 1], transpose_a=True), lambda x: x.sum(0), X),
+    (
+        lambda x: tf.linalg.solve(x[:, :2], x[:, 2:]),
+        lambda x: np.linalg.solve(x[:, :2], x[:, 2:]),
+        X,
+    ),
 ]
 
 
@@ -199,6 +223,86 @@ def test_functions_have_the_dtypes_of_tensorflow(result, expected):
     found = result().numpy()
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (tf.argsort([3, 1, 2], direction="DESCENDING"), [0, 2, 1]),
+        (tf.argsort([[1.0, 1.0, 0.0]]), [[2, 0, 1]]),
+        (tf.where([[True, False], [False, True]]), [[0, 0], [1, 1]]),
+        (tf.math.count_nonzero([[0, 1], [2, 3]], axis=0), [1, 2]),
+        (tf.math.top_k([[1, 5, 5, 2]], 3).values, [[5, 5, 2]]),
+        (tf.nn.top_k([[1, 5, 5, 2]], 3).indices, [[1, 2, 3]]),
+    ],
+)
+def test_places_and_counts_are_whole_numbers(found, expected):
+    assert not found.is_floating_point()
+    assert found.tolist() == expected
+
+
+def test_several_gradients_are_clipped_by_the_norm_of_them_all():
+    (a, nothing, b), norm = tf.clip_by_global_norm([tf.constant([3.0]), None, np.full(1, 4.0)], 1)
+    assert (float(a), nothing, float(b), float(norm)) == pytest.approx((0.6, None, 0.8, 5))
+    (same,), _ = tf.clip_by_global_norm([tf.constant([3.0])], 10.0)
+    assert same.tolist() == [3]
+    (broken,), _ = tf.clip_by_global_norm([tf.constant([np.inf, 1.0])], 1.0)
+    assert broken.isnan().all()
+
+
+def test_clipping_and_dividing_have_gradients_at_zero():
+    x = tf.Variable([0.0, 0.0])
+    with tf.GradientTape() as tape:
+        y = tf.clip_by_norm(x, 1.0) + tf.math.divide_no_nan(x, x)
+    assert tape.gradient(y, x).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tf.split(X, 2, axis=1), "num_or_size_splits must divide 3, the size of axis 1"),
+        (lambda: tf.unstack(X, num=3), "num must be 2, the size of axis 0, got 3"),
+        (lambda: tf.where(X > 0, 1.0), "x and y must both be given, or neither"),
+        (lambda: tf.sort(X, direction="up"), "direction must be one of ASCENDING, DESCENDING"),
+        (lambda: tf.math.top_k(X, 4), "k must be an integer from 0 to 3, got 4"),
+        (lambda: tf.linalg.solve(X[:, :2], X[:, 2]), r"rhs must have shape \(..., N, K\)"),
+        (lambda: tf.random.categorical(X[0], 2), r"logits must have shape \(N, classes\)"),
+        (lambda: tf.nn.dropout(X, 1.0), r"rate must be a number in \[0, 1\)"),
+        (lambda: tf.device("/disk:0").__enter__(), 'device_name must be one such as "/CPU:0"'),
+    ],
+)
+def test_what_functions_do_not_take_is_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_numbers_of_python_are_not_rounded_on_the_way():
+    assert tf.constant(0.1, tf.float64).item() == 0.1
+    assert tf.cast(0.1, tf.float64).item() == 0.1
+    assert tf.maximum(np.zeros(1), 0.1).item() == 0.1
+    assert tf.add(tf.constant([1]), 1.5).item() == 2.5
+
+
+def test_values_are_printed_as_arrays(capsys):
+    tf.print("loss:", tf.Variable(1.5), {"x": tf.constant([1, 2])}, tf.range(9), sep="|")
+    tf.print(tf.range(9), output_stream=sys.stdout, end="", summarize=-1)
+    printed = capsys.readouterr()
+    assert printed.err == "loss:|1.5|{'x': [1, 2]}|[0 1 2 ... 6 7 8]\n"
+    assert printed.out == "[0 1 2 3 4 5 6 7 8]"
+
+
+@pytest.mark.parametrize("name", ["/GPU:0", "/device:CPU:0", "gpu", None])
+def test_a_device_is_named_without_effect(name):
+    with tf.device(name):
+        assert tf.constant(1.0).device.type == "cpu"
+
+
+def test_a_tensor_of_one_entry_is_a_number():
+    assert (float(tf.constant([[1.5]])), int(tf.constant([3]))) == (1.5, 3)
+
+
+def test_a_shape_is_a_list_too():
+    assert tf.constant(X).get_shape().as_list() == [2, 3]
 
 
 def test_confusion_matrix_takes_classes():
@@ -509,6 +613,9 @@ def test_random_numbers_follow_from_the_seed():
             tf.random.uniform([4], -1, 1, dtype=tf.float64),
             tf.random.uniform((5,), maxval=3, dtype=tf.int32),
             tf.random.shuffle(np.arange(6)),
+            tf.random.truncated_normal((999,), mean=1.0, stddev=0.5),
+            tf.random.categorical([[0.0, -np.inf], [0.0, 0.0]], 50),
+            tf.nn.dropout(np.ones((9, 50)), 0.5, noise_shape=(9, 1)),
         ]
 
     tf.random.set_seed(1)
@@ -516,7 +623,10 @@ def test_random_numbers_follow_from_the_seed():
     tf.random.set_seed(1)
     for one, other in zip(first, draw(), strict=True):
         assert_close(one, other, rtol=0, atol=0)
-    normal, uniform, integers, shuffled = first
+    normal, uniform, integers, shuffled, truncated, classes, dropped = first
+    assert 0.9 < (truncated - 1).abs().max() <= 1
+    assert [set(row.tolist()) for row in classes] == [{0}, {0, 1}]
+    assert {tuple(set(row.tolist())) for row in dropped} == {(0,), (2,)}
     assert (normal.shape, normal.dtype) == ((2, 3), torch.float32)
     assert (uniform.dtype, bool((uniform.abs() <= 1).all())) == (torch.float64, True)
     assert (integers.dtype, set(integers.tolist()) <= {0, 1, 2}) == (torch.int32, True)
@@ -524,6 +634,27 @@ def test_random_numbers_follow_from_the_seed():
     assert_close(tf.random.normal((3,), seed=5), tf.random.normal((3,), seed=5))
     with pytest.raises(ValueError, match="maxval must be given for integers"):
         tf.random.uniform((1,), dtype=tf.int32)
+
+
+def test_a_metric_of_ones_own_adds_tensors():
+    class Doubled(keras.metrics.Metric):
+        def __init__(self):
+            super().__init__("doubled")
+            self.total = self.add_weight(name="total")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.total.assign_add(tf.reduce_sum(y_true))
+            self.total.assign_sub(tf.constant(1.0))
+
+        def result(self):
+            return self.total * tf.constant(2.0)
+
+    metric = Doubled()
+    for _ in range(2):
+        metric.update_state(tf.constant([1.0, 2.0]), None)
+    assert metric.result().numpy() == 8
+    assert metric.total.assign(tf.constant(5.0)) is metric.total
+    assert metric.fresh().result().numpy() == 0
 
 
 def test_a_dataset_gives_rows_and_batches():
@@ -585,9 +716,13 @@ def test_its_version_is_that_of_the_words_and_of_torchnn():
 @pytest.mark.parametrize(
     ("module", "name", "hint"),
     [
-        (tf, "einsum", "torch.einsum takes its tensors"),
+        (tf, "meshgrid", "torch.meshgrid takes its tensors"),
+        (tf, "version", "PyTorch's and NumPy's"),
+        (tf, "manual_seed", "PyTorch's and NumPy's"),
+        (tf.linalg, "svd", "torch.linalg.svd takes its tensors"),
+        (tf.random, "gamma", "PyTorch's and NumPy's"),
         (tf, "sparse_thing", "PyTorch's and NumPy's functions take its tensors"),
-        (tf.nn, "conv2d", "torch.conv2d takes its tensors"),
+        (tf.nn, "conv2d", "torch.nn.functional.conv2d takes its tensors"),
         (tf.math, "bessel_i0", "PyTorch's and NumPy's"),
     ],
 )

@@ -27,10 +27,14 @@ from torchnn._config import Configured
 class Variable(Tensor):
     """A tensor that can be assigned."""
 
+    # What is computed of it is of the kind of the other side, such as a tensor of torchnn.tf.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
     def assign(self, value: Any) -> "Variable":
         """Takes the value in place of its own."""
         with torch.no_grad():
-            return self.copy_(torch.as_tensor(value))  # type: ignore[return-value]
+            self.copy_(torch.as_tensor(value))
+        return self
 
     def assign_add(self, value: Any) -> "Variable":
         """Adds the value."""

@@ -16,7 +16,11 @@ import torchnn as keras
 from torchnn import initializers, losses, metrics, optimizers
 from torchnn.tf import autograph, config, data, linalg, math, nn, random
 from torchnn.tf._arrays import (
+    argsort,
+    boolean_mask,
     cast,
+    clip_by_global_norm,
+    clip_by_norm,
     clip_by_value,
     concat,
     constant,
@@ -33,14 +37,18 @@ from torchnn.tf._arrays import (
     ones,
     ones_like,
     rank,
+    repeat,
     reshape,
     shape,
     size,
+    sort,
+    split,
     squeeze,
     stack,
     stop_gradient,
     tile,
     transpose,
+    unstack,
     where,
     zeros,
     zeros_like,
@@ -50,12 +58,17 @@ from torchnn.tf._arrays import (
 )
 from torchnn.tf._keras import name_modules
 from torchnn.tf._missing import said_of
+from torchnn.tf._running import device
+from torchnn.tf._running import (
+    print_ as print,
+)
 from torchnn.tf._tape import GradientTape
 from torchnn.tf._tensor import Variable
-from torchnn.tf.linalg import matmul, norm
+from torchnn.tf.linalg import einsum, matmul, norm, tensordot
 from torchnn.tf.math import (
     abs,
     add,
+    add_n,
     argmax,
     argmin,
     cos,
@@ -102,12 +115,17 @@ __all__ = [
     "Variable",
     "abs",
     "add",
+    "add_n",
     "argmax",
     "argmin",
+    "argsort",
     "autograph",
     "bfloat16",
     "bool",
+    "boolean_mask",
     "cast",
+    "clip_by_global_norm",
+    "clip_by_norm",
     "clip_by_value",
     "concat",
     "config",
@@ -116,7 +134,9 @@ __all__ = [
     "cos",
     "cumsum",
     "data",
+    "device",
     "divide",
+    "einsum",
     "equal",
     "executing_eagerly",
     "exp",
@@ -165,6 +185,7 @@ __all__ = [
     "ones_like",
     "optimizers",
     "pow",
+    "print",
     "random",
     "range",
     "rank",
@@ -176,6 +197,7 @@ __all__ = [
     "reduce_min",
     "reduce_prod",
     "reduce_sum",
+    "repeat",
     "reshape",
     "round",
     "shape",
@@ -183,6 +205,8 @@ __all__ = [
     "sign",
     "sin",
     "size",
+    "sort",
+    "split",
     "sqrt",
     "square",
     "squeeze",
@@ -191,9 +215,11 @@ __all__ = [
     "subtract",
     "tan",
     "tanh",
+    "tensordot",
     "tile",
     "transpose",
     "uint8",
+    "unstack",
     "where",
     "zeros",
     "zeros_like",

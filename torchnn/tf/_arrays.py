@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from torchnn import _checks
-from torchnn.tf import math
+from torchnn.tf import linalg, math
 from torchnn.tf._tensor import as_axes, as_dtype, as_shape, as_tensor
 
 
@@ -142,14 +142,106 @@ def gather_nd(params: Any, indices: Any) -> Any:
     return as_tensor(params)[as_tensor(indices, torch.int64).unbind(-1)]
 
 
-def where(condition: Any, x: Any, y: Any) -> Any:
-    """The entries of x where condition is true, and those of y where it is not."""
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    """The entries of x where condition is true, and those of y where it is not; without x and y,
+    the places where it is true, one a row."""
+    if (x is None) != (y is None):
+        raise ValueError("x and y must both be given, or neither")
+    if x is None:
+        return torch.argwhere(as_tensor(condition))
     return torch.where(as_tensor(condition), *math.alike(x, y))
 
 
 def clip_by_value(t: Any, clip_value_min: Any, clip_value_max: Any) -> Any:
     """The entries, none less than the one value or greater than the other."""
     return math.minimum(math.maximum(t, clip_value_min), clip_value_max)
+
+
+def clip_by_norm(t: Any, clip_norm: Any, axes: Any = None) -> Any:
+    """The entries, divided by what makes their norm clip_norm where it is greater."""
+    t = as_tensor(t)
+    limit = as_tensor(clip_norm, t.dtype)
+    return t * (limit / torch.maximum(linalg.norm(t, axis=axes, keepdims=True), limit))
+
+
+def clip_by_global_norm(t_list: Any, clip_norm: Any, use_norm: Any = None) -> Any:
+    """Several tensors, divided by what makes the norm of all their entries clip_norm.
+
+    Args:
+        t_list: The tensors; None among them stays.
+        clip_norm: The norm above which they are divided.
+        use_norm: The norm that they have, if it is known.
+
+    Returns:
+        The list of them, and the norm that they had; all are NaN if it was not finite.
+    """
+    total = as_tensor(linalg.global_norm(t_list) if use_norm is None else use_norm)
+    limit = as_tensor(clip_norm, total.dtype)
+    scale = torch.where(torch.isfinite(total), limit / torch.maximum(total, limit), torch.nan)
+    return [None if t is None else as_tensor(t) * scale for t in t_list], total
+
+
+def sort(values: Any, axis: int = -1, direction: str = "ASCENDING") -> Any:
+    """The entries in their order along an axis, from the least on or from the greatest."""
+    x = as_tensor(values)
+    places = torch.argsort(x, dim=axis, descending=_is_descending(direction))
+    return torch.take_along_dim(x, places, axis)
+
+
+def argsort(values: Any, axis: int = -1, direction: str = "ASCENDING", stable: bool = True) -> Any:
+    """The places of the entries in their order along an axis; of equals, the first one is first."""
+    places = torch.argsort(
+        as_tensor(values), dim=axis, descending=_is_descending(direction), stable=True
+    )
+    return as_tensor(places, torch.int32)
+
+
+def _is_descending(direction: str) -> Any:
+    return _checks.choice("direction", direction, ("ASCENDING", "DESCENDING")) == "DESCENDING"
+
+
+def split(value: Any, num_or_size_splits: Any, axis: int = 0) -> Any:
+    """The parts of a tensor along an axis: so many equal ones, or of these sizes.
+
+    Args:
+        value: The tensor.
+        num_or_size_splits: How many parts, which must come out even, or a list of their sizes, of
+            which one may be -1: what is left.
+        axis: The axis that is cut.
+    """
+    value = as_tensor(value)
+    size = value.shape[axis]
+    if np.ndim(num_or_size_splits) == 0:
+        count = _checks.positive_int("num_or_size_splits", int(num_or_size_splits))
+        sizes = [size // count] * count
+    else:
+        sizes = list(as_shape(num_or_size_splits))
+        left = size - sum(each for each in sizes if each != -1)
+        sizes = [left if each == -1 else each for each in sizes]
+    if sum(sizes) != size or min(sizes, default=0) < 0:
+        raise ValueError(
+            f"num_or_size_splits must divide {size}, the size of axis {axis}, "
+            f"got {num_or_size_splits!r}"
+        )
+    return list(torch.split(value, sizes, axis))
+
+
+def unstack(value: Any, num: int | None = None, axis: int = 0) -> Any:
+    """The tensors beside each other along an axis, which they lack, as a list."""
+    parts = list(torch.unbind(as_tensor(value), axis))
+    if num not in (None, len(parts)):
+        raise ValueError(f"num must be {len(parts)}, the size of axis {axis}, got {num!r}")
+    return parts
+
+
+def boolean_mask(tensor: Any, mask: Any, axis: int = 0) -> Any:
+    """The entries where mask is true, which is of the axes from one on, the first if 0."""
+    return as_tensor(tensor)[(slice(None),) * (axis or 0) + (as_tensor(mask, torch.bool),)]
+
+
+def repeat(input: Any, repeats: Any, axis: int | None = None) -> Any:
+    """The entries, each so many times, along an axis or, if None, one after the other."""
+    return torch.repeat_interleave(as_tensor(input), as_tensor(repeats, torch.int64), axis)
 
 
 def one_hot(

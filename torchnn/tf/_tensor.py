@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from torchnn import _checks
+from torchnn.layers._variables import Shape
 
 # PyTorch's functions that go by another name than NumPy's.
 RENAMED: dict[str, Callable[..., Any]] = {"power": torch.pow, "invert": torch.bitwise_not}
@@ -27,11 +28,15 @@ class Tensor(torch.Tensor):
             values = values.float() if values.dtype == torch.bfloat16 else values
             return torch.Tensor.numpy(values)[()]
 
+    def get_shape(self) -> Shape:
+        """Returns the shape as a tuple that has as_list()."""
+        return Shape(self.shape)
+
     def __float__(self) -> float:
-        return float(self.numpy())  # PyTorch warns of what has a gradient
+        return float(self.item())  # PyTorch warns of what has a gradient
 
     def __int__(self) -> int:
-        return int(self.numpy())
+        return int(self.item())
 
     def __format__(self, spec: str) -> str:
         return format(self.numpy(), spec) if not self.ndim else super().__format__(spec)
@@ -136,7 +141,7 @@ def as_tensor(value: Any, dtype: Any = None) -> Any:
             return value
         if function is not None:
             return function(torch.Tensor.to, (type(value),), (value, as_dtype(dtype)))
-        value = _of_values(value)
+        value = _of_values(value, is_final=dtype is None)
     value = value if isinstance(value, Tensor) else value.as_subclass(Tensor)
     return value if dtype is None else value.to(as_dtype(dtype))
 
@@ -161,11 +166,18 @@ def as_axes(axis: Any) -> Any:
     return tuple(axis) if isinstance(axis, (list, tuple)) else axis
 
 
-def _of_values(value: Any) -> torch.Tensor:
+def as_generator(seed: int | None) -> torch.Generator | None:
+    """Returns what draws the numbers that follow from a seed; None, PyTorch's own, for None."""
+    return None if seed is None else torch.Generator().manual_seed(_checks.integer("seed", seed))
+
+
+def _of_values(value: Any, is_final: bool) -> torch.Tensor:
+    """Values as a tensor: Python's numbers in the dtype that they have by themselves if that is
+    final, else in one of 64 bits, so that none is rounded twice."""
     if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
         return torch.stack(list(map(as_tensor, value)))
     found = _checks.tensor("value", value)
-    if hasattr(value, "dtype") or hasattr(value, "__array__"):
+    if not is_final or hasattr(value, "dtype") or hasattr(value, "__array__"):
         return found
     if found.dtype == torch.float64:
         return found.to(torch.get_default_dtype())

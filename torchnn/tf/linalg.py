@@ -2,14 +2,24 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from torchnn.tf._missing import said_of
 from torchnn.tf._tensor import as_axes, as_tensor
-from torchnn.tf.math import alike
-from torchnn.tf.nn import l2_normalize
+from torchnn.tf.math import alike, l2_normalize
 
-__all__ = ["inv", "l2_normalize", "matmul", "norm"]
+__all__ = [
+    "einsum",
+    "global_norm",
+    "inv",
+    "l2_normalize",
+    "matmul",
+    "matvec",
+    "norm",
+    "solve",
+    "tensordot",
+]
 __getattr__ = said_of(__name__)
 
 
@@ -28,3 +38,40 @@ def norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool =
 def inv(input: Any) -> Any:
     """The inverse of a matrix."""
     return torch.linalg.inv(as_tensor(input))
+
+
+def solve(matrix: Any, rhs: Any) -> Any:
+    """The x of matrix @ x = rhs, both of them with columns: rhs of shape (..., N, K)."""
+    matrix, rhs = alike(matrix, rhs)
+    if rhs.ndim < 2:
+        raise ValueError(f"rhs must have shape (..., N, K), got {tuple(rhs.shape)}")
+    return torch.linalg.solve(matrix, rhs)
+
+
+def matvec(a: Any, b: Any, transpose_a: bool = False) -> Any:
+    """a @ b, of the last two axes of a, transposed first if asked for, and the last one of b."""
+    a, b = alike(a, b)
+    return torch.matmul(a.mT if transpose_a else a, b.unsqueeze(-1)).squeeze(-1)
+
+
+def einsum(equation: str, *inputs: Any) -> Any:
+    """The sum of products that an equation such as "ij,jk->ik" tells."""
+    return torch.einsum(equation, *alike(*inputs))
+
+
+def tensordot(a: Any, b: Any, axes: Any) -> Any:
+    """The sum of products over axes.
+
+    Args:
+        a: A tensor.
+        b: Another one.
+        axes: How many, the last ones of a and the first ones of b; or those of a and those of b.
+    """
+    pairs = axes if isinstance(axes, int) else [np.atleast_1d(each).tolist() for each in axes]
+    a, b = alike(a, b)
+    return torch.tensordot(a, b, pairs)
+
+
+def global_norm(t_list: Any) -> Any:
+    """The norm of all entries of several tensors; None among them counts as nothing."""
+    return norm(torch.stack([norm(each) for each in t_list if each is not None]))

@@ -1,23 +1,28 @@
 """TensorFlow's mathematics, in PyTorch: functions of tensors, arrays and numbers."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from torchnn import _checks
 from torchnn.tf._missing import said_of
 from torchnn.tf._tensor import as_axes, as_dtype, as_tensor
 
 __all__ = [
+    "TopK",
     "abs",
     "add",
+    "add_n",
     "argmax",
     "argmin",
     "ceil",
     "confusion_matrix",
     "cos",
+    "count_nonzero",
     "cumsum",
     "divide",
+    "divide_no_nan",
     "equal",
     "erf",
     "exp",
@@ -30,6 +35,7 @@ __all__ = [
     "is_finite",
     "is_inf",
     "is_nan",
+    "l2_normalize",
     "less",
     "less_equal",
     "log",
@@ -66,6 +72,7 @@ __all__ = [
     "subtract",
     "tan",
     "tanh",
+    "top_k",
 ]
 
 Function = Callable[..., Any]
@@ -89,9 +96,17 @@ def _of_two(name: str, function: Function) -> Function:
 
 
 def alike(*values: Any) -> list[Any]:
-    """Values as tensors; Python's numbers are of the dtype of the tensors and arrays among them."""
+    """Values as tensors; Python's numbers, and lists of them, are of the dtype of the tensors and
+    arrays among them, but for floats beside integers, which would lose what is after the point."""
     like = next((as_tensor(v).dtype for v in values if hasattr(v, "dtype")), None)
-    return [as_tensor(v, like if isinstance(v, (int, float)) else None) for v in values]
+    return [as_tensor(v, like if _suits(v, like) else None) for v in values]
+
+
+def _suits(value: Any, like: Any) -> bool:
+    """Whether a value is Python's numbers, which a dtype keeps as they are."""
+    if like is None or not isinstance(value, (int, float, list, tuple)):
+        return False
+    return like.is_floating_point or not as_tensor(value).is_floating_point()
 
 
 abs = _of_one("abs", torch.abs)
@@ -215,6 +230,51 @@ def cumsum(x: Any, axis: int = 0) -> Any:
     """The sums of the entries up to each one, along an axis."""
     x = as_tensor(x)
     return torch.cumsum(x, axis, dtype=x.dtype)
+
+
+def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12) -> Any:
+    """x / sqrt(max(sum(x^2), epsilon)) over all axes, or those given."""
+    x = as_tensor(x)
+    squares = (
+        torch.sum(torch.square(x), as_axes(axis), keepdim=True)
+        if axis is not None
+        else torch.sum(torch.square(x))
+    )
+    return x * torch.rsqrt(torch.clamp(squares, min=epsilon))
+
+
+def add_n(inputs: Any) -> Any:
+    """The sum of several tensors of one shape."""
+    return reduce_sum(torch.stack(list(map(as_tensor, inputs))), 0)
+
+
+def divide_no_nan(x: Any, y: Any) -> Any:
+    """x / y, and 0 where y is 0."""
+    x, y = alike(x, y)
+    is_zero = y == 0
+    return torch.where(is_zero, 0, x / torch.where(is_zero, 1, y))
+
+
+def count_nonzero(
+    input: Any, axis: Any = None, keepdims: bool = False, dtype: Any = torch.int64
+) -> Any:
+    """How many entries are not 0, over all axes or those given."""
+    return reduce_sum(as_tensor(as_tensor(input) != 0, dtype), axis, keepdims)
+
+
+class TopK(NamedTuple):
+    """The greatest entries, and where they are."""
+
+    values: Any
+    indices: Any
+
+
+def top_k(input: Any, k: int = 1, sorted: bool = True, index_type: Any = torch.int32) -> TopK:
+    """The k greatest entries along the last axis, from the greatest on; of equals, the first."""
+    x = as_tensor(input)
+    count = _checks.bounded_int("k", k, 0, x.shape[-1])
+    places = torch.argsort(x, dim=-1, descending=True, stable=True)[..., :count]
+    return TopK(torch.take_along_dim(x, places, -1), as_tensor(places, index_type))
 
 
 def confusion_matrix(

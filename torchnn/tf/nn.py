@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from torchnn import activations
+from torchnn import _checks, activations
 from torchnn.tf._missing import said_of
-from torchnn.tf._tensor import as_axes, as_tensor
-from torchnn.tf.math import sigmoid, softplus, tanh
+from torchnn.tf._tensor import as_generator, as_shape, as_tensor
+from torchnn.tf.math import l2_normalize, sigmoid, softplus, tanh, top_k
 
 __all__ = [
+    "dropout",
     "elu",
     "gelu",
     "l2_normalize",
@@ -28,6 +29,7 @@ __all__ = [
     "sparse_softmax_cross_entropy_with_logits",
     "swish",
     "tanh",
+    "top_k",
 ]
 __getattr__ = said_of(__name__)
 
@@ -81,15 +83,19 @@ def log_softmax(logits: Any, axis: int = -1) -> Any:
     return torch.log_softmax(as_tensor(logits), axis)
 
 
-def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12) -> Any:
-    """x / sqrt(max(sum(x^2), epsilon)) over all axes, or those given."""
-    x = as_tensor(x)
-    squares = (
-        torch.sum(torch.square(x), as_axes(axis), keepdim=True)
-        if axis is not None
-        else torch.sum(torch.square(x))
-    )
-    return x * torch.rsqrt(torch.clamp(squares, min=epsilon))
+def dropout(x: Any, rate: float, noise_shape: Any = None, seed: int | None = None) -> Any:
+    """x with entries set to 0 at random, and the others divided by 1 - rate.
+
+    Args:
+        x: Floats.
+        rate: The probability of 0.
+        noise_shape: The shape of what is drawn, 1 along axes that share it; that of x if None.
+        seed: What the numbers follow from; the seed that set_seed was given if None.
+    """
+    x, rate = as_tensor(x), _checks.fraction("rate", rate)
+    sizes = x.shape if noise_shape is None else as_shape(noise_shape)
+    is_kept = torch.rand(sizes, generator=as_generator(seed), device="cpu") >= rate
+    return torch.where(is_kept.to(x.device), x / (1 - rate), 0.0)
 
 
 def sigmoid_cross_entropy_with_logits(labels: Any, logits: Any) -> Any:
