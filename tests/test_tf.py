@@ -665,6 +665,7 @@ def test_a_dataset_gives_rows_and_batches():
     assert [b.tolist() for _, b in batches] == [[0, 1], [2, 3], [4]]
     assert (len(rows), len(batches), len(rows.batch(2, drop_remainder=True))) == (5, 3, 2)
     assert [b.tolist() for _, b in batches.take(1)] == [[0, 1]]
+    assert [b.tolist() for _, b in batches.skip(2)] == [[4]]
     single = tf.data.Dataset.from_tensor_slices(y).skip(3)
     assert [int(each) for each in single] == [3, 4]
 
@@ -681,6 +682,93 @@ def test_a_dataset_is_shuffled_anew_each_time():
         rows.shuffle(5, reshuffle_each_iteration=False)
     with pytest.raises(ValueError, match=r"as many rows as each other, got \[2, 3\]"):
         tf.data.Dataset.from_tensor_slices((np.ones(2), np.ones(3)))
+
+
+def rows(count=5):
+    return tf.data.Dataset.from_tensor_slices((np.arange(2.0 * count).reshape(-1, 2), range(count)))
+
+
+@pytest.mark.parametrize(
+    ("made", "labels", "size"),
+    [
+        (lambda: rows().map(lambda a, b: (a, 2 * b)).batch(3), [[0, 2, 4], [6, 8]], 2),
+        (lambda: rows().batch(3).map(lambda a, b: (a, 2 * b)), [[0, 2, 4], [6, 8]], 2),
+        (lambda: rows().repeat(2).batch(4), [[0, 1, 2, 3], [4, 0, 1, 2], [3, 4]], 3),
+        (lambda: rows().repeat(2).batch(4, drop_remainder=True), [[0, 1, 2, 3], [4, 0, 1, 2]], 2),
+        (lambda: rows(2).batch(2).repeat(2).cache().prefetch(1), [[0, 1], [0, 1]], 2),
+        (lambda: rows().repeat().skip(4).take(2).batch(2), [[4, 0]], 1),
+        (lambda: rows(2).repeat(-1).batch(3).take(1), [[0, 1, 0]], 1),
+        (lambda: rows().batch(2).take(-1).skip(2), [[4]], 1),
+        (lambda: rows().filter(lambda a, b: b > 2).batch(5), [[3, 4]], None),
+        (lambda: rows().filter(lambda a, b: b > 9).repeat().batch(1), [], None),
+        (lambda: rows(0).repeat().batch(1), [], 0),
+        (lambda: tf.data.Dataset.zip(rows(), rows(3)).map(lambda a, b: a).batch(9), [[0, 1, 2]], 1),
+        (lambda: tf.data.Dataset.zip((rows().batch(4),)).map(lambda a: a), [[0, 1, 2, 3], [4]], 2),
+    ],
+)
+def test_steps_of_a_dataset_follow_each_other(made, labels, size):
+    batches = made()
+    for _ in range(2):  # again from the start
+        assert [b.tolist() for _, b in batches] == labels
+    if size is None:
+        with pytest.raises(TypeError, match="have no len"):
+            len(batches)
+    else:
+        assert len(batches) == size
+
+
+def test_a_dataset_of_a_dict_gives_dicts():
+    both = tf.data.Dataset.from_tensor_slices(({"a": X, "b": [1, 2]}, [3, 4]))
+    ((features, label),) = both.skip(1).as_numpy_iterator()
+    assert (features["a"].tolist(), features["b"], label) == (X[1].tolist(), 2, 4)
+    for batches in (both.batch(2), both.map(lambda x, y: (x, y)).batch(2)):
+        ((features, labels),) = batches.as_numpy_iterator()
+        assert features["a"].tolist() == X.tolist()
+        assert (features["b"].tolist(), labels.tolist()) == ([1, 2], [3, 4])
+
+
+def test_a_dataset_mixes_as_many_rows_as_its_buffer_holds():
+    mixed = rows(40).repeat(1).shuffle(4, seed=1)
+    order = [int(b) for _, b in mixed]
+    assert sorted(order) == list(range(40))
+    assert order != sorted(order)
+    assert all(place >= value - 3 for place, value in enumerate(order))
+    assert order == [int(b) for _, b in mixed]
+    firsts = rows(50).shuffle(50).take(3)
+    assert len({int(b) for _ in range(20) for _, b in firsts}) > 3
+
+
+def test_a_dataset_says_what_it_is_and_has():
+    assert repr(rows()) == "<Dataset of 5 rows>"
+    assert repr(rows().batch(2)) == "<Dataset of 3 batches>"
+    assert repr(rows().repeat().batch(2)) == "<Dataset of endless batches>"
+    sizes = (rows(), rows().repeat(), rows().filter(bool))
+    assert [int(each.cardinality()) for each in sizes] == [5, -1, -2]
+    for each in (rows(), rows().batch(2), rows().repeat(2), rows().batch(2).repeat(2)):
+        with pytest.raises(
+            AttributeError, match="has no 'window': it has as_numpy_iterator, batch"
+        ):
+            each.window(2)
+    with pytest.raises(TypeError, match="datasets must be Datasets, or a tuple of them, got 1"):
+        tf.data.Dataset.zip(1)
+    with pytest.raises(ValueError, match="must all be of rows, or all of batches"):
+        tf.data.Dataset.zip(rows(), rows().batch(1))
+
+
+def test_a_mapped_dataset_trains_a_model_and_an_endless_one_for_so_many_steps():
+    data = tf.data.Dataset.from_tensor_slices((X, np.ones((2, 1), np.float32)))
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    halves = data.map(lambda x, y: (x / 2, y)).shuffle(2).batch(1).prefetch(tf.data.AUTOTUNE)
+    history = model.fit(halves, epochs=3, verbose=0, validation_data=halves).history
+    assert history["val_loss"][2] < history["val_loss"][0]
+    endless = data.repeat().batch(1)
+    assert len(model.fit(endless, epochs=2, steps_per_epoch=3, verbose=0).epoch) == 2
+    with pytest.raises(ValueError, match="x never ends: pass steps_per_epoch"):
+        model.fit(endless, verbose=0)
+    for each in (data, data.repeat(2)):
+        with pytest.raises(TypeError, match="x is a Dataset: call its batch"):
+            model.fit(each, verbose=0)
 
 
 def test_a_dataset_trains_a_model():

@@ -161,7 +161,8 @@ class LoaderFeed:
         self._limit: int | None = None
         self._stream: Iterator[Any] | None = None  # of batches that go on from epoch to epoch
         self.is_iterator = hasattr(loader, "__next__")
-        self.is_endless = isinstance(loader, (count, cycle, repeat))
+        says_so = getattr(loader, "is_endless", False) is True  # as torchnn.tf.data's may
+        self.is_endless = says_so or isinstance(loader, (count, cycle, repeat))
         self.loader = _Stream(loader) if self.is_iterator else _iterable(loader)
         self.started: Iterator[Any] | None = iter(self.loader)
         first = next(self.started, None)
@@ -277,7 +278,9 @@ def feed(
     given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
     if not gives_batches(x) or (y is not None and not isinstance(x, DataLoader)):
         if isinstance(x, Dataset):
-            raise TypeError(f"x{origin} is a Dataset: wrap it in a torch.utils.data.DataLoader")
+            has_own = hasattr(x, "batch")  # torchnn.tf.data's
+            hint = "call its batch" if has_own else "wrap it in a torch.utils.data.DataLoader"
+            raise TypeError(f"x{origin} is a Dataset: {hint}")
         if check_targets is not None and y is None:
             raise ValueError(f"y{origin} must be given, unless x is a DataLoader; got None")
         only_predicts = check_targets is None
@@ -306,11 +309,11 @@ def gives_batches(value: Any) -> bool:
 def check_end(feed: Feed, epochs: int, name: str, steps_name: str, steps: int | None) -> None:
     """Raises ValueError if batches that can be read only once are needed more often, or never
     end."""
-    if steps is not None or not isinstance(feed, LoaderFeed) or not feed.is_iterator:
+    if steps is not None or not isinstance(feed, LoaderFeed):
         return
     if feed.is_endless:
         raise ValueError(f"{name} never ends: pass {steps_name}")
-    if epochs > 1:
+    if epochs > 1 and feed.is_iterator:
         raise ValueError(
             f"{name} is a {feed.kind}, which can be read only once, not in each of "
             f"{epochs} epochs: pass {steps_name} if it goes on for so long, or something that can "
