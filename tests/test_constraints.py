@@ -62,6 +62,26 @@ def test_weights_obey_after_each_step():
     assert len(seen) == 5
 
 
+def test_what_is_frozen_stays_as_it_is():
+    frozen = Dense(4, "relu", kernel_constraint="non_neg", bias_constraint="unit_norm")
+    free = Dense(1, kernel_constraint="non_neg", kernel_initializer=constraints_start)
+    model = Sequential([Input((3,)), frozen, free])
+    frozen.trainable = False
+    frozen.set_weights([np.full((3, 4), -1.0), np.full(4, 3.0)])
+    model.compile("sgd", "mse")
+    model.fit(X, Y, epochs=2, verbose=0)
+    assert (frozen.kernel.numpy() == -1).all()
+    assert (frozen.bias == 3).all()
+    assert free.kernel.numpy().min() == 0
+    frozen.trainable = True
+    model.fit(X, Y, verbose=0)
+    assert frozen.kernel.numpy().min() >= 0
+
+
+def constraints_start(weight):
+    torch.nn.init.constant_(weight, -100.0)
+
+
 def test_a_constraint_keeps_the_shape():
     model = Sequential([Dense(1, kernel_constraint=torch.sum)])
     model.compile("sgd", "mse")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchnn import initializers
-from torchnn.layers import Dense
+from torchnn.layers import BatchNormalization, Dense, PReLU
 
 UNITS, IN_FEATURES = 250, 400
 
@@ -225,3 +225,22 @@ def test_an_initializer_of_ones_own_fills():
 def test_settings_out_of_range_are_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+def test_none_is_the_default_of_a_layer():
+    dense = Dense(300, kernel_initializer=None, bias_initializer=None, in_features=300)
+    limit = math.sqrt(6 / 600)
+    assert 0.9 * limit < dense.weight.abs().max() <= limit
+    assert (dense.bias == 0).all()
+    normalization = BatchNormalization(
+        **{f"{name}_initializer": None for name in ("beta", "gamma", "moving_mean")},
+        moving_variance_initializer=None,
+    )
+    normalization.build((5, 2))
+    gamma, beta, mean, variance = normalization.get_weights()
+    assert (*gamma, *beta, *mean, *variance) == (1, 1, 0, 0, 0, 0, 1, 1)
+    prelu = PReLU(alpha_initializer=None)
+    prelu.build((5, 2))
+    assert prelu.alpha.tolist() == [0, 0]
+    with pytest.raises(TypeError, match=r"^initializer must be"):
+        initializers.get(None)

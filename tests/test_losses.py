@@ -771,7 +771,10 @@ def test_a_class_of_ones_own_gets_targets_with_the_axes_of_predictions(kind, red
     loss = kind(reduction=reduction)
     close(loss(y_true, y_pred), losses_of_samples.sum() / share)
     close(loss(y_true, y_pred, weight), (losses_of_samples * weight).sum() / share)
-    close(loss(y_true[:, None], y_pred[:, 0]), losses_of_samples.sum() / share)
+
+
+def test_a_class_of_ones_own_gets_no_more_axes_than_predictions():
+    assert Doubled("none")(np.array([[1], [3]]), np.ones(2)).tolist() == [0, 8]
 
 
 @pytest.mark.parametrize("kind", [Doubled, DoubledSamples])

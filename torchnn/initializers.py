@@ -399,11 +399,16 @@ FUNCTIONS: dict[str, Filler] = {
 }
 
 
-def get(value: str | Filler) -> Filler:
+def get(value: str | Filler | None, default: str | None = None) -> Filler:
     """Returns the initializer of this name, or the callable itself.
 
     A function of Keras's kind, with a first argument `shape`, becomes one that fills a tensor.
+
+    Args:
+        value: What is wanted.
+        default: The name that None stands for, or None if it is an error.
     """
+    value = default if value is None and default is not None else value
     if isinstance(value, str):
         return FUNCTIONS[_checks.find("initializer", value, FUNCTIONS)]
     if isinstance(value, type) and issubclass(value, Initializer):

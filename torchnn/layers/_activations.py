@@ -125,7 +125,7 @@ class PReLU(LazyLayer):
 
     def __init__(
         self,
-        alpha_initializer: str | initializers.Filler = "zeros",
+        alpha_initializer: str | initializers.Filler | None = "zeros",
         alpha_regularizer: str | regularizers.Penalty | None = None,
         alpha_constraint: Any = None,
         shared_axes: int | Sequence[int] | None = None,

@@ -149,8 +149,11 @@ class Layer(_config.Configured, HasWeights, Called):
         """Builds the layer for weights of these shapes, which fit, if it is not built."""
 
     def _with(self, kind: str) -> Iterator[tuple[Any, Tensor]]:
-        """Yields the layer's regularizers or constraints, each with its weight in Keras's order."""
+        """Yields the layer's regularizers or constraints, each with its weight in Keras's order; of
+        what is frozen, no constraints."""
         for name, tensor, is_kernel in _variables.own(self):
+            if kind == "constraint" and not tensor.requires_grad:
+                continue
             setting = getattr(self, f"{name}_{kind}", None)
             if setting is not None:
                 yield setting, tensor.t() if is_kernel else tensor

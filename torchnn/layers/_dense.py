@@ -35,7 +35,7 @@ class Dense(Layer, nn.Linear):
         activation: A name, a function or a module; None is the identity.
         use_bias: Whether there is a bias.
         kernel_initializer: A name from torchnn.initializers, or a function that fills a tensor of
-            shape (units, in_features) in place.
+            shape (units, in_features) in place; None is the default.
         bias_initializer: The same for the bias, of shape (units,).
         kernel_regularizer: A penalty on the kernel, (in_features, units), that is part of the loss:
             a name from torchnn.regularizers, or a function from a tensor to one number.
@@ -80,8 +80,8 @@ class Dense(Layer, nn.Linear):
         units: int,
         activation: activations.Activation | None = None,
         use_bias: bool = True,
-        kernel_initializer: str | initializers.Filler = "glorot_uniform",
-        bias_initializer: str | initializers.Filler = "zeros",
+        kernel_initializer: str | initializers.Filler | None = "glorot_uniform",
+        bias_initializer: str | initializers.Filler | None = "zeros",
         kernel_regularizer: str | regularizers.Penalty | None = None,
         bias_regularizer: str | regularizers.Penalty | None = None,
         activity_regularizer: str | regularizers.Penalty | None = None,
@@ -98,8 +98,8 @@ class Dense(Layer, nn.Linear):
         use_bias = _checks.truth("use_bias", use_bias)
         self.units = self.out_features = _checks.positive_int("units", units)
         self.activation = activation  # type: ignore[assignment]
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_initializer = initializers.get(kernel_initializer, "glorot_uniform")
+        self.bias_initializer = initializers.get(bias_initializer, "zeros")
         self.kernel_regularizer = regularizers.get(kernel_regularizer, "kernel_regularizer")
         self.bias_regularizer = regularizers.get(bias_regularizer, "bias_regularizer")
         self.activity_regularizer = regularizers.get(activity_regularizer, "activity_regularizer")

@@ -10,6 +10,8 @@ from torch.nn.parameter import UninitializedParameter, is_lazy
 from torchnn import constraints, initializers, regularizers
 from torchnn.layers._base import Layer, Options
 
+ONES = ("gamma_initializer", "moving_variance_initializer")  # the others begin at 0
+
 
 class LazyLayer(Layer):
     """A layer whose weights are all of one shape, which follows from that of the first input.
@@ -18,7 +20,8 @@ class LazyLayer(Layer):
 
     Args:
         settings: An initializer for each weight, `gamma_initializer`, and a regularizer and a
-            constraint for each that learns: names, objects, or None for none.
+            constraint for each that learns: names, objects, or None for none; of an initializer,
+            for its default.
         options: As any Layer takes them.
 
     Attributes:
@@ -31,7 +34,9 @@ class LazyLayer(Layer):
         super().__init__(**options)
         self.built = False
         getters: dict[str, Any] = {
-            "initializer": initializers.get,
+            "initializer": lambda value: initializers.get(
+                value, "ones" if name in ONES else "zeros"
+            ),
             "regularizer": lambda value: regularizers.get(value, "regularizer"),
             "constraint": lambda value: constraints.get(value, "constraint"),
         }
