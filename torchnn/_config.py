@@ -94,6 +94,10 @@ def plain(value: Any) -> Any:
         return type(value)(map(plain, value))
     if type(value) is dict:
         return {key: plain(each) for key, each in value.items()}
+    if type(value) is nn.ModuleList:  # what a layer makes of a list
+        return [plain(each) for each in value]
+    if type(value) is nn.ModuleDict:
+        return {key: plain(each) for key, each in value.items()}
     if hasattr(type(value), "get_config") or isinstance(value, nn.Module):
         config = value.get_config() if hasattr(value, "get_config") else arguments(value)
         return {"module": _home(value), "class_name": type(value).__name__, "config": config}

@@ -11,7 +11,7 @@ from torchnn._console import summary as _summary
 from torchnn._engine import choice as _choice
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form
-from torchnn.layers import _names, _weights
+from torchnn.layers import _held, _names, _variables, _weights
 from torchnn.layers._call import Called
 from torchnn.layers._graph import Graph
 from torchnn.layers._symbols import Shape
@@ -67,12 +67,14 @@ class Network(HasWeights, Called):
 
     @property
     def layers(self) -> list[Any]:
-        """The layers, in order; of a graph, an Input for each input before them.
+        """The layers, in order; of a graph, an Input for each input before them; those in lists and
+        dicts one by one.
 
         To type checkers, they are anything: of an `nn.Module`, they take every attribute for a
         Tensor or a Module, and would refuse `model.layers[0].get_weights()`.
         """
-        return list(self.children())
+        own = list(self.children())
+        return own if self._graph is not None else list(dict.fromkeys(_held.flat(own)))
 
     @property
     def _chain(self) -> list[Any] | None:
@@ -188,6 +190,7 @@ class Network(HasWeights, Called):
         Args:
             print_fn: Gets the text, as one string, in place of the terminal.
         """
+        _variables.settle(self)
         title = f'Model: "{self.name}"'
         trains = f"Training engine: {_choice.describe(self, self._recipe, self.sample_shape)}"
         _summary.show(title, self._rows(), [*_summary.totals(self), trains], print_fn)

@@ -129,6 +129,7 @@ class Model(Configured, Network):
             TypeError: Something else than these, such as arguments of torch.compile.
         """
         _refuse(unknown)
+        _variables.settle(self)
         settled = self._settled(optimizer, loss, metrics, engine, weighted_metrics, loss_weights)
         if not self._is_empty():
             self._check_recipe(settled)
@@ -344,7 +345,9 @@ class Model(Configured, Network):
                 that no argument tells of.
         """
         if type(self).__init__ is not Model.__init__:
-            return super().get_config()
+            config, of_graphs = super().get_config(), {"inputs", "outputs"}
+            is_open = self._is_open()  # and what an __init__ passes on says nothing of a graph
+            return {n: v for n, v in config.items() if not (is_open and n in of_graphs)}
         if any(True for _ in self.children()):
             raise TypeError(
                 f"this {type(self).__name__} has layers that its class does not make, which no "
@@ -427,6 +430,7 @@ class Model(Configured, Network):
 
     def _check_recipe(self, recipe: Recipe) -> None:
         """Looks at a recipe and the layers together, once."""
+        _variables.settle(self)
         self._check_layers()
         choose(self, recipe, self.sample_shape)  # raises if engine="fused" asks for what cannot be
         _warn_of_the_end(self, recipe.loss)

@@ -75,6 +75,7 @@ def _can_be_viewed(module: nn.Module) -> bool:
     return (
         "forward" not in own
         and own.get("_compiled_call_impl") is None
+        and not own.get("_keeps_lists")  # which would still hold the modules, not their views
         and not isinstance(module, (torch.jit.ScriptModule, LazyModuleMixin))
     )
 

@@ -1,6 +1,7 @@
 """Weights as Keras's variables: in its order and under its names, to be read and assigned."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
+from torchnn.layers import _held
 from torchnn.layers._symbols import Shape, latest
 
 # By TorchScript, which would compile them.
@@ -18,6 +20,10 @@ PROPERTIES: tuple[str, ...] = (
     *("variables", "trainable_variables", "non_trainable_variables"),
     *("input", "output", "input_shape", "output_shape", "losses", "trainable"),
 )
+
+
+# Attributes that are PyTorch's, or that remember layers and own none.
+_OWN = {*vars(nn.Module()), "_told", "_views"}
 
 
 class Variable(Tensor):
@@ -104,6 +110,10 @@ _owners: "WeakKeyDictionary[nn.Module, ref[HasWeights]]" = WeakKeyDictionary()
 class HasWeights(nn.Module):
     """A module that shows its weights as Keras's variables.
 
+    Modules in a list, a tuple or a dict that is an attribute are its own, too: it becomes an
+    `nn.ModuleList` or an `nn.ModuleDict`, at once or, where it is filled later, when the class's
+    __init__ is done or the model is compiled.
+
     Attributes:
         weights: All of them; none before they are built.
         trainable_weights: Those that fit changes.
@@ -116,6 +126,12 @@ class HasWeights(nn.Module):
     # From the Keras name of each weight of its own to the attribute; None for PyTorch's names.
     _named: dict[str, str] | None = None
     _shapes: tuple[Shape, Shape] | None = None  # of what went in and came out
+    _keeps_lists = False  # whether modules of its own are in a list or a dict, too
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls) and cls.__module__.partition(".")[0] != "torchnn":
+            cls.__init__ = _settling(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
         # PyTorch would take it in, and the property hide it.
@@ -124,7 +140,24 @@ class HasWeights(nn.Module):
                 f"{name} is what a {type(self).__name__} tells of itself, and cannot be assigned: "
                 "give the attribute another name"
             )
+        if type(value) in _held.KINDS and "_modules" in vars(self) and name not in _OWN:
+            value = _held.registered(self, name, value)
+            if not isinstance(value, nn.Module):
+                self._modules.pop(name, None)  # PyTorch would have nothing but a module again
+                self._keeps_lists |= bool(_held.modules_in(value))
         super().__setattr__(name, value)
+
+    def _settle(self) -> None:
+        """Registers what lists, tuples and dicts have come to hold since they were assigned."""
+        if "_modules" not in vars(self):
+            return
+        for name, value in list(vars(self).items()):
+            if type(value) in _held.KINDS and name not in _OWN:
+                held = _held.registered(self, name, value)
+                if held is not value:
+                    setattr(self, name, held)
+                elif _held.modules_in(value):
+                    self._keeps_lists = True
 
     @property
     def weights(self) -> list[Variable]:
@@ -188,6 +221,24 @@ class HasWeights(nn.Module):
 
     def _known_shapes(self) -> tuple[Shape, Shape] | None:
         return self._shapes
+
+
+def settle(module: nn.Module) -> None:
+    """Registers what lists, tuples and dicts of a module, and of those in it, hold."""
+    for each in list(module.modules()):
+        if isinstance(each, HasWeights):
+            each._settle()
+
+
+def _settling(init: Callable[..., None]) -> Callable[..., None]:
+    """An __init__ that registers what lists hold once it is done."""
+
+    @wraps(init)
+    def settling(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self._settle()
+
+    return settling
 
 
 def _is_fixed(attribute: Any) -> bool:
