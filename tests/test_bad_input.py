@@ -547,5 +547,9 @@ def test_an_optimizer_of_another_model():
 def test_nothing_to_train():
     model = compiled()
     model.requires_grad_(False)
-    message = "the model has nothing to train: no parameter requires a gradient"
+    message = (
+        "the model has nothing to train: no parameter requires a gradient. Something has set "
+        "trainable=False: set trainable=True before train_on_batch or fit, and False again after "
+        "it, if another model must not train these layers"
+    )
     assert_refused(message, model.fit, X, Y)

@@ -427,3 +427,25 @@ def test_time_steps_may_have_weights_of_their_own():
     assert history["loss"] == pytest.approx([expected])
     with pytest.raises(ValueError, match=r"one number a sample, shape \(6,\), got shape \(6, 3\)"):
         model.fit(x, y, sample_weight=weight[:, :3], verbose=0)
+
+
+@pytest.mark.parametrize("name", ["train_step", "test_step", "predict_step", "compute_loss"])
+def test_a_step_of_ones_own_that_nothing_would_call_is_refused(name):
+    own = type("Own", (Sequential,), {name: lambda self, data: {}})([Dense(1)])
+    message = f"^{name} of Own would never be called: .* tf.GradientTape, PyTorch or train_on_batch"
+    with pytest.raises(TypeError, match=message):
+        own.compile(loss="mse")
+    with pytest.raises(TypeError, match=message):
+        own.predict(np.ones((2, 3)))
+    assert not own.layers[0].built
+
+
+def test_a_frozen_model_tells_how_to_train_it():
+    model = Sequential([Dense(1)])
+    model.compile(loss="mse")
+    model.trainable = False
+    x, y = np.ones((2, 3)), np.ones(2)
+    with pytest.raises(ValueError, match=r"set trainable=True before train_on_batch or fit"):
+        model.train_on_batch(x, y)
+    model.trainable = True
+    model.train_on_batch(x, y)

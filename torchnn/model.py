@@ -51,6 +51,12 @@ TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options",
 BINARY = (BinaryCrossentropy, BinaryFocalCrossentropy, nn.BCELoss)
 OF_CLASSES = (CategoricalCrossentropy, SparseCategoricalCrossentropy, nn.CrossEntropyLoss)
 
+# Methods of Keras's Model whose place compile's loss and optimizer take: nothing would call them.
+STEPS = (
+    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
+    *("make_train_function", "make_test_function", "make_predict_function"),
+)
+
 Callbacks = Callback | Iterable[Callback] | None
 Array = np.ndarray[Any, Any]
 
@@ -126,8 +132,10 @@ class Model(Configured, Network):
 
         Raises:
             ValueError: An unknown name, or no loss, or a model that engine="fused" cannot train.
-            TypeError: Something else than these, such as arguments of torch.compile.
+            TypeError: Something else than these, such as arguments of torch.compile; or the class
+                has a train_step or the like, which nothing would call.
         """
+        _check_steps(self)
         _refuse(unknown)
         _variables.settle(self)
         settled = self._settled(optimizer, loss, metrics, engine, weighted_metrics, loss_weights)
@@ -301,6 +309,7 @@ class Model(Configured, Network):
             steps: Compute no more than so many batches.
             max_queue_size, workers, use_multiprocessing: As in fit.
         """
+        _check_steps(self)
         self._check_layers()
         batch_size, steps = _batch_size(batch_size), _steps("steps", steps)
         listeners, verbose = CallbackList(callbacks), check_verbose(verbose)
@@ -574,6 +583,18 @@ def _refuse(unknown: dict[str, Any]) -> None:
         raise TypeError(
             f"compile got unknown {', '.join(unknown)}; it takes optimizer, loss and metrics"
         )
+
+
+def _check_steps(model: nn.Module) -> None:
+    """Raises TypeError if a class says how to take a step, as Keras's may."""
+    for name in STEPS:
+        if callable(getattr(model, name, None)):
+            raise TypeError(
+                f"{name} of {type(model).__name__} would never be called: fit, evaluate and "
+                "predict go by the loss, the optimizer and the metrics of compile alone. Write a "
+                "loop of your own, with tf.GradientTape, PyTorch or train_on_batch, under another "
+                f"name than {name}; a loss may be a function of (y_true, y_pred)"
+            )
 
 
 def _warn_of_the_end(model: nn.Module, loss: Loss) -> None:

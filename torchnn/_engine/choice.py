@@ -62,11 +62,21 @@ def describe(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | N
         return f"{AutogradEngine.description}, since {reason}"
 
 
+# Keras's models train by what trainable was when they were compiled; here it counts as it is.
+_FROZEN = (
+    ". Something has set trainable=False: set trainable=True before train_on_batch or fit, and "
+    "False again after it, if another model must not train these layers"
+)
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> None:
     """Hands the parameters to the optimizer."""
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError("the model has nothing to train: no parameter requires a gradient")
+        raise ValueError(
+            "the model has nothing to train: no parameter requires a gradient"
+            + (_FROZEN if parameters else "")
+        )
     recipe.optimizer.build(parameters, recipe.owner)
 
 
