@@ -11,7 +11,7 @@ from torchnn._console import summary as _summary
 from torchnn._engine import choice as _choice
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form
-from torchnn.layers import _held, _names, _variables, _weights
+from torchnn.layers import _building, _held, _names, _variables, _weights
 from torchnn.layers._call import Called
 from torchnn.layers._graph import Graph
 from torchnn.layers._symbols import Shape
@@ -42,6 +42,7 @@ class Network(HasWeights, Called):
         super().__init__()
         self.name = _names.AutomaticName("model") if name is None else _checks.string("name", name)
         if inputs is None and outputs is None:
+            _building.announce(self)
             return
         if inputs is None or outputs is None:
             missing = "inputs" if inputs is None else "outputs"

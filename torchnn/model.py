@@ -86,6 +86,7 @@ class Model(Configured, Network):
         "metrics",
         "metrics_names",
         "optimizer",
+        "built",
         "epochs_trained",
     )
 
@@ -402,6 +403,15 @@ class Model(Configured, Network):
     def metrics_names(self) -> list[str]:
         """What evaluate returns, in its order: "loss" and the metrics; nothing before compile."""
         return ["loss", *(metric.name for metric in self.metrics)] if self._recipe else []
+
+    @property
+    def built(self) -> bool:
+        """Whether all weights have their shapes."""
+        return _building.is_built(self)
+
+    @built.setter
+    def built(self, value: bool) -> None:
+        """Takes what a build of one's own says at its end, as Keras's do."""
 
     def reset_metrics(self) -> None:
         """Does nothing: what a call measures is forgotten when it returns."""

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NoReturn, TypedDict, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _checks, _config, activations, regularizers
-from torchnn.layers import _variables
+from torchnn.layers import _building, _variables
 from torchnn.layers._call import Called
 from torchnn.layers._variables import HasWeights
 
@@ -34,8 +35,15 @@ class Layer(_config.Configured, HasWeights, Called):
         input_shape: The shape of one sample, (400,); of the first layer of a Sequential, it builds
             the model at once, as an Input in front would.
         input_dim: The same for samples of one axis: 400.
+
+    A class of one's own may make its weights in `build(self, input_shape)`, which is called with
+    the shape of the first input, (None, 400), or the shapes of several in a list.
+
+    Attributes:
+        built: Whether the weights have their shapes.
     """
 
+    built = True  # of a layer that has no build
     activity_regularizer: regularizers.Penalty | None = None
     first_shape: tuple[int, ...] | None = None  # what input_shape or input_dim said
     __jit_unused_properties__: tuple[str, ...] = _variables.PROPERTIES
@@ -58,6 +66,46 @@ class Layer(_config.Configured, HasWeights, Called):
             self.first_shape = sample_shape("input_shape", input_shape)
         elif input_dim is not None:
             self.first_shape = (_checks.positive_int("input_dim", input_dim),)
+
+        _building.announce(self)
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the weights, in a class that has some by its input's shape.
+
+        Args:
+            input_shape: That of a batch, such as (None, 400).
+        """
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | int = (),
+        initializer: Any = "glorot_uniform",
+        dtype: torch.dtype | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Returns a new weight, registered as a parameter, or as a buffer if it is not trainable.
+
+        The attribute that it is assigned to gives it its name in the state dict.
+
+        Args:
+            shape: Its shape.
+            initializer: A name, an object or a function, as layers take them.
+            dtype: PyTorch's default if None.
+            trainable: Whether fit changes it.
+            name: What it is registered as while no attribute has it.
+            settings: None of Keras's others: penalties and constraints are those of its layers.
+        """
+        _building.refuse(settings)
+        return _building.add(self, shape, initializer, dtype, trainable, name)
+
+    def add_loss(self, loss: Any) -> NoReturn:
+        """Raises NotImplementedError: losses are those of compile and of regularizers."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot add a loss: give the layer an activity_regularizer, a "
+            "function of its output, or compile a loss that knows the rest"
+        )
 
     @property
     def trainable(self) -> bool:

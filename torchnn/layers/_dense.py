@@ -10,8 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from torchnn import _checks, activations, constraints, initializers, ops, regularizers
 from torchnn.layers._base import Layer, Options
+from torchnn.layers._building import unbuilt as _unbuilt
 from torchnn.layers._lazy import filled as _filled
-from torchnn.layers._lazy import unbuilt as _unbuilt
 from torchnn.layers._symbols import Shape
 from torchnn.layers._variables import PROPERTIES, Variable, variables
 
@@ -135,7 +135,7 @@ class Dense(Layer, nn.Linear):
         super().__setattr__(name, value)
 
     @property
-    def built(self) -> bool:
+    def built(self) -> bool:  # type: ignore[override]
         """Whether the layer knows its in_features and has values in its parameters."""
         return self.in_features is not None
 

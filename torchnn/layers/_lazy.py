@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter, is_lazy
+from torch.nn.parameter import is_lazy
 
 from torchnn import constraints, initializers, regularizers
 from torchnn.layers._base import Layer, Options
+from torchnn.layers._building import unbuilt
 
 ONES = ("gamma_initializer", "moving_variance_initializer")  # the others begin at 0
 
@@ -95,19 +96,6 @@ class LazyLayer(Layer):
         if not self.built and shapes:
             self._build_as(shapes[0])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class _UnbuiltParameter(UninitializedParameter):
-    """An UninitializedParameter that pickles with its device and dtype."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return type(self), (self.requires_grad, self.device, self.dtype)
-
-
-def unbuilt(device: Any, dtype: torch.dtype | None) -> nn.Parameter:
-    """A parameter that has no shape yet."""
-    # torch's stub of UninitializedParameter is behind its source.
-    return _UnbuiltParameter(device=device, dtype=dtype)  # type: ignore[call-arg, return-value]
 
 
 def filled(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
-from torchnn.layers import _held
+from torchnn.layers import _building, _held
 from torchnn.layers._symbols import Shape, latest
 
 # By TorchScript, which would compile them.
@@ -126,11 +126,20 @@ class HasWeights(nn.Module):
     # From the Keras name of each weight of its own to the attribute; None for PyTorch's names.
     _named: dict[str, str] | None = None
     _shapes: tuple[Shape, Shape] | None = None  # of what went in and came out
+    _builds = False  # whether the class has a build of one's own
+    _unnamed: tuple[str, ...] = ()  # what add_weight has made and no attribute has taken yet
     _keeps_lists = False  # whether modules of its own are in a list or a dict, too
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__init__" in vars(cls) and cls.__module__.partition(".")[0] != "torchnn":
+        if cls.__module__.partition(".")[0] == "torchnn":
+            return
+        before = getattr(super(cls, cls), "build", None)
+        is_first = before is None or before.__qualname__ == "Layer.build"
+        if "build" in vars(cls) and (is_first or cls._builds):
+            cls._builds = True
+            cls.build = _building.building(vars(cls)["build"])  # type: ignore[attr-defined]
+        if "__init__" in vars(cls):
             cls.__init__ = _settling(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -140,6 +149,8 @@ class HasWeights(nn.Module):
                 f"{name} is what a {type(self).__name__} tells of itself, and cannot be assigned: "
                 "give the attribute another name"
             )
+        if self._unnamed and isinstance(value, Tensor) and _building.name(self, name, value):
+            return
         if type(value) in _held.KINDS and "_modules" in vars(self) and name not in _OWN:
             value = _held.registered(self, name, value)
             if not isinstance(value, nn.Module):
