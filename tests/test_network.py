@@ -307,3 +307,32 @@ def test_what_a_model_tells_of_itself_is_no_name_for_a_part(name):
 
     with pytest.raises(AttributeError, match=f"^{name} is what a Taken tells of itself"):
         Taken()
+
+
+def test_layers_of_a_class_of_ones_own_have_the_names_that_the_summary_shows():
+    class Own(Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.rest = Dense(3), [Dense(2), Dense(1, name="out")]
+
+    model, lines = Own(), []
+    assert [layer.name for layer in model.layers] == ["dense", "dense_1", "out"]
+    model.more = Dense(2)
+    model.summary(lines.append, line_length=60, expand_nested=True, show_trainable=True)
+    assert [layer.name for layer in model.layers] == ["dense", "dense_1", "out", "dense_2"]
+    assert all(f"{layer.name} (Dense)" in lines[0] for layer in model.layers)
+
+
+@pytest.mark.parametrize("width", [40, 90])
+def test_a_summary_is_as_wide_as_it_is_told(width):
+    lines = []
+    chain().summary(lines.append, line_length=width)
+    assert max(map(len, lines[0].splitlines())) <= width
+
+
+def test_a_model_tells_whether_it_is_built():
+    model = Sequential([Dense(2)])
+    assert not model.built
+    model.predict(X)
+    assert model.built
+    assert chain().built

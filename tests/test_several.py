@@ -265,3 +265,21 @@ def test_what_is_for_one_output_is_refused():
     model.compile(loss="mse")
     with pytest.raises(TypeError, match=r"^the model must return a tensor, got 2: for several"):
         model.fit([X, Z], P, verbose=0)
+
+
+def test_targets_of_several_outputs_need_a_loss_of_each():
+    class Two(Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = Dense(1), Dense(1)
+
+        def forward(self, x):
+            return self.a(x), self.b(x)
+
+    model, x, y = Two(), np.ones((9, 3), "float32"), np.ones(9, "float32")
+    model.compile(loss="mse")
+    message = r"got 2 rows\. For 2 outputs, compile needs a loss of each, loss=\[\.\.\., \.\.\.\]$"
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, (y, y))
+    model.compile(loss=["mse", "mse"])
+    model.fit(x, (y, y), verbose=0)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from torchnn import _checks
 from torchnn._console import summary as _summary
@@ -185,16 +186,35 @@ class Network(HasWeights, Called):
         """Takes what get_weights gives; if a shape or the number is wrong, nothing changes."""
         _weights.put(self.layers, values)
 
-    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
+    def summary(
+        self,
+        print_fn: Callable[[str], Any] | None = None,
+        line_length: int | None = None,
+        expand_nested: Any = None,
+        show_trainable: Any = None,
+        positions: Any = None,
+        layer_range: Any = None,
+    ) -> None:
         """Prints layers, output shapes and parameters, and which engine trains the model.
 
         Args:
             print_fn: Gets the text, as one string, in place of the terminal.
+            line_length: The width in characters; that of the terminal if None.
+            expand_nested, show_trainable, positions, layer_range: Keras's, for tables that are not
+                ours; they change nothing.
         """
+        width = None if line_length is None else _checks.positive_int("line_length", line_length)
         _variables.settle(self)
         title = f'Model: "{self.name}"'
         trains = f"Training engine: {_choice.describe(self, self._recipe, self.sample_shape)}"
-        _summary.show(title, self._rows(), [*_summary.totals(self), trains], print_fn)
+        _summary.show(title, self._rows(), [*_summary.totals(self), trains], print_fn, width)
+
+    def _settle(self) -> None:
+        """Also names the layers of a class of one's own, as a chain and a graph do theirs."""
+        super()._settle()
+        is_open = self._graph is None and not isinstance(self, nn.Sequential)
+        if is_open and "_modules" in vars(self) and not _names.repeated(self.layers):
+            _names.give(self.layers)
 
     def _rows(self) -> list[Any]:
         """The rows of the summary."""

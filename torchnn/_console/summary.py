@@ -20,6 +20,7 @@ def show(
     rows: Iterable[Row],
     notes: Iterable[str],
     print_fn: Callable[[str], Any] | None = None,
+    width: int | None = None,
 ) -> None:
     """Prints the table and the notes below it.
 
@@ -29,6 +30,7 @@ def show(
             called on, where that is not the one before it.
         notes: The lines below.
         print_fn: Gets the text, as one string, in place of the terminal.
+        width: In characters; that of the terminal if None.
     """
     from rich.console import Console, Group  # 50 ms to import: not before someone looks
     from rich.table import Table
@@ -43,7 +45,7 @@ def show(
         table.add_column("Called on")
     for row in rows:
         table.add_row(*map(Text, row))  # a name is no markup
-    console = Console(file=io.StringIO() if print_fn else None)
+    console = Console(file=io.StringIO() if print_fn else None, width=width)
     console.print(Group(table, *map(Text, notes)))
     if print_fn:
         print_fn(console.file.getvalue())  # type: ignore[attr-defined]

@@ -143,7 +143,11 @@ def _counted(name: str, value: Any, count: int) -> Tensor:
     y = as_tensor(name, value)
     if y.ndim == 0 or len(y) != count:
         got = f"{len(y)} rows" if y.ndim else "a single number"
-        raise ValueError(f"{name} must have as many rows as x, {count}, got {got}")
+        hint = ""
+        if name.startswith("y") and y.ndim > 1 and y.shape[1] == count and len(y) < count:
+            losses = ", ".join(["..."] * len(y))
+            hint = f". For {len(y)} outputs, compile needs a loss of each, loss=[{losses}]"
+        raise ValueError(f"{name} must have as many rows as x, {count}, got {got}{hint}")
     if y.numel() == 0:
         raise ValueError(f"{name} must hold at least one value a row, got shape {tuple(y.shape)}")
     return y

@@ -25,9 +25,9 @@ def of(layers: Sequence[nn.Module]) -> list[str]:
     if len({id(layer) for layer in layers}) < len(layers):
         raise ValueError("layers must differ from each other, got one of them twice")
     own = [_own(layer) for layer in layers]
-    given = [name for name in own if name and not isinstance(name, AutomaticName)]
-    if repeated := [name for name in given if given.count(name) > 1]:
-        raise ValueError(f"layer names must differ, got {repeated[0]!r} {len(repeated)} times")
+    given = _given(own)
+    if twice := _repeated(given):
+        raise ValueError(f"layer names must differ, got {twice[0]!r} {len(twice)} times")
     names: list[str] = []
     for layer, name in zip(layers, own, strict=True):
         taken = {*given, *names}
@@ -42,6 +42,19 @@ def give(layers: Sequence[Any]) -> None:
         # A layer may stand in other models; a model has named itself before it stood in this one.
         if own is None if isinstance(layer, Layer) else isinstance(own, AutomaticName):
             layer.name = AutomaticName(name)
+
+
+def repeated(layers: Sequence[nn.Module]) -> list[str]:
+    """Returns the names that several layers were given, which of() refuses."""
+    return _repeated(_given([_own(layer) for layer in layers]))
+
+
+def _given(names: Sequence[str | None]) -> list[str]:
+    return [name for name in names if name and not isinstance(name, AutomaticName)]
+
+
+def _repeated(given: Sequence[str]) -> list[str]:
+    return [name for name in given if given.count(name) > 1]
 
 
 def _own(layer: nn.Module) -> str | None:
