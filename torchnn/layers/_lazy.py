@@ -35,14 +35,14 @@ class LazyLayer(Layer):
         super().__init__(**options)
         self.built = False
         getters: dict[str, Any] = {
-            "initializer": lambda value: initializers.get(
-                value, "ones" if name in ONES else "zeros"
-            ),
-            "regularizer": lambda value: regularizers.get(value, "regularizer"),
-            "constraint": lambda value: constraints.get(value, "constraint"),
+            "initializer": initializers.get,
+            "regularizer": regularizers.get,
+            "constraint": constraints.get,
         }
         for name, value in settings.items():
-            setattr(self, name, getters[name.rpartition("_")[2]](value))
+            kind = name.rpartition("_")[2]
+            usual = "ones" if name in ONES else "zeros"
+            setattr(self, name, getters[kind](value, usual if kind == "initializer" else kind))
 
     def _declare(self, attribute: str, has_one: bool = True) -> None:
         """Registers a parameter that has no shape yet, or none."""

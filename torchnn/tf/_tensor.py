@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from torchnn import _checks
-from torchnn.layers._variables import Shape
+from torchnn.layers._symbols import Shape
 
 # PyTorch's functions that go by another name than NumPy's.
 RENAMED: dict[str, Callable[..., Any]] = {"power": torch.pow, "invert": torch.bitwise_not}
