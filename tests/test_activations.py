@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import torchnn
 from torchnn import activations, ops
 from torchnn.layers import Activation, Dense
 
@@ -135,3 +136,13 @@ def test_a_layer_says_its_activation_in_a_word_that_can_be_called(kind, given):
 def test_a_copy_of_an_activation_is_the_same(clone):
     assert clone(activations.gelu) is activations.gelu
     assert clone(Dense(2, "swish")).activation is activations.swish
+
+
+@pytest.mark.parametrize("name", activations.FUNCTIONS)
+def test_a_symbol_makes_a_graph(name):
+    inputs = torchnn.Input((4,))
+    model = torchnn.Model(inputs, activations.get(name)(inputs))
+    x = torch.linspace(-2, 2, 8).reshape(2, 4)
+    torch.testing.assert_close(model(x), activations.FUNCTIONS[name](x))
+    scaled = torchnn.Model(inputs, activations.relu(inputs, max_value=1.0))
+    torch.testing.assert_close(scaled(x), x.clamp(0, 1))

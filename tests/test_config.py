@@ -38,7 +38,7 @@ REQUIRED = {
     "values": [0.1, 0.01, 0.001],
 }
 # It holds an object of another library, which tells no arguments.
-WITHOUT = {"TorchAccumulator"}
+WITHOUT = {"TorchAccumulator", "Loss"}  # and this one is no loss yet
 MODULES = [*filter(inspect.ismodule, vars(torchnn).values()), schedules]
 CLASSES = {
     cls
@@ -52,7 +52,7 @@ def made(cls):
     parameters = inspect.signature(cls).parameters.values()
     own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = [p.name for p in own if p.default is p.empty]
-    needed += ["shape"] * (cls.__name__ == "InputLayer")  # which also has it by an old name
+    needed += ["shape"] * (cls.__name__ in ("Input", "InputLayer"))  # which also have other ways
     return cls(**{name: REQUIRED[name] for name in needed})
 
 

@@ -250,6 +250,22 @@ def test_input_is_the_identity_on_its_shape(shape):
     assert layer(x) is x
 
 
+def test_input_takes_the_shape_of_a_batch():
+    layer = Input(batch_shape=(4, 3))
+    assert (layer.sample_shape, layer.batch_size) == ((3,), 4)
+    assert Input(batch_shape=[None, 3]).batch_size is None
+    again = Input.from_config(Input((3,), 4, "float64").get_config())
+    assert (again.sample_shape, again.batch_size, again.dtype) == ((3,), 4, torch.float64)
+    with pytest.raises(ValueError, match=r"^batch_shape must be given alone"):
+        Input((3,), batch_shape=(None, 3))
+    with pytest.raises(TypeError, match=r"^batch_shape must be a tuple such as"):
+        Input(batch_shape=3)
+    with pytest.raises(ValueError, match=r"^batch_size must be a positive integer, got 0"):
+        Input((3,), batch_size=0)
+    with pytest.raises(ValueError, match=r"^dtype must be a floating dtype"):
+        Input((3,), dtype="string")
+
+
 @pytest.mark.parametrize("shape", [(3,), (5, 4), (5, 3, 1), ()])
 def test_input_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"^layer 'in' expects x of shape \(N, 3\), got \("):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import Sequential, losses, ops, optimizers
+from torchnn import Sequential, losses, metrics, ops, optimizers
 from torchnn.layers import Dense
 from torchnn.losses import (
     BinaryCrossentropy,
@@ -822,3 +822,16 @@ def test_a_class_without_values_is_refused():
         Forgetful()([1.0], [2.0])
     with pytest.raises(ValueError, match="does not fit"):
         Doubled()(np.zeros((3, 2, 2)), np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_accuracy_of_a_binary_loss_is_element_by_element(from_logits):
+    class Own(BinaryCrossentropy):
+        def call(self, y_true, y_pred):
+            return (y_true - y_pred).square().mean(-1)
+
+    y_true, y_pred = torch.tensor([[1.0, 1, 0]]), torch.tensor([[0.9, 0.8, 0.7]])
+    y_pred = y_pred.logit() if from_logits else y_pred
+    for kind in (BinaryCrossentropy, BinaryFocalCrossentropy, Own):
+        accuracy = metrics.get("accuracy", kind(from_logits=from_logits))
+        assert accuracy.values(y_true, y_pred).tolist() == [[True, True, False]]

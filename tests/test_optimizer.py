@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchnn import optimizers
 from torchnn.layers import Dense
 from torchnn.optimizers._base import SlotOptimizer
 
@@ -372,3 +373,14 @@ def test_a_config_makes_the_same_optimizer():
 
 def test_repr_shows_the_learning_rate():
     assert repr(Summing(0.25)) == "Summing(learning_rate=0.25)"
+
+
+def test_apply_takes_gradients_and_variables_apart():
+    weight, other = torch.ones(2), torch.ones(1)
+    optimizer = optimizers.SGD(0.5)
+    optimizer.apply([torch.tensor([1.0, 2.0]), None], [weight, other])
+    assert (weight.tolist(), other.tolist()) == ([0.5, 0], [1])
+    optimizer.apply([None, torch.ones(1)])
+    assert (other.tolist(), optimizer.iterations) == ([0.5], 2)
+    with pytest.raises(ValueError, match=r"^grads must hold 2 gradients, got 1$"):
+        optimizer.apply([None])

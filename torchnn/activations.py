@@ -134,6 +134,8 @@ class Named(str):
             raise TypeError(f"{self} takes x alone, got {[*options, *named]}")
         if isinstance(x, Tensor):
             return function(x, *options, **named)
+        if hasattr(type(x), "__torch_function__"):  # a symbol of a graph
+            return type(x).__torch_function__(function, (type(x),), (x, *options), named)
         z = _checks.tensor("x", x).to("cpu", torch.get_default_dtype())
         return as_array(function(z, *options, **named))
 

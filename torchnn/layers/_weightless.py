@@ -49,13 +49,31 @@ class Input(Symbolic, Layer):
 
     Args:
         shape: The shape of one sample: (400,), or 400, for x of shape (N, 400).
+        batch_size: How many samples the program means to give; any other number will do, too.
+        dtype: A floating one; x comes in whatever the layers behind are of.
+        batch_shape: In place of the first two, both: (None, 400).
         name: What messages and summaries call the layer, and a dict of inputs its part.
     """
 
-    def __init__(self, shape: Sequence[int] | int, *, name: str | None = None):
+    batch_shape: None = None  # which is told by the two that it stands for
+
+    def __init__(
+        self,
+        shape: Sequence[int] | int | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | str | None = None,
+        *,
+        batch_shape: Sequence[int | None] | None = None,
+        name: str | None = None,
+    ):
         Layer.__init__(self, name)
+        if batch_shape is not None:
+            batch_size, shape = _of_batch(batch_shape, shape, batch_size)
         self.shape = self.sample_shape = sample_shape("shape", shape)
-        self.dtype = torch.get_default_dtype()
+        self.batch_size = (
+            None if batch_size is None else _checks.positive_int("batch_size", batch_size)
+        )
+        self.dtype = _checks.dtype("dtype", dtype) or torch.get_default_dtype()
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
@@ -81,18 +99,25 @@ class InputLayer(Input):
 
     Args:
         shape: The shape of one sample: (400,) for x of shape (N, 400).
-        input_shape: The same, as older programs call it.
+        batch_size: As Input takes it.
+        dtype: As Input takes it.
+        input_shape: The same as shape, as older programs call it.
+        batch_shape: As Input takes it.
         name: What messages and summaries call the layer.
     """
 
     def __init__(
         self,
         shape: Sequence[int] | int | None = None,
+        batch_size: int | None = None,
+        dtype: torch.dtype | str | None = None,
         *,
         input_shape: Sequence[int] | int | None = None,
+        batch_shape: Sequence[int | None] | None = None,
         name: str | None = None,
     ):
-        super().__init__(input_shape if shape is None else shape, name=name)  # type: ignore[arg-type]
+        shape = input_shape if shape is None else shape
+        super().__init__(shape, batch_size, dtype, batch_shape=batch_shape, name=name)
 
 
 class Reshape(Layer):
@@ -343,6 +368,15 @@ class _Moments(NamedTuple):
         return _Moments(
             size, self.mean + step * share, within + step.square() * (share * (1 - share))
         )
+
+
+def _of_batch(batch_shape: Any, shape: Any, batch_size: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The number of samples and the shape of one, by the shape of a batch."""
+    if shape is not None or batch_size is not None:
+        raise ValueError("batch_shape must be given alone, without shape and batch_size")
+    if not isinstance(batch_shape, (list, tuple)) or not batch_shape:
+        raise TypeError(f"batch_shape must be a tuple such as (None, 400), got {batch_shape!r}")
+    return batch_shape[0], tuple(batch_shape[1:])
 
 
 def _axis(value: Any) -> int | tuple[int, ...] | None:

@@ -39,12 +39,14 @@ class Loss(Configured, ABC):
         activation: The output activation that the loss would rather take into itself: then
             on_logits() says what it is of what goes into that. None for none.
         from_logits: Whether it has done so: predictions are what goes into the activation.
+        is_binary: Whether each output is a yes or no of its own, which "accuracy" goes by.
         takes_labels: Whether targets may be class numbers, which check_labels then looks at. Of a
             class of one's own: whether call gets targets as they are, of any shape.
     """
 
     activation: str | None = None
     from_logits = False
+    is_binary = False
     takes_labels = False
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):

@@ -26,6 +26,7 @@ class BinaryCrossentropy(Loss):
     """
 
     activation = "sigmoid"
+    is_binary = True
 
     def __init__(
         self,
@@ -238,6 +239,8 @@ class BinaryFocalCrossentropy(Loss):
 
     Source: Lin et al., Focal loss for dense object detection, 2018.
     """
+
+    is_binary = True
 
     def __init__(
         self,

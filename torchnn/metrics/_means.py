@@ -393,10 +393,10 @@ class MeanMetricWrapper(MeanMetric):
 def _kind(loss: Loss | None, y_pred: Tensor) -> str:
     """Whether outputs are yes or no, each of them, or classes: by the loss, or by their number."""
     function = loss.function if isinstance(loss, TorchLoss) else None
-    activation = None if loss is None else loss.activation
-    if activation == "sigmoid" or isinstance(function, (nn.BCELoss, nn.BCEWithLogitsLoss)):
+    is_binary = loss is not None and (loss.is_binary or loss.activation == "sigmoid")
+    if is_binary or isinstance(function, (nn.BCELoss, nn.BCEWithLogitsLoss)):
         return "binary"
-    if activation == "softmax" or (loss is not None and loss.takes_labels):
+    if loss is not None and (loss.activation == "softmax" or loss.takes_labels):
         return "categorical"
     return "binary" if y_pred.ndim == 1 or y_pred.shape[-1] == 1 else "categorical"
 

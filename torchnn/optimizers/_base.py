@@ -150,6 +150,24 @@ class Optimizer(Configured, ABC):
                 parameter.grad = grad
         return self.iterations
 
+    def apply(
+        self, grads: Iterable[Tensor | None], trainable_variables: Iterable[Tensor] | None = None
+    ) -> None:
+        """Takes a step along gradients that are given, as apply_gradients does.
+
+        Args:
+            grads: One for each variable, or None for none.
+            trainable_variables: The variables; those that build was given if None.
+
+        Raises:
+            ValueError: Their numbers differ, or one is not of those that build was given.
+        """
+        given = self.parameters if trainable_variables is None else [*trainable_variables]
+        grads = [*grads]
+        if len(grads) != len(given):
+            raise ValueError(f"grads must hold {len(given)} gradients, got {len(grads)}")
+        self.apply_gradients(zip(grads, given, strict=True))
+
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         for parameter in self.parameters:
