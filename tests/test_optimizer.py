@@ -384,3 +384,10 @@ def test_apply_takes_gradients_and_variables_apart():
     assert (other.tolist(), optimizer.iterations) == ([0.5], 2)
     with pytest.raises(ValueError, match=r"^grads must hold 2 gradients, got 1$"):
         optimizer.apply([None])
+
+
+def test_an_optimizer_is_made_of_a_dict():
+    made = optimizers.get({"class_name": "Adam", "config": {"learning_rate": 0.25}})
+    assert (type(made), made.learning_rate) == (optimizers.Adam, 0.25)
+    with pytest.raises(ValueError, match=r"^unknown optimizer 'Eve'"):
+        optimizers.get({"class_name": "Eve", "config": {}})

@@ -311,13 +311,16 @@ def get(value: str | Optimizer | torch.optim.Optimizer | TorchFactory) -> Optimi
     """Returns the optimizer of this name, the optimizer itself, or a torch optimizer as one.
 
     Args:
-        value: A name; one of our optimizers; a torch optimizer, its class, or a function from
-            parameters to one.
+        value: A name; one of our optimizers; a dict of "class_name" and "config"; a torch
+            optimizer, its class, or a function from parameters to one.
 
     Raises:
         ValueError: Unknown name.
         TypeError: No optimizer, or a class of ours that was not instantiated.
     """
+    if isinstance(value, dict) and {"class_name", "config"} <= value.keys():
+        kind: Any = NAMES[_checks.find("optimizer", value["class_name"], NAMES)]
+        return kind.from_config(value["config"])
     if isinstance(value, torch.optim.Optimizer):
         return TorchOptimizer(value)
     if isinstance(value, type) and issubclass(value, torch.optim.Optimizer):
