@@ -246,7 +246,7 @@ def test_the_data_must_have_the_first_layers_shape():
 @pytest.mark.parametrize("shape", [(3,), [3], torch.Size([3]), (np.int64(3),), 3])
 def test_input_is_the_identity_on_its_shape(shape):
     layer, x = Input(shape), torch.zeros(5, 3)
-    assert layer.shape == (3,)
+    assert layer.shape == (None, 3)
     assert layer(x) is x
 
 

@@ -101,7 +101,7 @@ class Sequential(Model, nn.Sequential):
                 f"got {shape}"
             )
         self._check_layers()
-        before, self._input_shape = self._input_shape, Input(shape[1:]).shape  # type: ignore[arg-type]
+        before, self._input_shape = self._input_shape, Input(shape[1:]).sample_shape  # type: ignore[arg-type]
         try:
             self._build_from_input()
         except Exception:
@@ -162,7 +162,7 @@ class Sequential(Model, nn.Sequential):
         elif len(self) or self._input_shape is not None:
             raise ValueError("Input must be the first layer, and the only one of its kind")
         else:
-            self._input_shape = layer.shape
+            self._input_shape = layer.sample_shape
 
     def _build_from_input(self) -> None:
         """Builds all layers if an Input has told the shape."""

@@ -59,6 +59,16 @@ class Symbolic:
             )
         return apply(Function(function), inputs, options or {})
 
+    @property
+    def shape(self) -> Shape:
+        """The shape, with None for the number of samples."""
+        return Shape((None, *self.sample_shape))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
     def __bool__(self) -> bool:
         raise TypeError("a symbol has no value yet: it cannot decide what a model is made of")
 
@@ -109,16 +119,6 @@ class Symbol(Symbolic):
         self.sample_shape, self.dtype = tuple(value.shape[1:]), value.dtype
         self.made_by: Call = call
         self.index = len(call.shapes)  # among all that the call has returned
-
-    @property
-    def shape(self) -> Shape:
-        """The shape, with None for the number of samples."""
-        return Shape((None, *self.sample_shape))
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
 
     def __getattr__(self, name: str) -> Any:
         method = None if name.startswith("_") else getattr(Tensor, name, None)

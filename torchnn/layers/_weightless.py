@@ -69,22 +69,26 @@ class Input(Symbolic, Layer):
         Layer.__init__(self, name)
         if batch_shape is not None:
             batch_size, shape = _of_batch(batch_shape, shape, batch_size)
-        self.shape = self.sample_shape = sample_shape("shape", shape)
+        self.sample_shape = sample_shape("shape", shape)
         self.batch_size = (
             None if batch_size is None else _checks.positive_int("batch_size", batch_size)
         )
         self.dtype = _checks.dtype("dtype", dtype) or torch.get_default_dtype()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.shape:
-            wanted = ", ".join(["N", *map(str, self.shape)])
+        if x.shape[1:] != self.sample_shape:
+            wanted = ", ".join(["N", *map(str, self.sample_shape)])
             raise ValueError(
                 f"{self._called()} expects x of shape ({wanted}), got {tuple(x.shape)}"
             )
         return x
 
     def extra_repr(self) -> str:
-        return self._repr(self.shape)
+        return self._repr(self.sample_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the shape of a sample and the other arguments."""
+        return {**super().get_config(), "shape": self.sample_shape}
 
     @property
     def input(self) -> "Input":
