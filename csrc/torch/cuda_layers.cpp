@@ -87,35 +87,27 @@ class LayerByLayer {
   Tensor left_of(const Tensor& x, int64_t step) const {
     if (job_.input_dropout == 0) return x;
     const Tensor from = make_contiguous(x), to = new_output(from, from.size(1));
+    finish(Activations::place<Identity>(), job_.input_dropout, job_.input_seed, from, to, step);
+    return to;
+  }
+
+  // Activates a layer's z, or leaves a as it is, and drops some of it.
+  void finish(int64_t l, int64_t activation, const Tensor& from, const Tensor& to,
+              int64_t step) const {
+    finish(activation, job_.layers[l].dropout, job_.layers[l].seed, from, to, step);
+  }
+
+  void finish(int64_t activation, double dropout, int64_t seed, const Tensor& from,
+              const Tensor& to, int64_t step) const {
     cuda::finish(
         cuda::LayerOutputs<T>{
             .from = data<T>(from),
             .to = mutable_data<T>(to),
             .rows = from.size(0),
             .units = from.size(1),
-            .activation = Activations::place<Identity>(),
-            .dropout = job_.input_dropout,
-            .seed = job_.input_seed,
-            .step = step,
-            .steps_before = job_.steps_before,
-        },
-        stream_);
-    return to;
-  }
-
-  // Activates z, or leaves a as it is, and drops some of it.
-  void finish(int64_t l, int64_t activation, const Tensor& from, const Tensor& to,
-              int64_t step) const {
-    const TrainLayer<T>& layer = job_.layers[l];
-    cuda::finish(
-        cuda::LayerOutputs<T>{
-            .from = data<T>(from),
-            .to = mutable_data<T>(to),
-            .rows = from.size(0),
-            .units = layer.units,
             .activation = activation,
-            .dropout = layer.dropout,
-            .seed = layer.seed,
+            .dropout = dropout,
+            .seed = seed,
             .step = step,
             .steps_before = job_.steps_before,
         },

@@ -151,19 +151,10 @@ class _Stream(_Elements):
         return self._known_size
 
 
-class _Rows(_Elements, torch.utils.data.Dataset[Any]):
-    """Rows from what gives an iterator of them."""
+class _Rows(_Stream, torch.utils.data.Dataset[Any]):
+    """Rows from the same."""
 
     _word = "rows"
-
-    def __init__(self, source: Callable[[], Iterator[Any]], size: Any):
-        self._source, self._known_size = source, size
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._source()
-
-    def _size(self) -> Any:
-        return self._known_size
 
     def _made(self, source: Callable[[], Iterator[Any]], size: Any) -> Any:
         return _Rows(source, size)
