@@ -94,6 +94,8 @@ def in_one_memory():
 
 
 NOT_FUSED = {
+    "layer 1 is a Dropout, which": lambda: [nn.Dropout(1.0), layer()],
+    "layer 2 is a Dropout, which the": lambda: [layer(3), nn.Dropout(1.0), layer()],
     "layer 2 is a Dropout, which": lambda: [Dropout(0.5), nn.Dropout(0.5), layer()],
     "layer 2 is a Rescaling, which the": lambda: [Dropout(0.5), Rescaling(2.0), layer()],
     "layer 2 is a LeakyReLU, which": lambda: [layer(3, None), nn.LeakyReLU(-0.5), layer()],

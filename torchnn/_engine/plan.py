@@ -244,9 +244,9 @@ def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
             network.dropouts.append(None)
         elif type(layer) in (FLAT if network.input_dropout else FRONT) and not network.layers:
             network.front.append(layer)
-        elif type(layer) in (Dropout, nn.Dropout) and not (network.layers or network.input_dropout):
+        elif _drops(layer) and not (network.layers or network.input_dropout):
             network.input_dropout = layer
-        elif type(layer) in (Dropout, nn.Dropout) and network.dropouts[-1:] == [None]:
+        elif _drops(layer) and network.dropouts[-1:] == [None]:
             network.dropouts[-1] = layer
         elif (
             network.activations[-1:] == ["identity"]
@@ -293,6 +293,11 @@ def _factors(layer: Any, of: str) -> tuple[float, float]:
     """l1 and l2 of a layer's kernel or bias."""
     regularizer = getattr(layer, f"{of}_{PENALTY}", None)
     return (0.0, 0.0) if regularizer is None else (regularizer.l1, regularizer.l2)
+
+
+def _drops(layer: nn.Module) -> bool:
+    """Whether a layer is a dropout, but for one that leaves nothing, as PyTorch's may."""
+    return type(layer) in (Dropout, nn.Dropout) and dropout_rate(layer) < 1
 
 
 def dropout_rate(dropout: Any) -> float:
