@@ -282,9 +282,15 @@ def test_a_config_makes_layers_and_the_like_alone(named):
 def test_a_torch_optimizer_is_told_by_what_makes_it():
     optimizer = TorchOptimizer(torch.optim.AdamW)
     assert TorchOptimizer.from_config(optimizer.get_config())._factory is torch.optim.AdamW
-    held = TorchOptimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+    held = TorchOptimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.5))
+    made = held.get_config()["optimizer"]([torch.zeros(2)])
+    assert (made.defaults["lr"], made.defaults["momentum"]) == (0.1, 0.5)
+
+    class Mine(torch.optim.SGD):
+        pass
+
     with pytest.raises(TypeError, match="has no config: give compile a function"):
-        held.get_config()
+        TorchOptimizer(Mine([torch.zeros(1)], lr=0.1)).get_config()
 
 
 def test_a_model_of_ones_own_tells_its_arguments():

@@ -241,6 +241,7 @@ def loop_by_hand(
 
 def fitted(
     dtype,
+    device,
     engine,
     loss="mse",
     activation="tanh",
@@ -267,6 +268,7 @@ def fitted(
     dense = [layer for layer in layers if isinstance(layer, Dense)]
     for layer, weight, bias in zip(dense, weights, biases, strict=True):
         layer.weight.data, layer.bias.data = weight, bias
+    model.to(device)
     optimizer = RULES[rule][0]()
     if limit:
         setattr(optimizer, *limit)
@@ -275,7 +277,7 @@ def fitted(
     history = model.fit(x, y, BATCH, EPOCHS, verbose=0, shuffle=False).history["loss"]
     found = [p for layer in dense for p in (layer.weight, layer.bias)]
     evaluated = model.evaluate(x, y, ROWS, verbose=0)
-    return [p.detach() for p in found], history, evaluated
+    return [p.detach().cpu() for p in found], history, evaluated
 
 
 def assert_same(dtype, engine, by_hand, found):
@@ -293,43 +295,47 @@ in_both = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=s
 @everywhere
 @in_both
 @pytest.mark.parametrize("loss", LOSSES)
-def test_losses(loss, dtype, engine):
-    assert_same(dtype, engine, loop_by_hand(dtype, loss), fitted(dtype, engine, loss))
+def test_losses(loss, dtype, device, engine):
+    if device == "cuda" and "ignored" in loss:
+        engine = "auto"  # its kernels do not ignore classes
+    assert_same(dtype, engine, loop_by_hand(dtype, loss), fitted(dtype, device, engine, loss))
 
 
 @everywhere
 @in_both
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activations(activation, dtype, engine):
+def test_activations(activation, dtype, device, engine):
     by_hand = loop_by_hand(dtype, activation=activation)
-    assert_same(dtype, engine, by_hand, fitted(dtype, engine, activation=activation))
+    assert_same(dtype, engine, by_hand, fitted(dtype, device, engine, activation=activation))
 
 
 @everywhere
 @in_both
 @pytest.mark.parametrize("name", SLOPED)
-def test_slopes(name, dtype, engine, monkeypatch):
+def test_slopes(name, dtype, device, engine, monkeypatch):
     activation, function = SLOPED[name]
     monkeypatch.setitem(ACTIVATIONS, "sloped", function)
     by_hand = loop_by_hand(dtype, activation="sloped")
-    assert_same(dtype, engine, by_hand, fitted(dtype, engine, activation=activation))
+    if device == "cuda":
+        engine = "auto"  # its kernels know the usual slopes alone
+    assert_same(dtype, engine, by_hand, fitted(dtype, device, engine, activation=activation))
 
 
 @everywhere
 @in_both
 @pytest.mark.parametrize("rule", RULES)
-def test_rules(rule, dtype, engine):
-    assert_same(dtype, engine, loop_by_hand(dtype, rule=rule), fitted(dtype, engine, rule=rule))
+def test_rules(rule, dtype, device, engine):
+    assert_same(dtype, engine, loop_by_hand(dtype, rule=rule), fitted(dtype, device, engine, rule=rule))
 
 
 @everywhere
 @in_both
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
-def test_penalties(penalty, rule, dtype, engine):
+def test_penalties(penalty, rule, dtype, device, engine):
     penalty = PENALTIES[penalty]
     by_hand = loop_by_hand(dtype, rule=rule, penalty=penalty)
-    found = fitted(dtype, engine, rule=rule, penalty=penalty)
+    found = fitted(dtype, device, engine, rule=rule, penalty=penalty)
     assert_same(dtype, engine, by_hand, found)
     # evaluate reports the loss with the penalties of the weights as they are.
     parameters, a = by_hand[0], data(dtype)[0]
@@ -343,14 +349,14 @@ def test_penalties(penalty, rule, dtype, engine):
 @everywhere
 @in_both
 @pytest.mark.parametrize("kind", CLIPPING)
-def test_clipping(kind, dtype, engine):
+def test_clipping(kind, dtype, device, engine):
     by_hand = loop_by_hand(dtype, rule="adam", clip=lambda g: CLIPPING[kind](g, 0.1))
-    assert_same(dtype, engine, by_hand, fitted(dtype, engine, rule="adam", limit=(kind, 0.1)))
+    assert_same(dtype, engine, by_hand, fitted(dtype, device, engine, rule="adam", limit=(kind, 0.1)))
 
 
 @in_both
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_dropout(activation, dtype):
+def test_dropout(activation, dtype, device):
     """In the kernels alone: PyTorch draws other numbers."""
 
     def drop(a, layer, rows, step):
@@ -360,11 +366,11 @@ def test_dropout(activation, dtype):
         return torch.where(mask, 0, a / 0.6)
 
     by_hand = loop_by_hand(dtype, activation=activation, drop=drop)
-    assert_same(dtype, "fused", by_hand, fitted(dtype, "fused", activation=activation, seed=11))
+    assert_same(dtype, "fused", by_hand, fitted(dtype, device, "fused", activation=activation, seed=11))
 
 
 @in_both
-def test_dropout_of_features(dtype):
+def test_dropout_of_features(dtype, device):
     """The same: in front of the first layer, the mask is that of layer -1."""
 
     def drop(a, layer, rows, step):
@@ -373,21 +379,23 @@ def test_dropout_of_features(dtype):
         return torch.where(reference.dropped(rows, a.shape[1], 0.4, 11, step), 0, a / 0.6)
 
     by_hand = loop_by_hand(dtype, drop=drop)
-    assert_same(dtype, "fused", by_hand, fitted(dtype, "fused", front=[Dropout(0.4, seed=11)]))
+    assert_same(dtype, "fused", by_hand, fitted(dtype, device, "fused", front=[Dropout(0.4, seed=11)]))
 
 
 @everywhere
 @in_both
-def test_negative_weights_of_samples(dtype, engine):
+def test_negative_weights_of_samples(dtype, device, engine):
     """As in policy gradients, where an advantage weights a sample."""
     weights = torch.linspace(-1, 2, ROWS, dtype=dtype)
     x, y = data(dtype)[0], targets("class numbers", data(dtype)[0])
     model = Sequential([Dense(3, "softmax", in_features=4, dtype=dtype)])
     layer, expected = model.layers[0], nn.Linear(4, 3, dtype=dtype)
+    model.to(device)
     expected.load_state_dict({"weight": layer.weight, "bias": layer.bias})
     model.compile(optimizers.SGD(RATE), "sparse_categorical_crossentropy", engine=engine)
     loss = model.train_on_batch(x, y, sample_weight=weights)
     value = (F.cross_entropy(expected(x), y, reduction="none") * weights).mean()
     value.backward()
     assert loss == pytest.approx(value.item(), rel=1e-5)
-    torch.testing.assert_close(layer.weight, expected.weight - RATE * expected.weight.grad)
+    found = layer.weight.cpu()
+    torch.testing.assert_close(found, expected.weight - RATE * expected.weight.grad)

@@ -18,12 +18,12 @@ MATHS = ("activation", "loss", "update")
 
 # Lower floors first; a module imports only from floors below its own, or from its own.
 FLOORS = [
-    "_C _cuda ops _array _checks _config _warnings",
+    "_C _cuda ops _array _checks _config _files _version _warnings",
     "activations callbacks constraints initializers layers losses metrics optimizers regularizers",
     "_engine",
     "_console",
     "_training",
-    "_network backend datasets model models sequential utils",
+    "_network _saving backend datasets model models sequential utils",
     "__init__",
     "tf",
 ]
@@ -67,12 +67,15 @@ PUBLIC = {
     "torchnn.tf.random",
     "torchnn.utils",
 }
-ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._training"]
+ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._files", "torchnn._training"]
 # The tests of a module are those of its name, but for these.
 TESTED_BY = {
     "torchnn": "sequential",
     "torchnn._array": "activations",
     "torchnn._engine.plan": "choice",
+    "torchnn._files.tree": "saving",
+    "torchnn._files.storage": "saving",
+    "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",
     "torchnn.datasets._files": "datasets",

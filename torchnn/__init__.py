@@ -26,6 +26,7 @@ from torchnn import (
     regularizers,
     utils,
 )
+from torchnn._version import __version__ as __version__
 from torchnn.layers import Input
 from torchnn.model import Model
 from torchnn.optimizers import legacy as _legacy  # noqa: F401 (there as optimizers.legacy)
@@ -53,7 +54,6 @@ __all__ = [
     "regularizers",
     "utils",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ among the values is a dict of its own:
 
 import inspect
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,14 +21,16 @@ import torch
 from torch import Tensor, nn
 
 Self = TypeVar("Self", bound="Configured")
-CustomObjects = Mapping[str, type] | None
+CustomObjects = Mapping[str, Any] | None
 
 # Where a thing is and what comes in say nothing of what it is: that is for build.
 LAYER_OPTIONS = "Unpack[Options]"  # how their arguments are annotated
 UNKNOWN = "unknown"  # arguments of this name are refused
 PLACES = {"device", "in_features", "input_dim", "input_shape"}
-NOTHING: Mapping[str, type] = MappingProxyType({})
-_custom_objects: ContextVar[Mapping[str, type]] = ContextVar("custom_objects", default=NOTHING)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+_custom_objects: ContextVar[Mapping[str, Any]] = ContextVar("custom_objects", default=NOTHING)
+_is_trusted: ContextVar[bool] = ContextVar("is_trusted", default=True)
+registered: dict[str, Any] = {}  # by utils.register_keras_serializable
 
 
 class Configured:
@@ -71,6 +74,21 @@ def known(custom_objects: CustomObjects) -> Iterator[None]:
         _custom_objects.reset(token)
 
 
+def known_objects() -> dict[str, Any]:
+    """Returns the classes and functions that are found by their names."""
+    return {**registered, **_custom_objects.get()}
+
+
+@contextmanager
+def untrusted() -> Iterator[None]:
+    """Within it, a config names only classes of torchnn, of torch.nn and known ones."""
+    token = _is_trusted.set(False)
+    try:
+        yield
+    finally:
+        _is_trusted.reset(token)
+
+
 def arguments(thing: Any) -> dict[str, Any]:
     """Returns the arguments of a thing's __init__, each as plain makes it of the attribute."""
     return {p.name: plain(_value(thing, p)) for p in taken(type(thing)) if not _is_left(thing, p)}
@@ -98,6 +116,9 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     if type(value) is nn.ModuleDict:
         return {key: plain(each) for key, each in value.items()}
+    if type(value) is nn.Sequential:
+        modules = {name: plain(each) for name, each in value.named_children()}
+        return {"module": "torch.nn", "class_name": "Sequential", "config": modules}
     if hasattr(type(value), "get_config") or isinstance(value, nn.Module):
         config = value.get_config() if hasattr(value, "get_config") else arguments(value)
         return {"module": _home(value), "class_name": type(value).__name__, "config": config}
@@ -114,6 +135,9 @@ def found(value: Any) -> Any:
     if not {"class_name", "config"} <= value.keys():
         return {key: found(each) for key, each in value.items()}
     cls = _class(str(value.get("module")), value["class_name"])
+    if cls is nn.Sequential:
+        modules = {name: found(each) for name, each in value["config"].items()}
+        return nn.Sequential(OrderedDict(modules))
     from_config: Any = getattr(cls, "from_config", None)
     return from_config(value["config"]) if from_config else make(cls, value["config"])
 
@@ -176,10 +200,15 @@ def _home(value: Any) -> str:
 
 def _class(module: str, name: str) -> type:
     """The class of this name, out of what has been imported: a config makes nothing else run."""
-    cls = _custom_objects.get().get(name) or vars(sys.modules.get(module, object)).get(name)
+    is_open = _is_trusted.get() or f"{module}.".startswith(("torchnn.", "torch.nn."))
+    place = sys.modules.get(module, object) if is_open else object
+    cls = known_objects().get(name) or vars(place).get(name)
     if not isinstance(cls, type) or not (hasattr(cls, "from_config") or issubclass(cls, nn.Module)):
         raise ValueError(
             f"{module} has no class {name!r} for a config: import the module that has it, or pass "
             f"custom_objects={{{name!r}: ...}}"
+            if is_open
+            else f"nobody knows the class {name!r} of {module}: pass custom_objects={{{name!r}: "
+            f"{name}}}, or decorate it with torchnn.utils.register_keras_serializable()"
         )
     return cls

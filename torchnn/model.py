@@ -1,18 +1,18 @@
 """Model: a module that can be compiled, fitted, evaluated and asked."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchnn import _checks, _warnings, activations, regularizers
-from torchnn._config import Configured, plain
+from torchnn import _checks, _saving, _warnings, activations, regularizers
+from torchnn._config import Configured, CustomObjects, found, known, plain
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
 from torchnn._engine.choice import choose
@@ -31,6 +31,7 @@ from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
 from torchnn.layers import Activation, Dense, Layer, _variables
+from torchnn.layers._graph import Graph
 from torchnn.layers._values import mode
 from torchnn.losses import (
     BinaryCrossentropy,
@@ -44,6 +45,8 @@ from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
 
 __all__ = ["Model"]
+
+Self = TypeVar("Self", bound="Model")
 
 TORCH_COMPILE_ARGUMENTS = {"fullgraph", "dynamic", "backend", "mode", "options", "disable"}
 
@@ -146,6 +149,13 @@ class Model(Configured, Network):
             settled.owner = self._recipe.owner  # an optimizer that is given again knows the model
             if settled.optimizer.place == Place():
                 settled.optimizer.place = Place(self.epochs_trained)
+        settled.given = {
+            "loss": loss,
+            "metrics": metrics,
+            "engine": engine,
+            "weighted_metrics": weighted_metrics,
+            "loss_weights": loss_weights,
+        }
         self._recipe = settled
 
     def fit(
@@ -348,7 +358,8 @@ class Model(Configured, Network):
         return _arrays(_building.run_once(self, x))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of __init__, by their names, in plain values.
+        """Returns the arguments of __init__, by their names, in plain values; of a model that was
+        made of a graph, its layers and the calls of these.
 
         Raises:
             TypeError: An argument is not kept as an attribute of its name; or the model has layers
@@ -358,12 +369,32 @@ class Model(Configured, Network):
             config, of_graphs = super().get_config(), {"inputs", "outputs"}
             is_open = self._is_open()  # and what an __init__ passes on says nothing of a graph
             return {n: v for n, v in config.items() if not (is_open and n in of_graphs)}
+        if self._graph is not None:
+            return {"name": self.name, **self._graph.to_plain(self.layers)}
         if any(True for _ in self.children()):
             raise TypeError(
                 f"this {type(self).__name__} has layers that its class does not make, which no "
                 "config tells: torchnn.models.clone_model copies it"
             )
         return {"name": self.name}
+
+    @classmethod
+    def from_config(
+        cls: type[Self], config: Mapping[str, Any], custom_objects: CustomObjects = None
+    ) -> Self:
+        """Returns a new model of what get_config returns, with first values of its own.
+
+        Args:
+            config: Arguments by their names; of a model that was made of a graph, that.
+            custom_objects: From names to classes and functions of one's own.
+
+        Raises:
+            ValueError: The config names something that nobody knows.
+        """
+        if cls.__init__ is not Model.__init__ or "steps" not in config:
+            return super().from_config(config, custom_objects)
+        with known(custom_objects):
+            return cls(*Graph.of_plain(config), name=config["name"])
 
     def to_json(self, **options: Any) -> str:
         """Returns the model's class and its config as text, for models.model_from_json.
@@ -372,6 +403,89 @@ class Model(Configured, Network):
             options: Of json.dumps, such as indent=2.
         """
         return json.dumps(plain(self), **options)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Returns the arguments of compile in plain values, the optimizer's settings as they are
+        now; None before compile.
+
+        Raises:
+            TypeError: The optimizer holds the parameters of this model, and is not PyTorch's own.
+        """
+        recipe = self._recipe
+        return None if recipe is None else plain({"optimizer": recipe.optimizer, **recipe.given})
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compiles the model as get_compile_config says."""
+        self.compile(**found(dict(config)))
+
+    def save(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        include_optimizer: bool = True,
+        save_format: Any = None,
+        zipped: Any = None,
+    ) -> None:
+        """Writes a file from which models.load_model makes this model again, to go on training
+        with the same bits: layers, weights, compile's arguments, the optimizer with its place in
+        the epoch, and the History.
+
+        It is of one kind, safetensors, whatever its name ends in. One that is there already is
+        replaced as a whole, or stays whole if anything goes wrong.
+
+        Args:
+            filepath: Where to.
+            overwrite: Whether to replace a file that is there.
+            include_optimizer: Whether to keep how the model is trained.
+            save_format, zipped: Keras's, for formats that are not ours; they change nothing.
+
+        Raises:
+            TypeError: A layer cannot tell what it was made with.
+            FileExistsError: There is such a file, and overwrite is False.
+            OSError: The folder is missing, the disk is full, or the like.
+
+        A loss, a metric or an optimizer that no name or config tells, such as a lambda, is left
+        out with a warning.
+
+            model.save("model.keras")
+            model = torchnn.models.load_model("model.keras")
+        """
+        _saving.save(
+            self, filepath, overwrite, _checks.truth("include_optimizer", include_optimizer)
+        )
+
+    def save_weights(self, filepath: Any, overwrite: bool = True, save_format: Any = None) -> None:
+        """Writes the state dict, as safetensors: for load_weights, and for any program of PyTorch's
+        by `safetensors.torch.load_file`.
+
+        Args:
+            filepath: Where to, such as "model.weights.h5".
+            overwrite: Whether to replace a file that is there.
+            save_format: Keras's of old; it changes nothing.
+
+        Raises:
+            FileExistsError: There is such a file, and overwrite is False.
+            OSError: The folder is missing, the disk is full, or the like.
+        """
+        _saving.save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False) -> None:
+        """Takes the weights of a file: what save_weights or save has written, safetensors with the
+        names of the state dict, or what Keras has written (see models.load_model).
+
+        A model that is not built is built first, if the file tells the shape of its samples.
+
+        Args:
+            filepath: The file.
+            skip_mismatch: Whether to leave out weights that the model lacks, or has in another
+                shape, and to keep those that the file lacks.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: It is damaged or of another kind, or its weights are not this model's;
+                nothing has changed then.
+        """
+        _saving.load_weights(self, filepath, _checks.truth("skip_mismatch", skip_mismatch))
 
     @property
     def epochs_trained(self) -> int:

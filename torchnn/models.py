@@ -7,11 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from torchnn import _config
+from torchnn import _checks, _config, _saving
 from torchnn.model import Model
 from torchnn.sequential import Sequential
 
-__all__ = ["Model", "Sequential", "clone_model", "model_from_json"]
+__all__ = [
+    "Model",
+    "Sequential",
+    "clone_model",
+    "load_model",
+    "model_from_json",
+    "save_model",
+]
 
 
 def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None = None) -> Any:
@@ -38,6 +45,41 @@ def clone_model(model: Model, clone_function: Callable[[Any], nn.Module] | None 
         raise ValueError(f"clone_function must be None for a {type(model).__name__}")
     is_made_outside = type(model).__init__ is Model.__init__  # of layers that no config tells
     return _uncompiled(_drawn_anew(model)) if is_made_outside else _remade(model)
+
+
+def load_model(
+    filepath: Any,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: Any = None,
+) -> Any:
+    """Returns the model that Model.save has written, on the CPU: it predicts the same, and goes on
+    training where it was, with the same bits.
+
+    Loading runs no code from the file: it names classes of torchnn and torch.nn, functions of
+    PyTorch that compute tensors, and what custom_objects and register_keras_serializable give.
+
+    A file that Keras 3 has written, a `.keras` archive, is read where h5py is installed, if its
+    layers are ones that torchnn has; of its optimizer the settings alone.
+
+    Args:
+        filepath: The file.
+        custom_objects: From names to layers, losses, functions and the like of one's own.
+        compile: Whether to compile the model as it was.
+        safe_mode: Keras's; it changes nothing: no file can hold a lambda.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It is damaged or of another kind, or names something that nobody knows.
+        ModuleNotFoundError: It is Keras's, and h5py is missing.
+    """
+    compiled = _checks.truth("compile", compile)
+    return _saving.load(filepath, custom_objects, compiled)
+
+
+def save_model(model: Model, filepath: Any, overwrite: bool = True, **options: Any) -> None:
+    """Does what model.save does."""
+    model.save(filepath, overwrite, **options)
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, type] | None = None) -> Any:

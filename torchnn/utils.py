@@ -1,15 +1,28 @@
 """Utilities with Keras's names."""
 
 import random
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchnn import _checks
+from torchnn import _checks, _config
 
-__all__ = ["PyDataset", "Sequence", "normalize", "set_random_seed", "to_categorical"]
+__all__ = [
+    "PyDataset",
+    "Sequence",
+    "custom_object_scope",
+    "get_custom_objects",
+    "normalize",
+    "register_keras_serializable",
+    "set_random_seed",
+    "to_categorical",
+]
+
+T = TypeVar("T")
 
 
 class PyDataset:
@@ -37,6 +50,43 @@ class PyDataset:
 
 
 Sequence = PyDataset  # its old name
+
+
+def register_keras_serializable(
+    package: str = "Custom", name: str | None = None
+) -> Callable[[T], T]:
+    """Returns a decorator: files and configs find the class or the function by its name.
+
+        @register_keras_serializable()
+        def scaled_error(y_true, y_pred): ...
+
+    Args:
+        package: Keras's; names are those of the classes and functions themselves.
+        name: Another name for it.
+    """
+
+    def register(thing: T) -> T:
+        own: Any = thing
+        _config.registered[own.__name__] = thing
+        if name is not None:
+            _config.registered[_checks.string("name", name)] = thing
+        return thing
+
+    return register
+
+
+def get_custom_objects() -> dict[str, Any]:
+    """Returns what register_keras_serializable has registered; what is put in is registered."""
+    return _config.registered
+
+
+def custom_object_scope(custom_objects: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Within it, files and configs find these classes and functions by their names.
+
+    Args:
+        custom_objects: From names to classes and functions.
+    """
+    return _config.known(custom_objects)
 
 
 def set_random_seed(seed: int) -> None:

@@ -89,7 +89,7 @@ suite() {
   "$PYTHON" -c "import xdist" 2> /dev/null && workers=(-n 6)
   "$PYTHON" -m pytest -q -p no:cacheprovider -W default --maxfail=200 "${workers[@]}" -k cuda \
     tests/test_cuda.py tests/test_train_cuda.py tests/test_graphs.py tests/test_ops.py \
-    tests/test_transfer.py tests/test_loops.py
+    tests/test_transfer.py tests/test_loops.py tests/test_pieces.py
 }
 
 sanitized() {

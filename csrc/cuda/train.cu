@@ -199,7 +199,7 @@ class Trainer {
 
   __device__ void fetch_ahead(int n) {
     if (server() < 0) return;
-    if (n > 0) report(n - 1);  // whose place the next chunk takes: its lanes meet once they read it
+    if (n > 0) report(n - 1);  // whose place the next chunk takes
     if (server() == 0 && lane() == 0) chunk(n + 3) = net_.chunk_after(chunk(n + 2));
     fetch(chunk(n + 1), 1 - n % 2);
     list_rows(chunk(n + 2), n % 2);
@@ -545,7 +545,9 @@ class Trainer {
     if (server() != 0 || block() != 0) return;
     const Chunk& chunk = this->chunk(n);
     const T* values = at(plan_.values[n % 2]);
-    const int count = int(chunk.rows) * place_of(last()).units;
+    // One lane alone reads the chunk: the same one will write the next into its place.
+    const int rows = __shfl_sync(~0u, lane() == 0 ? int(chunk.rows) : 0, 0);
+    const int count = rows * place_of(last()).units;
     T sum{};
     for (int i = lane(); i < count; i += warp_size) sum += values[i];
 #pragma unroll

@@ -187,6 +187,11 @@ void run(dim3 grid, unsigned cluster, dim3 threads, size_t shared_bytes, const K
 #define __syncwarp() simt::sync_warp(__FILE__, __LINE__)
 
 template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return simt::shuffle(value, lane);
+}
+
+template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return simt::shuffle(value, int(threadIdx.x % simt::warp_size) ^ mask);
 }

@@ -1,15 +1,20 @@
 """A graph of modules: what leads from some symbols to others, as a list of steps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
-from torchnn.layers._symbols import Call, Symbolic, apply
+from torchnn._config import found, known_objects, plain
+from torchnn._files import tree
+from torchnn.layers._symbols import Call, Function, Symbolic, apply
 from torchnn.layers._values import leaves, mapped
 from torchnn.layers._weightless import Input
+
+_PLACE = "$place"  # the key of a place in a config
 
 
 class Place(int):
@@ -150,9 +155,66 @@ class Graph:
             self._symbols = inputs if len(inputs) > 1 else inputs[0], outputs
         return self._symbols
 
+    def to_plain(self, modules: Sequence[nn.Module]) -> dict[str, Any]:
+        """Returns the calls and the modules in plain values, for of_plain.
+
+        Args:
+            modules: The graph's.
+
+        Raises:
+            TypeError: A function or a constant in it is of a kind that no name tells.
+        """
+        constants: dict[str, Tensor] = {}
+
+        def told(value: Any) -> Any:
+            placed = mapped(value, lambda leaf: {_PLACE: leaf} if type(leaf) is Place else leaf)
+            return tree.encode(placed, constants, "constant")
+
+        layers = [
+            {"function": told(each.function)} if isinstance(each, Function) else plain(each)
+            for each in modules
+        ]
+        steps = [[s.module, told(list(s.inputs)), told(s.options), s.outputs] for s in self.steps]
+        config = {"layers": layers, "steps": steps, "outputs": told(self.returns)}
+        values = {
+            name: {"values": plain(t), "dtype": plain(t.dtype)} for name, t in constants.items()
+        }
+        return {**config, "inputs": self.keys or self.input_count, "constants": values}
+
+    @classmethod
+    def of_plain(cls, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Returns the inputs and the outputs of a new graph of what to_plain returns."""
+        constants = {
+            name: torch.tensor(each["values"], dtype=getattr(torch, each["dtype"]))
+            for name, each in config["constants"].items()
+        }
+
+        def made(value: Any) -> Any:
+            return _in_place(tree.decode(value, constants, known_objects()))
+
+        modules = [
+            Function(made(each["function"])) if "function" in each else found(each)
+            for each in config["layers"]
+        ]
+        inputs, graph = config["inputs"], cls.__new__(cls)
+        graph.keys = inputs if isinstance(inputs, list) else None
+        graph.input_count = len(inputs) if isinstance(inputs, list) else inputs
+        graph.steps = [Step(m, made(i), made(o), count) for m, i, o, count in config["steps"]]
+        graph.returns, graph._symbols = made(config["outputs"]), None
+        return graph.symbols(modules)
+
     def __getstate__(self) -> dict[str, Any]:
         # Symbols and calls lead from one to the next: too deep for copy and pickle.
         return {**vars(self), "_symbols": None, "modules": []}
+
+
+def _in_place(value: Any) -> Any:
+    """A value with places where to_plain has said so."""
+    if isinstance(value, dict) and set(value) == {_PLACE}:
+        return Place(value[_PLACE])
+    if isinstance(value, dict):
+        return {key: _in_place(each) for key, each in value.items()}
+    return type(value)(map(_in_place, value)) if type(value) in (list, tuple) else value
 
 
 def _calls_between(sources: list[Any], results: list[Any]) -> list[Call]:

@@ -1,7 +1,9 @@
 """Any torch optimizer with the interface of ours."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,17 +90,27 @@ class TorchOptimizer(Optimizer):
         super()._take_in_place(parameters)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns {"optimizer": the function that makes the torch optimizer}.
+        """Returns {"optimizer": a function that makes such a torch optimizer}: the one that was
+        given, or PyTorch's class with the settings of now.
 
         Raises:
-            TypeError: It was given as an object, which holds the parameters of a model.
+            TypeError: It is of a class of one's own, and was given as an object, which holds the
+                parameters of a model.
         """
-        if self._factory is None:
+        given, factory = self._optimizer, self._factory
+        kind = type(given)
+        if given is not None and getattr(torch.optim, kind.__name__, None) is kind:
+            taken = inspect.signature(kind).parameters
+            settings = {**given.defaults, **given.param_groups[0]}
+            factory = partial(
+                kind, **{n: v for n, v in settings.items() if n in taken and n != "params"}
+            )
+        if factory is None:
             raise TypeError(
                 "a torch optimizer that holds a model's parameters has no config: give compile a "
                 "function that makes it, such as lambda parameters: SGD(parameters, lr=0.1)"
             )
-        return {"optimizer": self._factory}
+        return {"optimizer": factory}
 
     def step(self) -> None:
         self.optimizer.step()

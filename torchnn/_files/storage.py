@@ -1,0 +1,125 @@
+"""Named tensors and a text in one file: safetensors, written whole or not at all."""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+KEY = "torchnn"  # of our text among the metadata, all of which is text
+Path = str | os.PathLike[str]
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], text: Any) -> None:
+    """Writes a file; whatever goes wrong, one of that name that was there before stays whole.
+
+    Args:
+        path: Where to; its folder must be there.
+        tensors: What to write, by names.
+        text: What JSON can hold.
+
+    Raises:
+        OSError: The folder is missing, the disk is full, or the like.
+    """
+    data = save(
+        {name: _alone(t) for name, t in tensors.items()}, {"format": "pt", KEY: dumps(text)}
+    )
+    replace(path, data)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Puts a file of these bytes in the place of path, if there is one: all of it or nothing.
+
+    Raises:
+        OSError: The folder is missing, the disk is full, or the like.
+    """
+    target = os.path.realpath(checked(path))  # a link goes on leading to the file
+    if os.path.isdir(target):
+        raise IsADirectoryError(f"path must be a file, got the folder {os.fspath(path)!r}")
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"path {os.fspath(path)!r} is in a folder that is not there")
+    beside = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(beside)
+        if isinstance(error, OSError):  # that names the file beside, or none
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+    _settle(folder)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Returns the tensors and the text of a file; of one that write did not write, None for that.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        ValueError: It is damaged, or of another kind.
+    """
+    with open(checked(path), "rb"):  # says better what is wrong than the library
+        pass
+    try:
+        with safe_open(path, "pt") as file:
+            # Copies: the file may change, and its tensors lie wherever they come to lie.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            text = (file.metadata() or {}).get(KEY)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is damaged, or was not written by save or save_weights: {error}"
+        ) from error
+    return tensors, None if text is None else loads(text, path)
+
+
+def checked(path: Any) -> Path:
+    """Returns a path, if it is one.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is empty.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or a path, got {path!r}")
+    if not os.fspath(path):
+        raise ValueError("path must name a file, got ''")
+    return path
+
+
+def dumps(text: Any) -> str:
+    return json.dumps(text, allow_nan=False)
+
+
+def loads(text: str, path: Path) -> Any:
+    """Returns what dumps was given.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is damaged: {error}") from error
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU that shares no memory, as the library wants them."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _settle(folder: str) -> None:
+    """Has the new name outlast a power failure, where folders can be synchronised."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,281 @@
+"""Models and their weights in files: what a file of either kind holds, and back.
+
+The tensors are those of the state dict, under its names, so that any program that reads safetensors
+can use them; what the optimizer remembers has names that begin with "/". The text beside them:
+
+    version       of torchnn
+    model         class and config; weights alone have none
+    shapes        "input" and "sample": what the model was built for
+    frozen        parameters that do not learn
+    tied          groups of names that are one tensor
+    extra         what the state dict has that is no tensor
+    compile       the arguments of compile, or None
+    optimizer     its state dict
+    history       the History of the latest fit
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchnn import _checks, _config, _warnings
+from torchnn._engine import building
+from torchnn._engine.choice import build_optimizer
+from torchnn._engine.run import Samples
+from torchnn._files import storage, tree
+from torchnn._version import __version__
+from torchnn.callbacks import History
+from torchnn.layers import _variables
+
+FORMAT = 1
+MODEL, WEIGHTS = "model", "weights"
+# What building a model may take beside its weights, in numbers: activations, first values.
+WORK = 2**26
+
+
+def save(model: Any, path: storage.Path, overwrite: bool, include_optimizer: bool) -> None:
+    """Writes all that a model is: see Model.save."""
+    _check_overwrite(path, overwrite)
+    tensors, contents = contents_of(model)
+    contents["model"] = _encoded("the model", _config.plain(model), tensors)
+    contents["compile"] = contents["optimizer"] = None
+    if model._recipe is not None and include_optimizer:
+        contents |= _training(model, tensors)
+    history = model.history
+    if history is not None:
+        kept = {"epoch": history.epoch, "history": history.history}
+        contents["history"] = _encoded("the history", kept, tensors)
+    storage.write(path, tensors, contents)
+
+
+def save_weights(model: Any, path: storage.Path, overwrite: bool) -> None:
+    """Writes the weights alone: see Model.save_weights."""
+    _check_overwrite(path, overwrite)
+    if not building.is_built(model):
+        raise ValueError(f"the model has no weights yet: {_variables.UNBUILT}")
+    storage.write(path, *contents_of(model))
+
+
+def load(
+    path: storage.Path, custom_objects: Mapping[str, Any] | None = None, compiled: bool = True
+) -> Any:
+    """Returns the model in a file: see models.load_model."""
+    tensors, text = storage.read(path)
+    with _told(path), _config.known(custom_objects), _config.untrusted():
+        contents = _checked(text)
+        if "model" not in contents:
+            raise ValueError("it holds weights alone: make the model and call its load_weights")
+        contents = tree.decode(contents, tensors, _config.known_objects())
+        with _Frugal(tensors):
+            model = _config.found(contents["model"])
+            _build(model, contents["shapes"])
+        _take(model, tensors, contents)
+        if compiled and contents["compile"] is not None:
+            model.compile(**_config.found(contents["compile"]))
+            if any(parameter.requires_grad for parameter in model.parameters()):
+                build_optimizer(model, model._recipe)
+            model.optimizer.load_state_dict(contents["optimizer"])
+        if contents.get("history") is not None:
+            model.history = _history(model, contents["history"])
+    return model
+
+
+def load_weights(model: Any, path: storage.Path, skip_mismatch: bool) -> None:
+    """Takes the weights of a file: see Model.load_weights."""
+    tensors, text = storage.read(path)
+    with _told(path):
+        contents = {} if text is None else _checked(text)
+        contents = {name: contents.get(name) for name in ("shapes", "extra")}
+        contents = tree.decode(contents, tensors, {})
+        if not building.is_built(model) and contents["shapes"]:
+            _build(model, contents["shapes"])
+        put(model, tensors, contents["extra"] or {}, skip_mismatch)
+
+
+def contents_of(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors of a model's state dict, and what else there is to say of its weights."""
+    _variables.settle(model)
+    state = model.state_dict(keep_vars=True)
+    tensors = {n: t for n, t in state.items() if isinstance(t, Tensor) and not is_lazy(t)}
+    extra = {n: value for n, value in state.items() if not isinstance(value, Tensor)}
+    shapes = {"input": getattr(model, "_input_shape", None), "sample": model.sample_shape}
+    parameters = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter)}
+    contents: dict[str, Any] = {
+        "format": FORMAT,
+        "version": __version__,
+        "frozen": [name for name, each in parameters.items() if not each.requires_grad],
+        "tied": [names for names in _same(parameters) if len(names) > 1],
+    }
+    contents["shapes"] = _encoded("the shapes", shapes, tensors)
+    contents["extra"] = _encoded("the state dict", extra, tensors)
+    return tensors, contents
+
+
+def put(
+    model: Any, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], skip_mismatch: bool
+) -> None:
+    """Copies tensors, and what else there is, into a model: all of them, or none.
+
+    Raises:
+        ValueError: Names or shapes differ.
+    """
+    state = model.state_dict(keep_vars=True)
+    given = {**{n: t for n, t in tensors.items() if not n.startswith("/")}, **extra}
+    lacking = [name for name, own in state.items() if name not in given and not is_lazy(own)]
+    unknown = [name for name in given if name not in state]
+    shapes = [
+        f"{name} has shape {tuple(given[name].shape)}, the model's {tuple(own.shape)}"
+        for name, own in state.items()
+        if isinstance(own, Tensor) and name in given and not is_lazy(own)
+        if own.shape != given[name].shape
+    ]
+    if not skip_mismatch and (lacking or unknown or shapes):
+        raise ValueError(
+            f"its weights are not this model's: {_difference(lacking, unknown, shapes)}"
+        )
+    unfit = {line.split(" has shape ")[0] for line in shapes}
+    fits = {n: v for n, v in given.items() if n in state and n not in unfit}
+    model.load_state_dict(fits, strict=False)
+
+
+def _training(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """How a model is trained, and how far that has come; or a warning, and nothing of it."""
+    aside: dict[str, Tensor] = {}
+    try:
+        told = {
+            "compile": _encoded("compile", model.get_compile_config(), aside),
+            "optimizer": _encoded("optimizer", model.optimizer.state_dict(), aside),
+        }
+    except TypeError as error:
+        _warnings.warn(
+            f"the file will not tell how to train the model, so call compile after load_model: "
+            f"{error}"
+        )
+        return {}
+    tensors |= aside
+    return told
+
+
+def _encoded(what: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    return tree.encode(value, tensors, f"/{what.removeprefix('the ').replace(' ', '_')}")
+
+
+def _checked(text: Any) -> dict[str, Any]:
+    """What a file says, if it is one of ours, and of a version that is known here."""
+    if not isinstance(text, dict):
+        raise ValueError("it was not written by save or save_weights of torchnn")
+    if text.get("format") != FORMAT:
+        raise ValueError(
+            f"its format is {text.get('format')!r}, written by torchnn {text.get('version')}; "
+            f"torchnn {__version__} reads format {FORMAT}"
+        )
+    return text
+
+
+@contextmanager
+def _told(path: storage.Path) -> Iterator[None]:
+    """Turns whatever a file's contents lead to into a ValueError that names the file."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {told}") from error
+
+
+class _Frugal(TorchDispatchMode):
+    """While a model is made, refuses to make tensors much larger than the weights in its file."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._left = WORK + 16 * sum(tensor.numel() for tensor in tensors.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        sizes = args[0] if args else ()
+        if isinstance(sizes, (list, tuple)) and all(isinstance(each, int) for each in sizes):
+            self._count(prod(sizes))  # before there is such a tensor
+        output = func(*args, **kwargs or {})
+        if isinstance(output, Tensor) and not any(output is each for each in args):
+            self._count(output.untyped_storage().nbytes() // 8)
+        return output
+
+    def _count(self, numbers: int) -> None:
+        self._left -= numbers
+        if self._left < 0:
+            raise ValueError("its configuration is of a much larger model than its weights")
+
+
+def _build(model: Any, shapes: Mapping[str, Any]) -> None:
+    """Builds a model for the shape that it was built for, if that is known and it is not."""
+    if not hasattr(model, "_recipe"):
+        raise ValueError(f"it holds a {type(model).__name__}, which is no model")
+    told, seen = shapes["input"], shapes["sample"]
+    shape = told if told is not None else seen
+    if shape is not None and not building.is_built(model):
+        form = building.form(model)
+        zeros = torch.zeros(1, *shape, dtype=form.dtype, device=form.device)
+        building.prepare(model, None, Samples(zeros))
+    if hasattr(model, "_input_shape"):
+        model._input_shape = told  # other shapes may follow where none was told
+    model.sample_shape = seen
+
+
+def _take(model: Any, tensors: Mapping[str, Tensor], contents: Mapping[str, Any]) -> None:
+    """Gives a new model the tensors of its file, their dtypes included, and its ties."""
+    kinds = {name: own.dtype for name, own in model.state_dict().items() if isinstance(own, Tensor)}
+    for name, owner, key in list(_places(model)):
+        given = tensors.get(name)
+        own = getattr(owner, key)
+        if given is not None and not is_lazy(own) and kinds.get(name) != given.dtype:
+            own.data = own.data.to(given.dtype)
+    put(model, tensors, contents["extra"], skip_mismatch=False)
+    places = {name: (owner, key) for name, owner, key in _places(model)}
+    for first, *others in contents["tied"]:
+        shared = getattr(*places[first])
+        for owner, key in map(places.__getitem__, others):
+            owner._parameters[key] = shared
+    for name in contents["frozen"]:
+        getattr(*places[name]).requires_grad = False
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yields the name of each parameter and buffer, the module that has it, and its name there."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for own in (module._parameters, module._buffers):
+            for key, tensor in own.items():
+                if tensor is not None:
+                    yield f"{prefix}.{key}" if prefix else key, module, key
+
+
+def _same(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of the tensors, those of the same one together."""
+    by_identity = sorted(tensors, key=lambda name: id(tensors[name]))
+    return [list(names) for _, names in groupby(by_identity, lambda name: id(tensors[name]))]
+
+
+def _history(model: Any, told: Mapping[str, Any]) -> History:
+    history = History()
+    history.set_model(model)
+    history.epoch, history.history = list(told["epoch"]), dict(told["history"])
+    return history
+
+
+def _check_overwrite(path: storage.Path, overwrite: bool) -> None:
+    if not _checks.truth("overwrite", overwrite) and os.path.lexists(storage.checked(path)):
+        raise FileExistsError(f"{os.fspath(path)!r} is there already, and overwrite is False")
+
+
+def _difference(lacking: list[str], unknown: list[str], shapes: list[str]) -> str:
+    parts = [f"it lacks {', '.join(lacking)}"] if lacking else []
+    parts += [f"it has {', '.join(unknown)}, which the model lacks"] if unknown else []
+    return "; ".join([*parts, *shapes])
+
