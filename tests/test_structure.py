@@ -78,6 +78,8 @@ TESTED_BY = {
     "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",
+    "torchnn.callbacks._monitor": "callbacks",
+    "torchnn.callbacks._plateau": "callbacks",
     "torchnn.datasets._files": "datasets",
     "torchnn.datasets.boston_housing": "datasets",
     "torchnn.datasets.california_housing": "datasets",

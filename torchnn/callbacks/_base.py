@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from torchnn import _checks
+
 Logs = dict[str, Any] | None
 
 
@@ -145,3 +149,10 @@ def _overrides(callback: Callback, hook: str) -> bool:
         getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name)
         for name in names
     )
+
+
+def verbosity(value: Any) -> int:
+    """Returns what a callback prints by: 0 or 1, True and False among them."""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    return _checks.non_negative_int("verbose", value)
