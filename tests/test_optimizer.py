@@ -317,7 +317,6 @@ def test_a_limit_is_a_positive_number(name, value, error):
     [
         ({"lr": 0.1}, r"^Summing takes no lr: the learning rate is learning_rate$"),
         ({"decay": 1e-6}, r"^Summing takes no decay: .* torchnn\.optimizers\.schedules$"),
-        ({"use_ema": True}, r"^Summing takes no use_ema: no moving averages of weights are kept$"),
         ({"gradient_accumulation_steps": 4}, r"^Summing takes no .*: a larger batch_size has"),
         ({"loss_scale_factor": 2.0}, r"^Summing takes no loss_scale_factor: losses are not scaled"),
         ({"jit_compile": True}, r"^Summing takes no jit_compile: the kernels are compiled already"),
@@ -367,7 +366,8 @@ def test_gradients_can_be_applied_to_what_a_model_shows():
 def test_a_config_makes_the_same_optimizer():
     config = Summing(0.5, weight_decay=0.1, clipnorm=2.0, name="mine").get_config()
     limits = {"clipnorm": 2.0, "clipvalue": None, "global_clipnorm": None}
-    assert config == {"learning_rate": 0.5, "weight_decay": 0.1, **limits, "name": "mine"}
+    ema = {"use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None}
+    assert config == {"learning_rate": 0.5, "weight_decay": 0.1, **limits, **ema, "name": "mine"}
     assert Summing.from_config(config).get_config() == config
 
 

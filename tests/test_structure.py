@@ -78,6 +78,7 @@ TESTED_BY = {
     "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",
+    "torchnn.callbacks._ema": "averages",
     "torchnn.callbacks._monitor": "callbacks",
     "torchnn.callbacks._plateau": "callbacks",
     "torchnn.datasets._files": "datasets",

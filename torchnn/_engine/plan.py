@@ -394,5 +394,7 @@ def _read_loss(network: Plan, loss: Loss) -> None:
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:
+    if optimizer.use_ema:
+        raise NotFusedError("the optimizer keeps moving averages of the weights (use_ema=True)")
     if ops.kernel_of(optimizer) is None:
         raise NotFusedError(f"the optimizer {type(optimizer).__name__} is not one of the kernels")

@@ -77,6 +77,7 @@ class Fit:
         self.feed, self.validation, self.validation_freq = feed, validation, validation_freq
         self.engine = Engine(model, recipe, feed.first, callbacks)
         self.engine.build_optimizer()
+        self.steps_before = recipe.optimizer.iterations
         self.tally, self.history = Tally(recipe.metrics), History()
         tells = recipe.is_to_tell and len(epochs) > 0
         headline = _of_the_default(recipe.optimizer.current_learning_rate()) if tells else ()
@@ -119,6 +120,7 @@ class Fit:
             self.call("on_train_begin", {})
             try:
                 self.fit()
+                self.finalize()
             except BaseException:
                 self.settle()
                 raise
@@ -153,6 +155,12 @@ class Fit:
                 break
         self.catch_up()
         self.interrupt.release()
+
+    def finalize(self) -> None:
+        """Gives the weights the values that the optimizer has for them, if they were trained."""
+        optimizer = self.recipe.optimizer
+        if optimizer.iterations > self.steps_before:
+            optimizer.finalize_variable_values(optimizer.parameters)
 
     def settle(self) -> None:
         """Of what has been trained, counts what nobody has been told of."""

@@ -9,6 +9,7 @@ from weakref import ref
 from torch import Tensor
 
 from torchnn.callbacks._base import HOOKS, Callback, Logs, verbosity
+from torchnn.callbacks._ema import SwapEMAWeights
 from torchnn.callbacks._plateau import EarlyStopping
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "InvalidLossWarning",
     "LambdaCallback",
     "LearningRateScheduler",
+    "SwapEMAWeights",
     "TerminateOnNaN",
 ]
 

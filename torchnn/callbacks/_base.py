@@ -30,6 +30,14 @@ class Callback:
     def set_model(self, model: Any) -> None:
         self.model = model
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what it has to remember for a fit to go on in another process: plain values and
+        tensors; nothing, if it does not say so."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state_dict, after on_train_begin."""
+
     def on_train_begin(self, logs: Logs = None) -> None:
         """fit starts."""
 

@@ -27,6 +27,7 @@ class Monitor(Callback):
 
     Attributes:
         best: The best value of the fit, or None.
+        remembered: The names of the attributes that a state_dict holds.
 
     Raises:
         TypeError: monitor is no name.
@@ -34,6 +35,7 @@ class Monitor(Callback):
     """
 
     best: float | None = None
+    remembered: tuple[str, ...] = ("best",)
     consequence = "does nothing"  # if the value is not there
     _warned = False
 
@@ -45,6 +47,13 @@ class Monitor(Callback):
         self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
         if mode == "auto":
             self.mode = _direction(monitor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.remembered}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self.remembered:
+            setattr(self, name, state[name])
 
     def _forget(self) -> None:
         """Begins anew, as every fit does."""

@@ -28,6 +28,7 @@ class EarlyStopping(Monitor):
         stopped_epoch: The epoch after which fit was stopped, or 0.
     """
 
+    remembered = ("best", "best_epoch", "best_weights", "wait", "stopped_epoch")
     consequence = "never stops"
     best_epoch: int
     best_weights: dict[str, Tensor] | None

@@ -51,7 +51,7 @@ class SGD(SlotOptimizer):
         momentum: In [0, 1). It can be assigned at any time; from 0 on, the velocities start at 0.
         nesterov: Look ahead along the velocity.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
-        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
+        common: clipnorm, use_ema, name and the others of SlotOptimizer.
 
     Source: Sutskever et al., On the importance of initialization and momentum in deep learning,
     2013.
@@ -115,7 +115,7 @@ class Adam(SlotOptimizer):
         epsilon: Above 0.
         amsgrad: Divide by the largest v so far.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
-        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
+        common: clipnorm, use_ema, name and the others of SlotOptimizer.
 
     Source: Kingma and Ba, Adam: A method for stochastic optimization, 2014; alpha and epsilon as
     in the last paragraph of its section 2.
@@ -199,7 +199,7 @@ class Adagrad(SlotOptimizer):
         initial_accumulator_value: What a begins at, at least 0.
         epsilon: Above 0.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
-        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
+        common: clipnorm, use_ema, name and the others of SlotOptimizer.
 
     Source: Duchi et al., Adaptive subgradient methods, 2011; epsilon under the root as in Keras,
     unlike in torch.optim.Adagrad.
@@ -220,7 +220,7 @@ class Adagrad(SlotOptimizer):
         super().__init__(learning_rate, weight_decay, ["accumulators"], **common)
         self.initial_values = {"accumulators": self.initial_accumulator_value}
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> Kernel | None:
         return self._kernel("adagrad", "epsilon")
 
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
@@ -245,7 +245,7 @@ class RMSprop(SlotOptimizer):
         centered: Divide by an estimate of the gradient's deviation, not of its size. With momentum,
             that trains through autograd.
         weight_decay: Before each step, w -= w * weight_decay * learning_rate. None for none.
-        common: clipnorm, clipvalue, global_clipnorm and name, as in SlotOptimizer.
+        common: clipnorm, use_ema, name and the others of SlotOptimizer.
 
     Source: Tieleman and Hinton, Lecture 6.5 of Neural networks for machine learning, 2012; epsilon
     under the root as in Keras, unlike in torch.optim.RMSprop.
@@ -276,7 +276,7 @@ class RMSprop(SlotOptimizer):
         return self._kernel(f"rmsprop{kind}", "rho", "momentum", "epsilon")
 
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
-        named = dict(zip(self.slots, slots, strict=True))
+        named = dict(zip(self.slots, slots, strict=False))  # averages are the last
         mean_squares, means = named["mean_squares"], named.get("means")
         torch._foreach_mul_(mean_squares, self.rho)
         torch._foreach_addcmul_(mean_squares, grads, grads, 1 - self.rho)

@@ -14,6 +14,7 @@ from torchnn import _checks
 from torchnn._config import Configured, plain
 from torchnn.layers._variables import Variable
 from torchnn.ops import Kernel
+from torchnn.optimizers._averages import AVERAGES, SETTINGS, Averaging
 from torchnn.optimizers._common import LIMITS, MISSING, Limit, Missing, Rate, clipped, refuse
 
 LearningRate = float | Callable[[int], float]
@@ -54,9 +55,11 @@ class Optimizer(Configured, ABC):
         parameters: The tensors given to build.
         learning_rate: A number, or a schedule: a function from the number of steps taken to one.
             It can be assigned at any time.
+        use_ema: Whether moving averages of the weights are kept.
     """
 
     learning_rate: Any
+    use_ema = False
     lr = Missing(MISSING["lr"])
 
     def __init__(self) -> None:
@@ -168,6 +171,9 @@ class Optimizer(Configured, ABC):
             raise ValueError(f"grads must hold {len(given)} gradients, got {len(grads)}")
         self.apply_gradients(zip(grads, given, strict=True))
 
+    def finalize_variable_values(self, var_list: Iterable[Tensor]) -> None:
+        """Gives weights the values that they are to have after training: those that they have."""
+
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         for parameter in self.parameters:
@@ -184,7 +190,7 @@ def _of_weight(grad: Tensor | None, variable: Tensor) -> tuple[Tensor | None, Te
     return None if grad is None else variable.turned(grad), variable.weight
 
 
-class SlotOptimizer(Optimizer):
+class SlotOptimizer(Averaging, Optimizer):
     """An update rule of ours, with what it remembers of its parameters in slots.
 
     A rule that native training knows has a method `kernel`, which returns the ops.Kernel of its
@@ -220,6 +226,7 @@ class SlotOptimizer(Optimizer):
         super().__init__()
         for limit in LIMITS:
             setattr(self, limit, common.pop(limit, None))
+        ema = {name: common.pop(name, usual) for name, usual in SETTINGS.items()}
         refuse(type(self), common)
         self.name = _checks.string("name", type(self).__name__.lower() if name is None else name)
         self.learning_rate = learning_rate
@@ -227,6 +234,8 @@ class SlotOptimizer(Optimizer):
             "weight_decay", 0.0 if weight_decay is None else weight_decay
         )
         self.slots: dict[str, list[Tensor]] = {name: [] for name in slots}
+        for setting, value in ema.items():
+            setattr(self, setting, value)
 
     @property
     def learning_rate(self) -> LearningRate:
@@ -249,13 +258,26 @@ class SlotOptimizer(Optimizer):
                 for name, tensors in slots.items()
             }
         self.slots = {
-            name: _fitted(tensors, parameters, self.initial_values.get(name, 0.0))
+            name: _fitted(tensors, parameters, self._initial(name))
             for name, tensors in slots.items()
         }
 
+    def build(self, parameters: Iterable[Tensor], owner: object = None) -> None:
+        super().build(parameters, owner)
+        if self.averages_in_model:  # what is trained is the weights
+            self.swap_averages()
+
     def _remember(self, names: Iterable[str]) -> None:
-        """Keeps the slots of these names, and drops all others; a new one starts at zero."""
-        self.slots = {name: _fitted(self.slots.get(name, []), self.parameters) for name in names}
+        """Keeps the slots of these names, and drops all others but that of averages."""
+        names = dict.fromkeys((*names, *([AVERAGES] if self.use_ema else [])))
+        self.slots = {
+            name: _fitted(self.slots.get(name, []), self.parameters, self._initial(name))
+            for name in names
+        }
+
+    def _initial(self, name: str) -> float | None:
+        """What a slot begins with; None for the parameters themselves."""
+        return None if name == AVERAGES else self.initial_values.get(name, 0.0)
 
     def step(self) -> None:
         if not self.parameters:
@@ -263,7 +285,11 @@ class SlotOptimizer(Optimizer):
         trained = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         if trained:
             parameters = [self.parameters[i] for i in trained]
-            slots = [[tensors[i] for i in trained] for tensors in self.slots.values()]
+            slots = [
+                [tensors[i] for i in trained]
+                for name, tensors in self.slots.items()
+                if name != AVERAGES
+            ]
             learning_rate = self.current_learning_rate()
             with torch.no_grad():
                 if self.weight_decay:
@@ -272,14 +298,18 @@ class SlotOptimizer(Optimizer):
                 if self.limit:
                     grads = clipped(grads, *self.limit)
                 self._update(learning_rate, parameters, grads, *slots)
+            if self.use_ema:
+                self._average()
         self.iterations += 1
 
     @abstractmethod
     def _update(self, learning_rate: float, parameters: Any, grads: Any, *slots: Any) -> None:
         """The update rule: changes the tensors of parameters and slots in place."""
 
-    def _kernel(self, name: str, *options: str) -> Kernel:
-        """The kernel of that name and these options."""
+    def _kernel(self, name: str, *options: str) -> Kernel | None:
+        """The kernel of that name and these options; None if there are averages to be kept."""
+        if self.use_ema:
+            return None
         limits = {LIMITS[self.limit[0]]: self.limit[1]} if self.limit else {}
         own = {each: getattr(self, each) for each in (*options, "weight_decay")}
         return Kernel(name, own | limits)
@@ -288,11 +318,12 @@ class SlotOptimizer(Optimizer):
         """Returns the arguments that make an optimizer like this one when it was new."""
         own = signature(type(self)).parameters.values()
         names = [each.name for each in own if each.kind is not Parameter.VAR_KEYWORD]
-        return {name: plain(getattr(self, name)) for name in (*names, *LIMITS, "name")}
+        return {name: plain(getattr(self, name)) for name in (*names, *LIMITS, *SETTINGS, "name")}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the number of steps taken, the place in the epochs, and the slots."""
-        return {"iterations": self.iterations, "place": asdict(self.place), **self.slots}
+        state = {"iterations": self.iterations, "place": asdict(self.place), **self.slots}
+        return state | ({"averages_in_model": True} if self.averages_in_model else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a state_dict, before or after build.
@@ -301,7 +332,7 @@ class SlotOptimizer(Optimizer):
             ValueError: The state is another kind of optimizer's, or does not fit the parameters.
         """
         names = ("iterations", *self.slots)
-        if {*state} - {"place"} != {*names}:
+        if {*state} - {"place", "averages_in_model"} != {*names}:
             raise ValueError(f"state must hold {', '.join(names)}; got {', '.join(state)}")
         iterations = _checks.non_negative_int("iterations", state["iterations"])
         place = Place(**state.get("place", {}))
@@ -309,19 +340,24 @@ class SlotOptimizer(Optimizer):
         if self.parameters:
             slots = {name: _fitted(tensors, self.parameters) for name, tensors in slots.items()}
         self.iterations, self.place, self.slots = iterations, place, slots
+        self.averages_in_model = state.get("averages_in_model", False)
 
 
 def _fitted(
-    tensors: Sequence[Tensor | None], parameters: list[Tensor], initial: float = 0.0
+    tensors: Sequence[Tensor | None], parameters: list[Tensor], initial: float | None = 0.0
 ) -> list[Tensor]:
-    """A slot's tensors in the dtype and on the device of the parameters; initial values where there
-    are none."""
+    """A slot's tensors in the dtype and on the device of the parameters; where there are none,
+    initial values, or copies of the parameters."""
     tensors = tensors or [None] * len(parameters)
     pairs = list(zip(tensors, parameters, strict=False))
     if len(tensors) != len(parameters) or any(
         t is not None and t.shape != p.shape for t, p in pairs
     ):
         raise ValueError("the optimizer's state does not fit the parameters' shapes")
-    return [
-        torch.full_like(p, initial, requires_grad=False) if t is None else t.to(p) for t, p in pairs
-    ]
+    return [_begun(p, initial) if t is None else t.to(p) for t, p in pairs]
+
+
+def _begun(parameter: Tensor, initial: float | None) -> Tensor:
+    if initial is None:
+        return parameter.detach().clone()
+    return torch.full_like(parameter, initial, requires_grad=False)

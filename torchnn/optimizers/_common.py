@@ -18,9 +18,6 @@ LIMITS = {
 MISSING = {
     "lr": "the learning rate is learning_rate",
     "decay": "for a rate that falls, learning_rate takes one of torchnn.optimizers.schedules",
-    "use_ema": "no moving averages of weights are kept",
-    "ema_momentum": "no moving averages of weights are kept",
-    "ema_overwrite_frequency": "no moving averages of weights are kept",
     "loss_scale_factor": "losses are not scaled",
     "gradient_accumulation_steps": "a larger batch_size has the same effect",
     "jit_compile": "the kernels are compiled already",
