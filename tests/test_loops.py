@@ -523,7 +523,7 @@ def test_callbacks_are_told_in_order():
         ("epoch_end", 0, [*both, "val_loss", "val_mae"]),
         ("train_end", [*both, "val_loss", "val_mae"]),
     ]
-    assert recorder.params == {"epochs": 1, "steps": 2, "verbose": 0}
+    assert recorder.params == {"epochs": 1, "steps": 2, "verbose": 0, "validates": True}
     assert recorder.model is model
 
 

@@ -440,6 +440,16 @@ def test_a_step_of_ones_own_that_nothing_would_call_is_refused(name):
     assert not own.layers[0].built
 
 
+def test_a_model_that_was_compiled_frozen_trains_nothing():
+    model = Sequential([Dense(1, trainable=False, in_features=3)])
+    model.compile(loss="mse")
+    before = model.get_weights()[0]
+    with pytest.warns(UserWarning, match=r"^the model has nothing to train: .* was compiled$"):
+        history = model.fit(np.ones((2, 3)), np.ones(2), epochs=2, verbose=0)
+    assert history.history["loss"] == [pytest.approx((before.sum() - 1) ** 2)] * 2
+    assert (model.get_weights()[0] == before).all()
+
+
 def test_a_frozen_model_tells_how_to_train_it():
     model = Sequential([Dense(1)])
     model.compile(loss="mse")

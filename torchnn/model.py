@@ -143,6 +143,8 @@ class Model(Configured, Network):
         _refuse(unknown)
         _variables.settle(self)
         settled = self._settled(optimizer, loss, metrics, engine, weighted_metrics, loss_weights)
+        trained = [p.requires_grad for p in self.parameters()]
+        settled.is_frozen = bool(trained) and not any(trained)
         if not self._is_empty():
             self._check_recipe(settled)
         if self._recipe is not None:

@@ -107,7 +107,8 @@ class AutogradEngine:
         """One step of gradient descent; the loss and the output are those before it."""
         self._optimizer.zero_grad()
         loss, output = self._measure(x, y, weight)
-        loss.backward()
+        if loss.requires_grad:  # unless all is frozen
+            loss.backward()
         self._optimizer.step()
         if self._constrained:
             constraints.apply(self._constrained)

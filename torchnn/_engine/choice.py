@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchnn import ops
+from torchnn import _warnings, ops
 from torchnn._engine import building
 from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
 from torchnn._engine.fused import FusedEngine, version
@@ -70,13 +70,17 @@ _FROZEN = (
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> None:
-    """Hands the parameters to the optimizer."""
+    """Hands the parameters to the optimizer.
+
+    Raises:
+        ValueError: All of them have been frozen since compile, or there are none.
+    """
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError(
-            "the model has nothing to train: no parameter requires a gradient"
-            + (_FROZEN if parameters else "")
-        )
+        nothing = "the model has nothing to train: no parameter requires a gradient"
+        if not parameters or not recipe.is_frozen:
+            raise ValueError(nothing + (_FROZEN if parameters else ""))
+        _warnings.warn(f"{nothing}, as when it was compiled")
     recipe.optimizer.build(parameters, recipe.owner)
 
 

@@ -24,6 +24,7 @@ class Recipe:
     is_checked: bool = field(default=False, compare=False, repr=False)  # against the layers
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # to compile
     is_to_tell: bool = False  # nobody chose the optimizer, and nobody has been told which it is
+    is_frozen: bool = field(default=False, compare=False, repr=False)  # nothing was to be trained
     # What the optimizer knows the model by: a copy of the model has a copy of it.
     owner: object = field(default_factory=object, compare=False, repr=False)
 

@@ -88,8 +88,9 @@ class Fit:
         self.callbacks = callbacks
         # Told after the user's, so that what they add to the logs is shown and kept.
         self.shown = CallbackList(self.progress if self.progress.is_visible else None)
+        params = {"epochs": epochs.stop, "steps": feed.steps, "verbose": verbose}
         for told in (callbacks, self.shown, CallbackList(self.history)):
-            told.introduce(model, epochs=epochs.stop, steps=feed.steps, verbose=verbose)
+            told.introduce(model, **params, validates=validation is not None)
         self.heard = {hook for hook in HOOKS if callbacks.listens(hook)}
         self.looks_at_batches = callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs

@@ -18,7 +18,8 @@ class Callback:
 
     Attributes:
         model: The model at work, from set_model.
-        params: "epochs", "steps" (None if unknown) and "verbose", from set_params.
+        params: "epochs", "steps" (None if unknown) and "verbose", from set_params; in fit, also
+            "validates".
     """
 
     model: Any = None

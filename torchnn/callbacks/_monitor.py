@@ -63,7 +63,7 @@ class Monitor(Callback):
         """The value to watch, or, once a fit, a warning and None if it is not there."""
         if self.monitor in logs:
             return float(logs[self.monitor])
-        if not self._warned:
+        if not self._warned and not self._is_due_later(logs):
             self._warned = True
             _warnings.warn(
                 f"{type(self).__name__} cannot see {self.monitor!r} and so {self.consequence}"
@@ -71,12 +71,18 @@ class Monitor(Callback):
             )
         return None
 
+    def _is_due_later(self, logs: dict[str, Any]) -> bool:
+        """Whether the epoch is one that fit does not validate after, as it does after others."""
+        validates = self.monitor.startswith("val_") and (self.params or {}).get("validates", False)
+        return validates and not any(name.startswith("val_") for name in logs)
+
     def _improves(self, value: float, reference: float | None) -> bool:
         """Whether value is better than reference by more than min_delta; NaN never is."""
         if reference is None:
             return not math.isnan(value)
-        gain = value - reference if self.mode == "max" else reference - value
-        return gain > self.min_delta
+        if self.mode == "max":
+            return value - self.min_delta > reference
+        return value + self.min_delta < reference
 
 
 def _why_unseen(name: str, logs: dict[str, Any]) -> str:
