@@ -278,4 +278,3 @@ def _difference(lacking: list[str], unknown: list[str], shapes: list[str]) -> st
     parts = [f"it lacks {', '.join(lacking)}"] if lacking else []
     parts += [f"it has {', '.join(unknown)}, which the model lacks"] if unknown else []
     return "; ".join([*parts, *shapes])
-

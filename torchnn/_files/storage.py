@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+PART = ".part"  # what the name of a file ends in that is not whole yet
 KEY = "torchnn"  # of our text among the metadata, all of which is text
 Path = str | os.PathLike[str]
 
@@ -43,7 +44,7 @@ def replace(path: Path, data: bytes) -> None:
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"path {os.fspath(path)!r} is in a folder that is not there")
-    beside = os.path.join(folder, f".{name}.{os.getpid()}.part")
+    beside = os.path.join(folder, f".{name}.{os.getpid()}{PART}")
     try:
         with open(beside, "wb") as file:
             file.write(data)
@@ -57,6 +58,14 @@ def replace(path: Path, data: bytes) -> None:
             raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
         raise
     _settle(folder)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and what writers of it have left behind that were killed."""
+    folder, name = os.path.split(path)
+    for each in os.listdir(folder or "."):
+        if each == name or (each.startswith(f".{name}.") and each.endswith(PART)):
+            os.remove(os.path.join(folder, each))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -80,17 +89,21 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, None if text is None else loads(text, path)
 
 
-def checked(path: Any) -> Path:
+def checked(path: Any, name: str = "path") -> Path:
     """Returns a path, if it is one.
+
+    Args:
+        path: Whatever was given.
+        name: What messages call it.
 
     Raises:
         TypeError: It is none.
         ValueError: It is empty.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a string or a path, got {path!r}")
+        raise TypeError(f"{name} must be a string or a path, got {path!r}")
     if not os.fspath(path):
-        raise ValueError("path must name a file, got ''")
+        raise ValueError(f"{name} must not be empty, got ''")
     return path
 
 

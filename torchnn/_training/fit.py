@@ -29,9 +29,10 @@ from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
 from torchnn._training.batches import Feed
+from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
 from torchnn._training.tally import Figures, Tally
-from torchnn.callbacks import History, InvalidLossWarning
+from torchnn.callbacks import BackupAndRestore, History, InvalidLossWarning
 from torchnn.callbacks._base import HOOKS, CallbackList
 from torchnn.optimizers._base import Place
 
@@ -94,8 +95,15 @@ class Fit:
         self.heard = {hook for hook in HOOKS if callbacks.listens(hook)}
         self.looks_at_batches = callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
-        self.looks_between_epochs = validation is not None or self.may_be_changed
-        self.tells_late = self.engine.is_queued and not self.may_be_changed
+        self.backups = [each for each in callbacks.callbacks if isinstance(each, BackupAndRestore)]
+        self.looks_between_epochs = (
+            validation is not None
+            or self.may_be_changed
+            or any(each.save_freq == "epoch" for each in self.backups)
+        )
+        self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
+        self.first = epochs.start  # the epoch to begin with
+        self.began = recipe.optimizer.place.epochs
         self.interrupt = HeldInterrupt()
         self.untold: deque[Callable[[], None]] = deque()
         self.has_failed = False  # then only the history is told
@@ -120,6 +128,7 @@ class Fit:
         with self.interrupt, mode(model, training=True), self.progress:
             self.call("on_train_begin", {})
             try:
+                self.restore()
                 self.fit()
                 self.finalize()
             except BaseException:
@@ -129,7 +138,38 @@ class Fit:
                 if model.optimizer is not self.recipe.optimizer:  # a callback has compiled it
                     model.epochs_trained = self.place.epochs
                 self.call("on_train_end", self.logs)
+        for backup in self.backups:
+            backup.drop()
         return self.history
+
+    def restore(self) -> None:
+        """Goes on where another process was, if there is a backup."""
+        for backup in self.backups:
+            state = backup.kept(self.recipe.optimizer.iterations)
+            if state is not None:
+                go_on(self, state)
+
+    def back_up(self, epoch: int, has_ended: bool = False) -> None:
+        """Keeps the state where that is due, if another process can go on from here.
+
+        Args:
+            epoch: The one that comes next, or is not over.
+            has_ended: Whether one has just ended.
+        """
+        steps = self.recipe.optimizer.iterations
+        due = [each for each in self.backups if each.is_due(steps, has_ended)]
+        if due:
+            self.remember_sums()
+        if self.can_go_on_here():
+            for backup in due:
+                backup.keep(steps, state_of(self, epoch))
+
+    def can_go_on_here(self) -> bool:
+        """Whether another fit could: between two epochs, or in the middle of one whose batches come
+        in a known order and whose metrics are sums; not when all that is left is to tell of it."""
+        place = self.place
+        is_known = place.feed is not None and place.sums is not None
+        return not place.batches or (is_known and place.batches != self.feed.steps)
 
     def resumed(self) -> Place:
         """Where an earlier fit stopped; where an epoch begins if this one cannot go on there."""
@@ -145,13 +185,14 @@ class Fit:
 
     def fit(self) -> None:
         """Epoch after epoch, until the last or until a callback says stop."""
-        epoch = self.epochs.start
+        epoch = self.first
         while epoch < self.epochs.stop:
             self.interrupt.release()
             if self.feed.is_over():
                 _warnings.warn(f"x ran out of batches after {epoch} of {self.epochs.stop} epochs")
                 break
             epoch += self.short_epochs(epoch) or self.epoch(epoch)
+            self.back_up(epoch, has_ended=True)
             if self.model.stop_training:
                 break
         self.catch_up()
@@ -192,6 +233,7 @@ class Fit:
             self.train(run, epoch)
             if self.model.stop_training:
                 break
+            self.back_up(epoch)
         self.end_epoch(epoch)
         if self.looks_between_epochs:
             self.catch_up()

@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+from torchnn.callbacks._backup import BackupAndRestore
 from torchnn.callbacks._base import HOOKS, Callback, Logs
+from torchnn.callbacks._checkpoint import ModelCheckpoint
 from torchnn.callbacks._ema import SwapEMAWeights
 from torchnn.callbacks._history import History
 from torchnn.callbacks._plateau import EarlyStopping, ReduceLROnPlateau
 from torchnn.callbacks._rates import LearningRateScheduler
 
 __all__ = [
+    "BackupAndRestore",
     "Callback",
     "EarlyStopping",
     "History",
     "InvalidLossWarning",
     "LambdaCallback",
     "LearningRateScheduler",
+    "ModelCheckpoint",
     "ReduceLROnPlateau",
     "SwapEMAWeights",
     "TerminateOnNaN",

@@ -1,7 +1,7 @@
 """The layers that have no weights to learn: they shape, scale or drop what goes into them."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -476,3 +476,15 @@ class GaussianNoise(Layer):
 
     def extra_repr(self) -> str:
         return self._repr(self.stddev, seed=self.seed)
+
+
+def draws(model: nn.Module) -> dict[str, int]:
+    """Returns how often each layer with a seed of its own has drawn from it."""
+    noisy = ((n, each) for n, each in model.named_modules() if isinstance(each, GaussianNoise))
+    return {name: layer._calls for name, layer in noisy if layer.seed is not None}
+
+
+def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
+    """Lets these layers go on after so many draws."""
+    for name, count in counts.items():
+        setattr(model.get_submodule(name), "_calls", count)  # noqa: B010 (any module's attribute)

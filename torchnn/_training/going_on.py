@@ -1,0 +1,115 @@
+"""What a fit needs to go on in another process: its state, and back."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from torchnn.layers._weightless import draws, set_draws
+from torchnn.optimizers._base import SlotOptimizer
+
+
+def state_of(fit: Any, epoch: int) -> dict[str, Any]:
+    """Returns all that makes what is still to come, in plain values and tensors.
+
+    Args:
+        fit: The Fit, between two runs.
+        epoch: The number of the epoch that comes next, or is not over.
+    """
+    model, optimizer = fit.model, fit.recipe.optimizer
+    return {
+        "began": fit.began,
+        "epoch": epoch,
+        "weights": dict(model.state_dict()),
+        "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
+        "draws": draws(model),
+        "optimizer": optimizer.state_dict(),
+        "settings": _settings(optimizer),
+        "history": {"epoch": fit.history.epoch, "history": fit.history.history},
+        "callbacks": [[type(each).__name__, each.state_dict()] for each in fit.callbacks.callbacks],
+        "logs": fit.logs,
+        "stops": bool(model.stop_training),
+        "has_warned": fit.has_warned,
+        "seed": fit.feed.seed,
+        "random": _random_state(),
+    }
+
+
+def go_on(fit: Any, state: Mapping[str, Any]) -> None:
+    """Makes a fit that has begun what another one was when it told its state.
+
+    Raises:
+        ValueError: That was another fit; nothing has changed then.
+    """
+    _check(fit, state)
+    model, optimizer = fit.model, fit.recipe.optimizer
+    model.load_state_dict(state["weights"])
+    for name, each in model.named_parameters():
+        each.requires_grad = name not in state["frozen"]
+    set_draws(model, state["draws"])
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["settings"].items():
+        if getattr(optimizer, name) != value:
+            setattr(optimizer, name, value)
+    fit.history.epoch, fit.history.history = (state["history"][n] for n in ("epoch", "history"))
+    for callback, (_, own) in zip(fit.callbacks.callbacks, state["callbacks"], strict=True):
+        callback.load_state_dict(own)
+    fit.logs, fit.has_warned = state["logs"], state["has_warned"]
+    model.stop_training = state["stops"]
+    if state["seed"] is not None:
+        fit.feed.shuffle(state["seed"])
+    _set_random_state(state["random"])
+    fit.first = fit.epochs.stop if state["stops"] else state["epoch"]
+    fit.place = fit.resumed()
+
+
+def _check(fit: Any, state: Mapping[str, Any]) -> None:
+    own = {n: tuple(t.shape) for n, t in _tensors(fit.model.state_dict()).items()}
+    kept = {n: tuple(t.shape) for n, t in _tensors(state["weights"]).items()}
+    names = [type(each).__name__ for each in fit.callbacks.callbacks]
+    told = [name for name, _ in state["callbacks"]]
+    different = (
+        f"a model with the weights {kept}, not {own}"
+        if kept != own
+        else f"a fit that began after {state['began']} epochs, not {fit.began}"
+        if state["began"] != fit.began
+        else f"a fit with the callbacks {', '.join(told)}, not {', '.join(names)}"
+        if told != names
+        else None
+    )
+    if different:
+        raise ValueError(f"the backup is of {different}: each fit needs a folder of its own")
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {n: t for n, t in state.items() if isinstance(t, Tensor) and not is_lazy(t)}
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    """What callbacks may have changed of an optimizer, such as the learning rate."""
+    if not isinstance(optimizer, SlotOptimizer):  # one of PyTorch's has them in its state
+        return {}
+    return {n: v for n, v in optimizer.get_config().items() if isinstance(v, float)}
+
+
+def _random_state() -> dict[str, Any]:
+    """Where the generators of Python, NumPy and PyTorch are."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": devices,
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
