@@ -325,7 +325,9 @@ def test_slopes(name, dtype, device, engine, monkeypatch):
 @in_both
 @pytest.mark.parametrize("rule", RULES)
 def test_rules(rule, dtype, device, engine):
-    assert_same(dtype, engine, loop_by_hand(dtype, rule=rule), fitted(dtype, device, engine, rule=rule))
+    assert_same(
+        dtype, engine, loop_by_hand(dtype, rule=rule), fitted(dtype, device, engine, rule=rule)
+    )
 
 
 @everywhere
@@ -351,7 +353,9 @@ def test_penalties(penalty, rule, dtype, device, engine):
 @pytest.mark.parametrize("kind", CLIPPING)
 def test_clipping(kind, dtype, device, engine):
     by_hand = loop_by_hand(dtype, rule="adam", clip=lambda g: CLIPPING[kind](g, 0.1))
-    assert_same(dtype, engine, by_hand, fitted(dtype, device, engine, rule="adam", limit=(kind, 0.1)))
+    assert_same(
+        dtype, engine, by_hand, fitted(dtype, device, engine, rule="adam", limit=(kind, 0.1))
+    )
 
 
 @in_both
@@ -366,7 +370,9 @@ def test_dropout(activation, dtype, device):
         return torch.where(mask, 0, a / 0.6)
 
     by_hand = loop_by_hand(dtype, activation=activation, drop=drop)
-    assert_same(dtype, "fused", by_hand, fitted(dtype, device, "fused", activation=activation, seed=11))
+    assert_same(
+        dtype, "fused", by_hand, fitted(dtype, device, "fused", activation=activation, seed=11)
+    )
 
 
 @in_both
@@ -379,7 +385,9 @@ def test_dropout_of_features(dtype, device):
         return torch.where(reference.dropped(rows, a.shape[1], 0.4, 11, step), 0, a / 0.6)
 
     by_hand = loop_by_hand(dtype, drop=drop)
-    assert_same(dtype, "fused", by_hand, fitted(dtype, device, "fused", front=[Dropout(0.4, seed=11)]))
+    assert_same(
+        dtype, "fused", by_hand, fitted(dtype, device, "fused", front=[Dropout(0.4, seed=11)])
+    )
 
 
 @everywhere

@@ -23,7 +23,9 @@ FLOORS = [
     "_engine",
     "_console",
     "_training",
-    "_network _saving backend datasets model models sequential utils",
+    "_keras_weights",
+    "_saving",
+    "_keras_models _network backend datasets model models sequential utils",
     "__init__",
     "tf",
 ]
@@ -75,6 +77,8 @@ TESTED_BY = {
     "torchnn._engine.plan": "choice",
     "torchnn._files.tree": "saving",
     "torchnn._files.storage": "saving",
+    "torchnn._keras_weights": "keras_models",
+    "torchnn._training.going_on": "backup",
     "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
     "torchnn.callbacks._base": "hooks",
@@ -271,7 +275,7 @@ def test_reference_loops_and_sequential_keep_to_themselves():
     assert reference - sys.stdlib_module_names == {"torch"}
     assert "torchnn.layers" not in imports(MODULES["torchnn._training.loops"])
     users = [name for name, path in MODULES.items() if "torchnn.sequential" in imports(path)]
-    assert users == ["torchnn", "torchnn.models"]
+    assert users == ["torchnn", "torchnn._keras_models", "torchnn.models"]
 
 
 def test_warnings_go_through_the_module_that_finds_the_users_line():

@@ -26,7 +26,7 @@ CustomObjects = Mapping[str, Any] | None
 # Where a thing is and what comes in say nothing of what it is: that is for build.
 LAYER_OPTIONS = "Unpack[Options]"  # how their arguments are annotated
 UNKNOWN = "unknown"  # arguments of this name are refused
-PLACES = {"device", "in_features", "input_dim", "input_shape"}
+PLACES = {"device", "in_features", "input_dim", "input_shape", "output_shape"}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 _custom_objects: ContextVar[Mapping[str, Any]] = ContextVar("custom_objects", default=NOTHING)
 _is_trusted: ContextVar[bool] = ContextVar("is_trusted", default=True)

@@ -8,13 +8,16 @@ can use them; what the optimizer remembers has names that begin with "/". The te
     shapes        "input" and "sample": what the model was built for
     frozen        parameters that do not learn
     tied          groups of names that are one tensor
+    draws         how often layers have drawn from a seed of their own
     extra         what the state dict has that is no tensor
     compile       the arguments of compile, or None
     optimizer     its state dict
     history       the History of the latest fit
 """
 
+import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
@@ -26,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchnn import _checks, _config, _warnings
+from torchnn import _checks, _config, _keras_weights, _warnings
 from torchnn._engine import building
 from torchnn._engine.choice import build_optimizer
 from torchnn._engine.run import Samples
@@ -34,6 +37,8 @@ from torchnn._files import storage, tree
 from torchnn._version import __version__
 from torchnn.callbacks import History
 from torchnn.layers import _variables
+from torchnn.layers._values import mode
+from torchnn.layers._weightless import draws, set_draws
 
 FORMAT = 1
 MODEL, WEIGHTS = "model", "weights"
@@ -69,7 +74,7 @@ def load(
 ) -> Any:
     """Returns the model in a file: see models.load_model."""
     tensors, text = storage.read(path)
-    with _told(path), _config.known(custom_objects), _config.untrusted():
+    with told(path), _config.known(custom_objects), _config.untrusted():
         contents = _checked(text)
         if "model" not in contents:
             raise ValueError("it holds weights alone: make the model and call its load_weights")
@@ -90,14 +95,69 @@ def load(
 
 def load_weights(model: Any, path: storage.Path, skip_mismatch: bool) -> None:
     """Takes the weights of a file: see Model.load_weights."""
+    if _keras_weights.is_hdf5(storage.checked(path, "filepath")):
+        with told(path):
+            _keras_weights.load(model, path, skip_mismatch)
+        return
     tensors, text = storage.read(path)
-    with _told(path):
+    with told(path):
         contents = {} if text is None else _checked(text)
         contents = {name: contents.get(name) for name in ("shapes", "extra")}
         contents = tree.decode(contents, tensors, {})
         if not building.is_built(model) and contents["shapes"]:
             _build(model, contents["shapes"])
         put(model, tensors, contents["extra"] or {}, skip_mismatch)
+
+
+def export(model: Any, path: storage.Path, form: str | None) -> None:
+    """Writes a program that computes the model: see Model.export."""
+    kind = form or os.path.splitext(os.fspath(storage.checked(path, "filepath")))[1].lstrip(".")
+    kind = _checks.choice("format", kind, tuple(EXPORTERS))
+    shapes = _input_shapes(model)
+    if not building.is_built(model) or None in shapes:
+        raise ValueError(f"the model has no weights yet: {_variables.UNBUILT}")
+    own = building.form(model)
+    inputs: Any = [torch.zeros(2, *each, dtype=own.dtype, device=own.device) for each in shapes]
+    sizes: Any = [{0: torch.export.Dim("batch")} for _ in inputs]  # any number of samples
+    if len(inputs) == 1:
+        (inputs,), (sizes,) = inputs, sizes
+    with mode(model, training=False), torch.no_grad():
+        data = EXPORTERS[kind](model, inputs, sizes)
+    storage.replace(path, data)
+
+
+def _input_shapes(model: Any) -> list[Any]:
+    """The axes of a sample of each input."""
+    if getattr(model, "_graph", None) is not None:
+        return list(model._graph.shapes[: model._graph.input_count])
+    return [
+        getattr(model, "_input_shape", None) or model.sample_shape or model._form().shape or None
+    ]
+
+
+def _program(model: Any, inputs: Any, sizes: Any) -> bytes:
+    """PyTorch's own format."""
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(model, (inputs,), dynamic_shapes=(sizes,)), file)
+    return file.getvalue()
+
+
+def _onnx(model: Any, inputs: Any, sizes: Any) -> bytes:
+    try:
+        import onnxscript  # type: ignore[import-not-found, import-untyped, unused-ignore] # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "ONNX needs onnx and onnxscript: pip install 'torchnn-fused[onnx]'"
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter, of its own parts
+        program = torch.onnx.export(
+            model, (inputs,), dynamo=True, dynamic_shapes=(sizes,), verbose=False
+        )
+    return program.model_proto.SerializeToString()  # type: ignore[union-attr]
+
+
+EXPORTERS = {"onnx": _onnx, "pt2": _program}
 
 
 def contents_of(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -113,6 +173,7 @@ def contents_of(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "version": __version__,
         "frozen": [name for name, each in parameters.items() if not each.requires_grad],
         "tied": [names for names in _same(parameters) if len(names) > 1],
+        "draws": draws(model),
     }
     contents["shapes"] = _encoded("the shapes", shapes, tensors)
     contents["extra"] = _encoded("the state dict", extra, tensors)
@@ -150,7 +211,7 @@ def _training(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """How a model is trained, and how far that has come; or a warning, and nothing of it."""
     aside: dict[str, Tensor] = {}
     try:
-        told = {
+        known = {
             "compile": _encoded("compile", model.get_compile_config(), aside),
             "optimizer": _encoded("optimizer", model.optimizer.state_dict(), aside),
         }
@@ -161,7 +222,7 @@ def _training(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
         )
         return {}
     tensors |= aside
-    return told
+    return known
 
 
 def _encoded(what: str, value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -181,15 +242,15 @@ def _checked(text: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(path: storage.Path) -> Iterator[None]:
+def told(path: storage.Path) -> Iterator[None]:
     """Turns whatever a file's contents lead to into a ValueError that names the file."""
     try:
         yield
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {told}") from error
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {what}") from error
 
 
 class _Frugal(TorchDispatchMode):
@@ -218,15 +279,25 @@ def _build(model: Any, shapes: Mapping[str, Any]) -> None:
     """Builds a model for the shape that it was built for, if that is known and it is not."""
     if not hasattr(model, "_recipe"):
         raise ValueError(f"it holds a {type(model).__name__}, which is no model")
-    told, seen = shapes["input"], shapes["sample"]
-    shape = told if told is not None else seen
+    given, seen = (_shape(shapes[name]) for name in ("input", "sample"))
+    shape = seen if given is None else given
     if shape is not None and not building.is_built(model):
         form = building.form(model)
         zeros = torch.zeros(1, *shape, dtype=form.dtype, device=form.device)
         building.prepare(model, None, Samples(zeros))
     if hasattr(model, "_input_shape"):
-        model._input_shape = told  # other shapes may follow where none was told
+        if given is not None and model._input_shape not in (None, given):
+            raise ValueError(f"it is for samples of shape {given}, and for {model._input_shape}")
+        model._input_shape = given  # other shapes may follow where none was told
     model.sample_shape = seen
+
+
+def _shape(value: Any) -> Any:
+    """The axes of a sample, or of each of several in a tuple; or None."""
+    if value is None:
+        return None
+    sizes = [_shape(n) if isinstance(n, tuple) else _checks.positive_int("shape", n) for n in value]
+    return tuple(sizes)
 
 
 def _take(model: Any, tensors: Mapping[str, Tensor], contents: Mapping[str, Any]) -> None:
@@ -245,6 +316,7 @@ def _take(model: Any, tensors: Mapping[str, Tensor], contents: Mapping[str, Any]
             owner._parameters[key] = shared
     for name in contents["frozen"]:
         getattr(*places[name]).requires_grad = False
+    set_draws(model, contents["draws"])
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
@@ -262,10 +334,10 @@ def _same(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     return [list(names) for _, names in groupby(by_identity, lambda name: id(tensors[name]))]
 
 
-def _history(model: Any, told: Mapping[str, Any]) -> History:
+def _history(model: Any, kept: Mapping[str, Any]) -> History:
     history = History()
     history.set_model(model)
-    history.epoch, history.history = list(told["epoch"]), dict(told["history"])
+    history.epoch, history.history = list(kept["epoch"]), dict(kept["history"])
     return history
 
 

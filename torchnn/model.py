@@ -489,6 +489,27 @@ class Model(Configured, Network):
         """
         _saving.load_weights(self, filepath, _checks.truth("skip_mismatch", skip_mismatch))
 
+    def export(
+        self,
+        filepath: Any,
+        format: str | None = None,
+        verbose: Any = None,
+        input_signature: Any = None,
+    ) -> None:
+        """Writes a program that computes the model for any number of samples, without torchnn.
+
+        Args:
+            filepath: Where to, "model.onnx" or "model.pt2".
+            format: "onnx", or "pt2" for torch.export.load; None for what filepath ends in.
+            verbose, input_signature: Keras's; they change nothing.
+
+        Raises:
+            ValueError: The model is not built, or filepath tells no such format.
+            ModuleNotFoundError: onnx or onnxscript is missing.
+            OSError: The folder is missing, the disk is full, or the like.
+        """
+        _saving.export(self, filepath, format)
+
     @property
     def epochs_trained(self) -> int:
         """Epochs that all fits took together. The order of the samples in the next one follows from

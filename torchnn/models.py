@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from torchnn import _checks, _config, _saving
+from torchnn import _checks, _config, _keras_models, _keras_weights, _saving
+from torchnn._files import storage as _storage
 from torchnn.model import Model
 from torchnn.sequential import Sequential
 
@@ -74,6 +76,14 @@ def load_model(
         ModuleNotFoundError: It is Keras's, and h5py is missing.
     """
     compiled = _checks.truth("compile", compile)
+    if _keras_models.is_archive(_storage.checked(filepath, "filepath")):
+        with _saving.told(filepath), _config.known(custom_objects):
+            return _keras_models.load(filepath, compiled)
+    if _keras_weights.is_hdf5(filepath):
+        raise ValueError(
+            f"{os.fspath(filepath)!r} is HDF5: of Keras's files, load_model reads .keras archives, "
+            "and load_weights of a model .weights.h5"
+        )
     return _saving.load(filepath, custom_objects, compiled)
 
 
