@@ -6,6 +6,7 @@ from typing import Any
 from torchnn.callbacks._backup import BackupAndRestore
 from torchnn.callbacks._base import HOOKS, Callback, Logs
 from torchnn.callbacks._checkpoint import ModelCheckpoint
+from torchnn.callbacks._csv import CSVLogger
 from torchnn.callbacks._ema import SwapEMAWeights
 from torchnn.callbacks._history import History
 from torchnn.callbacks._plateau import EarlyStopping, ReduceLROnPlateau
@@ -13,6 +14,7 @@ from torchnn.callbacks._rates import LearningRateScheduler
 
 __all__ = [
     "BackupAndRestore",
+    "CSVLogger",
     "Callback",
     "EarlyStopping",
     "History",
