@@ -11,6 +11,7 @@ from torchnn.callbacks._ema import SwapEMAWeights
 from torchnn.callbacks._history import History
 from torchnn.callbacks._plateau import EarlyStopping, ReduceLROnPlateau
 from torchnn.callbacks._rates import LearningRateScheduler
+from torchnn.callbacks._tensorboard import TensorBoard
 
 __all__ = [
     "BackupAndRestore",
@@ -24,6 +25,7 @@ __all__ = [
     "ModelCheckpoint",
     "ReduceLROnPlateau",
     "SwapEMAWeights",
+    "TensorBoard",
     "TerminateOnNaN",
 ]
 
