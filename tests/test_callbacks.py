@@ -1,5 +1,6 @@
 """Callbacks that stop fit, steer it and keep its history."""
 
+import copy
 import functools
 import linecache
 import math
@@ -120,6 +121,24 @@ def test_early_stopping_forgets_between_fits():
     callback = EarlyStopping()
     assert stopped_after(callback, [1, 2])[0] == 2
     assert stopped_after(callback, [9, 8, 7])[0] == 3
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_early_stopping_goes_on_from_a_state_dict(after):
+    values = [3, 1, 2, 2, 0]
+    first, second = (EarlyStopping(patience=2, restore_best_weights=True) for _ in range(2))
+    stopped_after(first, values[:after])
+    model = FakeModel()
+    second.set_model(model)
+    second.on_train_begin()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for epoch, value in enumerate(values[after:4], after):
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        second.on_epoch_end(epoch, {"val_loss": value})
+    second.on_train_end()
+    assert (second.best, second.best_epoch, second.wait, second.stopped_epoch) == (1, 1, 2, 3)
+    assert model.weight.item() == 1
 
 
 def test_early_stopping_says_when_it_stopped(capsys):

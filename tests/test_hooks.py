@@ -76,6 +76,12 @@ def test_everyone_is_introduced_to_model_and_parameters():
     assert (callback.model, callback.params) == ("the model", {"epochs": 3})
 
 
+def test_a_callback_has_nothing_to_remember_unless_it_says_so():
+    callback = Callback()
+    assert callback.state_dict() == {}
+    callback.load_state_dict({})
+
+
 @pytest.mark.parametrize("value", [None, [], ()])
 def test_no_callbacks_are_none(value):
     assert CallbackList(value).callbacks == []

@@ -84,6 +84,7 @@ TESTED_BY = {
     "torchnn.callbacks._base": "hooks",
     "torchnn.callbacks._ema": "averages",
     "torchnn.callbacks._history": "callbacks",
+    "torchnn.callbacks._loops": "callback_list",
     "torchnn.callbacks._monitor": "callbacks",
     "torchnn.callbacks._rates": "callbacks",
     "torchnn.datasets._files": "datasets",

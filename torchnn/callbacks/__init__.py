@@ -9,6 +9,7 @@ from torchnn.callbacks._checkpoint import ModelCheckpoint
 from torchnn.callbacks._csv import CSVLogger
 from torchnn.callbacks._ema import SwapEMAWeights
 from torchnn.callbacks._history import History
+from torchnn.callbacks._loops import CallbackList, ProgbarLogger
 from torchnn.callbacks._plateau import EarlyStopping, ReduceLROnPlateau
 from torchnn.callbacks._rates import LearningRateScheduler
 from torchnn.callbacks._tensorboard import TensorBoard
@@ -17,12 +18,14 @@ __all__ = [
     "BackupAndRestore",
     "CSVLogger",
     "Callback",
+    "CallbackList",
     "EarlyStopping",
     "History",
     "InvalidLossWarning",
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "ProgbarLogger",
     "ReduceLROnPlateau",
     "SwapEMAWeights",
     "TensorBoard",

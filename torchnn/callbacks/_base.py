@@ -22,6 +22,7 @@ class Callback:
             "validates".
     """
 
+    shows_progress = False  # as fit does, which then tells it to be silent
     model: Any = None
     params: dict[str, Any] | None = None
 
@@ -130,24 +131,25 @@ class CallbackList:
         """Tells every callback the model and the parameters of the run."""
         for callback in self.callbacks:
             callback.set_model(model)
-            callback.set_params(params)
+            callback.set_params(params | {"verbose": 0} if callback.shows_progress else params)
 
 
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
     """Returns the callbacks as a list, checked."""
-    if callbacks is None or isinstance(callbacks, Callback):
-        return [callbacks] if callbacks else []
+    if callbacks is None:
+        return []
     if isinstance(callbacks, CallbackList):
         return list(callbacks.callbacks)
-    if not isinstance(callbacks, Iterable):
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
         callbacks = [callbacks]
-    listed = list(callbacks)
-    for callback in listed:
+    listed: list[Callback] = []
+    for callback in callbacks:
         if isinstance(callback, type) and issubclass(callback, Callback):
             name = callback.__name__
             raise TypeError(f"callbacks must hold instances, got the class {name}: write {name}()")
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must hold torchnn.callbacks.Callback, got {callback!r}")
+        listed += callback.callbacks if isinstance(callback, CallbackList) else [callback]
     return listed
 
 
