@@ -169,6 +169,36 @@ def test_a_state_dict_has_the_averages():
         SGD().load_state_dict(state)
 
 
+@pytest.mark.parametrize("kind", [optimizers.Adagrad, SGD])
+def test_a_state_of_nothing_begins_as_a_new_optimizer_does(kind):
+    first, second = (kind(use_ema=True) for _ in range(2))
+    for optimizer in (first, second):
+        optimizer.build([torch.full((2,), 3.0, requires_grad=True)])
+    second.load_state_dict(kind(use_ema=True).state_dict())
+    for slot, tensors in first.slots.items():
+        assert torch.equal(second.slots[slot][0], tensors[0])
+    assert second.slots["averages"][0].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_another_process_can_evaluate_and_end_with_the_averages(is_swapped):
+    model, other = compiled(ema_momentum=0.5), compiled(ema_momentum=0.5)
+    for _ in range(2):
+        model.train_on_batch(X, Y)
+    raw = list(weights_of_gradient_descent(2))
+    average = averages(raw, 0.5)[-1]
+    if is_swapped:
+        model.optimizer.swap_averages()
+    other.load_state_dict(model.state_dict())
+    other.optimizer.load_state_dict(model.optimizer.state_dict())
+    third = copy.deepcopy(other)
+    loss = other.evaluate(X, Y, verbose=0, callbacks=SwapEMAWeights())
+    assert loss == pytest.approx(loss_of(average))
+    assert other.get_weights()[0].item() == pytest.approx(raw[-1])
+    third.optimizer.finalize_variable_values(third.trainable_variables)
+    assert third.get_weights()[0].item() == pytest.approx(average)
+
+
 def test_a_config_tells_of_averages():
     settings = {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 3}
     config = Adam(**settings).get_config()

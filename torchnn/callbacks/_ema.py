@@ -50,6 +50,8 @@ class SwapEMAWeights(Callback):
 
     def _swap(self, are_averages_wanted: bool) -> None:
         optimizer = self._averaging_optimizer()
+        if not optimizer.parameters:  # nothing has been trained yet in this process
+            optimizer.build(self.model.parameters())
         if optimizer.averages_in_model != are_averages_wanted:
             optimizer.swap_averages()
 

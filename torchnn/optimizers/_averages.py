@@ -23,6 +23,8 @@ class Averaging:
     parameters: list[Tensor]
     slots: dict[str, list[Tensor]]
     iterations: int
+    build: Any
+    _remember: Any
     averages_in_model = False
 
     @property
@@ -38,9 +40,6 @@ class Averaging:
             if self.averages_in_model:
                 self.swap_averages()
             del self.slots[AVERAGES]
-
-    def _remember(self, names: Iterable[str]) -> None:
-        raise NotImplementedError
 
     @property
     def ema_momentum(self) -> float:
@@ -82,10 +81,12 @@ class Averaging:
         """
         if not self.use_ema or not self.iterations:
             return
+        weights = [getattr(variable, "weight", variable) for variable in var_list]
+        if not self.parameters:  # a state has been loaded
+            self.build(weights)
         if self.averages_in_model:
             self.swap_averages()
         of = dict(zip(map(id, self.parameters), self.slots[AVERAGES], strict=True))
-        weights = [getattr(variable, "weight", variable) for variable in var_list]
         if not {*map(id, weights)} <= of.keys():
             raise ValueError("each variable must be one of the parameters that build was given")
         with torch.no_grad():

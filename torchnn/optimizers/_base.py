@@ -338,7 +338,10 @@ class SlotOptimizer(Averaging, Optimizer):
         place = Place(**state.get("place", {}))
         slots = {name: [tensor.clone() for tensor in state[name]] for name in self.slots}
         if self.parameters:
-            slots = {name: _fitted(tensors, self.parameters) for name, tensors in slots.items()}
+            slots = {
+                name: _fitted(tensors, self.parameters, self._initial(name))
+                for name, tensors in slots.items()
+            }
         self.iterations, self.place, self.slots = iterations, place, slots
         self.averages_in_model = state.get("averages_in_model", False)
 
