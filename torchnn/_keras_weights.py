@@ -14,6 +14,8 @@ from torch import nn
 
 from torchnn._files import storage
 from torchnn.layers import Input
+from torchnn.layers._graph import Place
+from torchnn.layers._values import leaves
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 Array = np.ndarray[Any, Any]
@@ -87,8 +89,11 @@ def arrays_of(file: Any) -> dict[str, list[Array]]:
 def _places(module: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Yields the path and the layer, for each layer with weights, in the order in which Keras walks
     a model: by its attributes' names, of which `layers` is one."""
-    if isinstance(module, nn.Sequential) or getattr(module, "_graph", None) is not None:
-        lists = {"layers": list(getattr(module, "layers", module))}
+    graph = getattr(module, "_graph", None)
+    if graph is not None:
+        lists = {"layers": _by_depth(module.layers, graph)}
+    elif isinstance(module, nn.Sequential):
+        lists = {"layers": list(module)}
     else:
         children = dict(module.named_children())
         lists = {n: list(c) for n, c in children.items() if isinstance(c, nn.ModuleList)}
@@ -100,6 +105,42 @@ def _places(module: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any
         return
     for name, layers in lists.items():
         yield from _each(_numbered(layers, f"{prefix}{name}/"), seen)
+
+
+def _by_depth(layers: Sequence[Any], graph: Any) -> list[Any]:
+    """The layers of a graph in Keras's order: those farthest from the outputs first, and of the
+    same depth, those that are met first on the way back from these."""
+    makers = [*range(-graph.input_count, 0)]  # the call that each value comes from
+    for number, step in enumerate(graph.steps):
+        makers += [number] * step.outputs
+    met: dict[int, int] = {}  # modules, each with its number
+    calls: list[int] = []  # each behind those that it depends on
+
+    def visit(place: int) -> None:
+        call = makers[place]
+        module = place if call < 0 else graph.steps[call].module
+        met.setdefault(module, len(met))
+        if call >= 0 and call not in calls:
+            for source in _sources(graph.steps[call]):
+                visit(source)
+            calls.append(call)
+
+    for end in leaves(graph.returns):
+        visit(end)
+    of_calls: dict[int, int] = {}
+    of_modules: dict[int, int] = {}
+    for call in reversed(calls):
+        step = graph.steps[call]
+        depth = max(of_calls.get(call, 0), of_modules.get(step.module, 0))
+        of_modules[step.module] = depth
+        for source in _sources(step):
+            of_calls[makers[source]] = max(depth + 1, of_calls.get(makers[source], 0))
+    return [layers[m] for m in sorted(met, key=lambda m: (-of_modules.get(m, 0), met[m]))]
+
+
+def _sources(step: Any) -> list[int]:
+    """The places of the values that a call depends on."""
+    return [each for each in leaves([step.inputs, step.options]) if type(each) is Place]
 
 
 def _each(named: Sequence[tuple[str, Any]], seen: set[int]) -> Iterator[tuple[str, Any]]:

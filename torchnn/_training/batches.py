@@ -92,6 +92,15 @@ class ArrayFeed:
             yield Run(self.samples, self.batch_size, start, stop, order)
             start = stop
 
+    def go_on(self, order: Any) -> None:
+        """Gives the epochs to come the order that another feed of the same samples told."""
+        self.seed = order
+
+    @property
+    def order(self) -> Any:
+        """What the order of all epochs follows from."""
+        return self.seed
+
     def epochs(self, epoch: int, most: int) -> Run | None:
         """Returns as many whole epochs as take PAUSE seconds, in one run; None if one takes longer.
 
@@ -178,6 +187,19 @@ class LoaderFeed:
         """Gives every epoch an order of its own, if batches have numbers: else the loader has."""
         if isinstance(self.loader, _Indexed):
             self.loader.seed, self.started = seed, None
+
+    def go_on(self, order: Any) -> None:
+        """Reads all anew when the next epoch begins, by a generator that has been set back."""
+        if isinstance(self.loader, _Indexed):
+            self.loader.seed, self.loader.epoch = order
+        if not self.is_iterator:
+            self.started = None
+
+    @property
+    def order(self) -> Any:
+        """What the order of batches by number follows from; None if the loader has its own."""
+        loader = self.loader
+        return (loader.seed, loader.epoch) if isinstance(loader, _Indexed) else None
 
     def limit(self, steps: int | None, repeats: bool = False) -> None:
         """Makes an epoch so many batches, if there are as many or it repeats."""

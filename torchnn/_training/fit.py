@@ -28,7 +28,7 @@ from torchnn._engine.choice import Engine
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
-from torchnn._training.batches import Feed
+from torchnn._training.batches import ArrayFeed, Feed
 from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
 from torchnn._training.tally import Figures, Tally
@@ -165,10 +165,10 @@ class Fit:
                 backup.keep(steps, state_of(self, epoch))
 
     def can_go_on_here(self) -> bool:
-        """Whether another fit could: between two epochs, or in the middle of one whose batches come
-        in a known order and whose metrics are sums; not when all that is left is to tell of it."""
+        """Whether another fit could: between two epochs, or in the middle of one whose samples lie
+        in memory and whose metrics are sums; not when all that is left is to tell of it."""
         place = self.place
-        is_known = place.feed is not None and place.sums is not None
+        is_known = isinstance(self.feed, ArrayFeed) and place.sums is not None
         return not place.batches or (is_known and place.batches != self.feed.steps)
 
     def resumed(self) -> Place:

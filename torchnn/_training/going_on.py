@@ -34,7 +34,7 @@ def state_of(fit: Any, epoch: int) -> dict[str, Any]:
         "logs": fit.logs,
         "stops": bool(model.stop_training),
         "has_warned": fit.has_warned,
-        "seed": fit.feed.seed,
+        "order": fit.feed.order,
         "random": _random_state(),
     }
 
@@ -60,8 +60,7 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
         callback.load_state_dict(own)
     fit.logs, fit.has_warned = state["logs"], state["has_warned"]
     model.stop_training = state["stops"]
-    if state["seed"] is not None:
-        fit.feed.shuffle(state["seed"])
+    fit.feed.go_on(state["order"])
     _set_random_state(state["random"])
     fit.first = fit.epochs.stop if state["stops"] else state["epoch"]
     fit.place = fit.resumed()
