@@ -5,7 +5,7 @@ steps it takes at once, and in which language, is its own affair.
 """
 
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -24,7 +24,13 @@ from torchnn.callbacks._base import CallbackList
 
 # What a fingerprint has of every module. Of one that the kernels stand in for it has everything;
 # what others have of their own they use themselves, whenever they are called.
-READ_OF_ALL = ("_modules", "_parameters", *HOOKS)
+READ_OF_ALL = itemgetter("_modules", "_parameters", *HOOKS)
+FAMILIAR = frozenset(KNOWN)
+# What decides which engine may train a parameter, and whether it goes with the samples.
+TRAITS = attrgetter(
+    *("requires_grad", "dtype", "device", "shape"),
+    *("_backward_hooks", "_post_accumulate_grad_hooks"),
+)
 
 
 def choose(
@@ -91,7 +97,7 @@ class Engine:
         model: The model, built.
         recipe: How to train it; without one, the engine only predicts.
         first: Samples like those to come.
-        callbacks: The user's. If they listen to nothing, nothing changes the model between calls.
+        callbacks: The user's. If none has been called, nothing has changed the model.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class Engine:
         self._shape = tuple(first.x.shape[1:])
         self._chosen, self._steps_before = choose(model, recipe, self._shape), 0
         self._chosen_for = fingerprint(model, recipe) if callbacks.listens(*CALLS) else None
+        self._callbacks, self._calls = callbacks, callbacks.calls
         self._has_optimizer = False
 
     @property
@@ -141,13 +148,15 @@ class Engine:
         Raises:
             ValueError: The changed model does not go with the samples.
         """
-        known = self._chosen_for
-        if known is None or known.fits(fingerprint(self._model, self._recipe)):
+        known, calls = self._chosen_for, self._callbacks.calls
+        if known is None or calls == self._calls:
             return
-        _rehearse(self._model, self._recipe, samples)
-        chosen, steps = choose(self._model, self._recipe, self._shape), self.steps_done
-        self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
-        self._chosen_for = fingerprint(self._model, self._recipe)
+        if not known.fits(fingerprint(self._model, self._recipe)):
+            _rehearse(self._model, self._recipe, samples)
+            chosen, steps = choose(self._model, self._recipe, self._shape), self.steps_done
+            self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
+            self._chosen_for = fingerprint(self._model, self._recipe)
+        self._calls = calls
 
 
 class Fingerprint(NamedTuple):
@@ -178,31 +187,18 @@ def fingerprint(model: nn.Module, recipe: Recipe | None) -> Fingerprint:
     modules = [model]
     for module in modules:
         own = vars(module)
-        for name in READ_OF_ALL:
-            things += getattr(module, name).values()
+        for held in READ_OF_ALL(own):
+            things += held.values()
         things.append(own.get("forward"))
-        modules += [child for child in module._modules.values() if child is not None]
-        for parameter in module._parameters.values():
+        modules += [child for child in own["_modules"].values() if child is not None]
+        for parameter in own["_parameters"].values():
             if parameter is not None and not is_lazy(parameter):
-                values += _traits(parameter)
-        if type(module) in KNOWN:  # validation turns training off and on
-            things += [value for name, value in own.items() if name != "training"]
-            things += module._buffers.values()
-            values += map(version, module._buffers.values())
+                values.append((parameter.is_contiguous(), *TRAITS(parameter)))
+        if type(module) in FAMILIAR:  # validation turns training off and on
+            things += (own | {"training": None}).values()
+            things += own["_buffers"].values()
+            values += map(version, own["_buffers"].values())
     return Fingerprint(things, values)
-
-
-def _traits(parameter: Tensor) -> tuple[Any, ...]:
-    """What decides which engine may train a parameter, and whether it goes with the samples."""
-    return (
-        parameter.requires_grad,
-        parameter.dtype,
-        parameter.device,
-        parameter.shape,
-        parameter.is_contiguous(),
-        bool(parameter._backward_hooks),
-        bool(getattr(parameter, "_post_accumulate_grad_hooks", None)),
-    )
 
 
 def _rehearse(model: nn.Module, recipe: Recipe | None, samples: Samples) -> None:

@@ -121,11 +121,11 @@ class ArrayFeed:
     def _orders(self, epoch: int, count: int, seed: int | None = None) -> Tensor:
         """The rows' order in so many epochs, one after the other."""
         seed = self.seed if seed is None else seed
-        orders = torch.arange(self.count, device="cpu").repeat(count, 1)
-        if seed is not None:
-            for i, order in enumerate(orders.unbind()):
-                permutation(self.count, seed, epoch + i, out=order)
-        return to_device(orders.reshape(-1), self.samples.x.device)
+        if seed is None:
+            orders = torch.arange(self.count, device="cpu").repeat(count)
+        else:
+            orders = torch.cat([permutation(self.count, seed, epoch + i) for i in range(count)])
+        return to_device(orders, self.samples.x.device)
 
     def unweighted(self) -> "ArrayFeed":
         """Returns the same batches, with every sample counting as one."""
@@ -393,7 +393,7 @@ def _is_sequence(value: Any) -> bool:
     return hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
-def permutation(count: int, seed: int, epoch: int, out: Tensor | None = None) -> Tensor:
+def permutation(count: int, seed: int, epoch: int) -> Tensor:
     """Returns the rows' order in an epoch, a function of the seed and the epoch alone.
 
     A generator of its own leaves torch's global one as it was.
@@ -401,7 +401,7 @@ def permutation(count: int, seed: int, epoch: int, out: Tensor | None = None) ->
     # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
     mixed = (seed * 1_000_003 + epoch) % 2**63
     generator = torch.Generator("cpu").manual_seed(mixed)
-    return torch.randperm(count, generator=generator, out=out, device="cpu")
+    return torch.randperm(count, generator=generator, device="cpu")
 
 
 def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> Samples:

@@ -107,12 +107,15 @@ class CallbackList:
     Args:
         callbacks: A callback, several, or None.
 
+    Attributes:
+        calls: How often one of them has been called.
+
     Raises:
         TypeError: Something that is no callback.
     """
 
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None):
-        self.callbacks = _listed(callbacks)
+        self.callbacks, self.calls = _listed(callbacks), 0
         self._listeners = {
             hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]
             for hook in HOOKS
@@ -121,6 +124,7 @@ class CallbackList:
     def __call__(self, hook: str, *arguments: Any) -> None:
         """Calls a hook of every callback that overrides it, in order."""
         for listener in self._listeners[hook]:
+            self.calls += 1
             listener(*arguments)
 
     def listens(self, *hooks: str) -> bool:
@@ -130,6 +134,7 @@ class CallbackList:
     def introduce(self, model: Any, **params: Any) -> None:
         """Tells every callback the model and the parameters of the run."""
         for callback in self.callbacks:
+            self.calls += 1
             callback.set_model(model)
             callback.set_params(params | {"verbose": 0} if callback.shows_progress else params)
 
