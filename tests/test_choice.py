@@ -1,5 +1,9 @@
 """Which engine trains a model, and what is said of the choice."""
 
+import gc
+import weakref
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -184,3 +188,71 @@ def test_compile_chooses_the_engine():
     with pytest.raises(ValueError, match="engine must be one of auto, fused, autograd, got 'fast'"):
         model.compile(loss="bce", engine="fast")
     assert describe(model, None) == "none before compile"
+
+
+def hooked(model):
+    model.layers[0].register_forward_hook(lambda layer, inputs, output: output * 2)
+
+
+def dropping_the_last(model):
+    model.pop()
+    model.add(layer(2, "softmax"))
+
+
+CHANGES = {
+    "none": lambda model: None,
+    "numbers": lambda model: model.set_weights([w + 1 for w in model.get_weights()]),
+    "data": lambda model: setattr(model.layers[0].weight, "data", torch.ones(3, 3)),
+    "parameter": lambda model: setattr(model.layers[0], "weight", nn.Parameter(torch.ones(3, 3))),
+    "activation": lambda model: setattr(model.layers[0], "activation", torch.relu),
+    "layer": lambda model: model.add(Dense(2)),
+    "last layer": dropping_the_last,
+    "hook": hooked,
+    "forward": lambda model: setattr(model.layers[0], "forward", lambda x: x - 1),
+    "dtype": lambda model: model.double(),
+    "frozen": lambda model: setattr(model, "trainable", False),
+    "loss": lambda model: model.compile(loss="mse"),
+    "engine": lambda model: model.compile(loss="mse", engine="autograd"),
+    "another shape": lambda model: model.predict(np.ones((2, 5, 3)), verbose=0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["predict", "predict_on_batch"])
+def test_what_is_known_of_a_model_holds_until_it_changes(name, change):
+    model = Sequential([layer(3, "tanh"), layer(1)])
+    model.compile(loss="binary_crossentropy")
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    for _ in range(2):
+        getattr(model, name)(x)
+    CHANGES[change](model)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).to(model.layers[0].weight.dtype))
+    for _ in range(2):
+        np.testing.assert_allclose(getattr(model, name)(x), expected, rtol=1e-6)
+        assert model.sample_shape == (3,)
+
+
+def test_a_model_is_rehearsed_again_only_if_it_changes(monkeypatch):
+    calls, counts = [], []
+    monkeypatch.setattr(Dense, "forward", lambda self, x: calls.append(self) or x)
+    model = Sequential([layer(3), layer(3)])
+    for change in ("none", "none", "activation", "none"):
+        CHANGES[change](model)
+        model.predict([[1, 2, 3]], verbose=0)
+        counts.append(len(calls))
+    first, again, changed, last = counts
+    assert first == again < changed == last
+
+
+def predicted():
+    model = Sequential([layer(3), layer()])
+    model.compile(optimizers.SGD(lambda step: 0.1 * len(model.layers)), "mse")
+    model.predict([[1, 2, 3]], verbose=0)
+    return model
+
+
+def test_what_has_predicted_is_freed():
+    freed = weakref.ref(predicted())
+    gc.collect()
+    assert freed() is None

@@ -15,7 +15,7 @@ from torchnn import _checks, _saving, _warnings, activations, regularizers
 from torchnn._config import Configured, CustomObjects, found, known, plain
 from torchnn._console.progress import check_verbose
 from torchnn._engine import building as _building
-from torchnn._engine.choice import choose
+from torchnn._engine.choice import Chosen, choose, recall, remember
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.parts import Parts
 from torchnn._engine.recipe import Recipe, settle
@@ -329,8 +329,8 @@ class Model(Configured, Network):
         feed = _batches.feed(self._form(), batch_size, x)
         _batches.check_end(feed, 1, "x", "steps", steps)
         feed.limit(steps)
-        self._prepare(None, feed)
-        output = _loops.predict(self, self._recipe, feed, listeners, verbose)
+        chosen = self._rehearsed(feed)
+        output = _loops.predict(self, self._recipe, feed, listeners, verbose, chosen)
         return _arrays(output)
 
     def train_on_batch(
@@ -356,7 +356,7 @@ class Model(Configured, Network):
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
         x = _data.all_features("x", x, self._form(), may_be_empty=True)
-        self._prepare(None, ArrayFeed(Samples(x), max(len(x), 1)))
+        self._rehearsed(ArrayFeed(Samples(x), max(len(x), 1)))
         return _arrays(_building.run_once(self, x))
 
     def get_config(self) -> dict[str, Any]:
@@ -613,6 +613,16 @@ class Model(Configured, Network):
             if recipe is not None:
                 feed.check_labels = partial(_building.check_labels, recipe.loss, axes)
 
+    def _rehearsed(self, feed: Feed) -> Chosen:
+        """Rehearses what predict needs, unless nothing has changed since, and chooses the engine
+        for it."""
+        shape = tuple(feed.first.x.shape[1:])
+        chosen = recall(self, self._recipe, shape) if self.sample_shape == shape else None
+        if chosen is None:
+            self._prepare(None, feed)
+            chosen = remember(self, self._recipe, shape)
+        return chosen
+
     def _settled(
         self,
         optimizer: Any,
@@ -734,8 +744,9 @@ def _refuse(unknown: dict[str, Any]) -> None:
 
 def _check_steps(model: nn.Module) -> None:
     """Raises TypeError if a class says how to take a step, as Keras's may."""
+    own = {**vars(model), **model._modules}
     for name in STEPS:
-        if callable(getattr(model, name, None)):
+        if callable(getattr(type(model), name, own.get(name))):
             raise TypeError(
                 f"{name} of {type(model).__name__} would never be called: fit, evaluate and "
                 "predict go by the loss, the optimizer and the metrics of compile alone. Write a "

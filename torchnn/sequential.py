@@ -213,4 +213,4 @@ class Sequential(Model, nn.Sequential):
     def _check_layers(self) -> None:
         if self._is_empty():
             raise ValueError("the model has no layers: add one first")
-        _names.of(self.layers)
+        _names.check(self.layers)

@@ -33,7 +33,9 @@ def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
         model: Its parameters tell the device and the dtype, its first layer the features.
         input_shape: The exact shape of a sample, or None.
     """
-    parameter = next(model.parameters(), torch.empty(0, device="cpu"))
+    parameter: Any = next(model.parameters(), None)
+    if parameter is None:
+        parameter = torch.empty(0, device="cpu")
     if input_shape is not None:
         return Form(parameter.device, parameter.dtype, input_shape, exact=True)
     first = model

@@ -7,6 +7,7 @@ steps it takes at once, and in which language, is its own affair.
 from collections.abc import Callable
 from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -15,7 +16,7 @@ from torchnn import _warnings, ops
 from torchnn._engine import building
 from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
 from torchnn._engine.fused import FusedEngine, version
-from torchnn._engine.plan import KNOWN, NotFusedError, plan
+from torchnn._engine.plan import KNOWN, NotFusedError, Plan, plan
 from torchnn._engine.plan import describe as describe_fused
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
@@ -33,9 +34,10 @@ TRAITS = attrgetter(
 )
 
 
-def choose(
-    model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None
-) -> AutogradEngine | FusedEngine:
+Chosen = AutogradEngine | FusedEngine
+
+
+def choose(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None) -> Chosen:
     """Returns the engine for a model: the one place where that is decided.
 
     Args:
@@ -46,14 +48,23 @@ def choose(
     Raises:
         ValueError: compile asked for the fused engine, and the model is not one for it.
     """
+    return _engine(_planned(model, recipe, shape), model, recipe)
+
+
+def _engine(network: Plan | None, model: nn.Module, recipe: Recipe | None) -> Chosen:
+    return AutogradEngine(model, recipe) if network is None else FusedEngine(network, recipe)
+
+
+def _planned(model: nn.Module, recipe: Recipe | None, shape: Any) -> Plan | None:
+    """The plan of a model that is for the fused engine, else None."""
     if recipe is not None and recipe.engine == "autograd":
-        return AutogradEngine(model, recipe)
+        return None
     try:
-        return FusedEngine(plan(model, recipe, shape), recipe)
+        return plan(model, recipe, shape)
     except NotFusedError as reason:
         if recipe is not None and recipe.engine == "fused":
             raise ValueError(f'engine="fused" cannot train this model: {reason}') from None
-        return AutogradEngine(model, recipe)
+        return None
 
 
 def describe(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None) -> str:
@@ -98,15 +109,21 @@ class Engine:
         recipe: How to train it; without one, the engine only predicts.
         first: Samples like those to come.
         callbacks: The user's. If none has been called, nothing has changed the model.
+        chosen: From remember or recall; None to choose.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe | None, first: Samples, callbacks: CallbackList
+        self,
+        model: nn.Module,
+        recipe: Recipe | None,
+        first: Samples,
+        callbacks: CallbackList,
+        chosen: Chosen | None = None,
     ) -> None:
         self._model, self._recipe = model, recipe  # type: nn.Module, Any
-        self._shape = tuple(first.x.shape[1:])
-        self._chosen, self._steps_before = choose(model, recipe, self._shape), 0
+        self._shape, self._steps_before = tuple(first.x.shape[1:]), 0
         self._chosen_for = fingerprint(model, recipe) if callbacks.listens(*CALLS) else None
+        self._chosen = chosen or choose(model, recipe, self._shape)
         self._callbacks, self._calls = callbacks, callbacks.calls
         self._has_optimizer = False
 
@@ -157,6 +174,39 @@ class Engine:
             self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
             self._chosen_for = fingerprint(self._model, self._recipe)
         self._calls = calls
+
+
+class _Rehearsed(NamedTuple):
+    """The plan of a model that has been rehearsed, and what both came of."""
+
+    network: Plan
+    recipe: Callable[[], Recipe | None]
+    shape: tuple[int, ...]
+    made_of: "Fingerprint"
+
+
+_rehearsed: WeakKeyDictionary[nn.Module, _Rehearsed] = WeakKeyDictionary()
+
+
+def remember(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...]) -> Chosen:
+    """Returns the engine for a model that has just been rehearsed on samples of this shape, and
+    lets recall know of it if it is the fused one."""
+    made_of = fingerprint(model, recipe)  # before the plan, should somebody change the model now
+    network = _planned(model, recipe, shape)
+    if network is not None:
+        known: Any = (lambda: None) if recipe is None else ref(recipe)
+        _rehearsed[model] = _Rehearsed(network, known, shape, made_of)
+    return _engine(network, model, recipe)
+
+
+def recall(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...]) -> Chosen | None:
+    """Returns an engine for a model that has been rehearsed on samples of this shape, if nothing
+    has changed since: then the rehearsal would pass again, and the choice be the same."""
+    known = _rehearsed.get(model)
+    if known is None or known.recipe() is not recipe or known.shape != shape:
+        return None
+    is_same = known.made_of.fits(fingerprint(model, recipe))
+    return FusedEngine(known.network, recipe) if is_same else None
 
 
 class Fingerprint(NamedTuple):

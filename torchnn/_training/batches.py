@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count, cycle, islice, repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -319,6 +320,8 @@ def feed(
 def gives_batches(value: Any) -> bool:
     """Whether a value gives batches, as a DataLoader, a generator or Keras's PyDataset does, rather
     than being an array."""
+    if type(value) in (np.ndarray, Tensor):  # so they are told at once
+        return False
     if isinstance(value, DataLoader) or hasattr(value, "__next__"):
         return True
     names = (*ARRAY_PROTOCOLS, "__dlpack__", "__cuda_array_interface__", "toarray", "collect")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchnn._console.progress import Progress
 from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode, run_once
-from torchnn._engine.choice import Engine, build_optimizer, choose
+from torchnn._engine.choice import Chosen, Engine, build_optimizer, choose
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.parts import cat, taken
 from torchnn._engine.recipe import Recipe
@@ -75,10 +75,15 @@ def test_on_batch(model: nn.Module, recipe: Recipe, samples: Samples) -> dict[st
 
 
 def predict(
-    model: nn.Module, recipe: Recipe | None, feed: Feed, callbacks: CallbackList, verbose: Any
+    model: nn.Module,
+    recipe: Recipe | None,
+    feed: Feed,
+    callbacks: CallbackList,
+    verbose: Any,
+    chosen: Chosen,
 ) -> Tensor:
     """Returns the model's output for everything, the model being in evaluation mode."""
-    engine, outputs, batch = Engine(model, recipe, feed.first, callbacks), [], 0
+    engine, outputs, batch = Engine(model, recipe, feed.first, callbacks, chosen), [], 0
     looks_at_batches = callbacks.listens("on_predict_batch_begin", "on_predict_batch_end")
     callbacks.introduce(model, epochs=1, steps=feed.steps, verbose=verbose)
     callbacks("on_predict_begin", {})
@@ -93,6 +98,8 @@ def predict(
             feed.learn(run, perf_counter() - began)
             batch += 1
     callbacks("on_predict_end", {})
+    if len(outputs) == 1:
+        return outputs[0]
     return cat(outputs) if outputs else run_once(model, feed.first.x)
 
 

@@ -119,17 +119,18 @@ class CallbackList:
         self._listeners = {
             hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]
             for hook in HOOKS
+            if self.callbacks
         }
 
     def __call__(self, hook: str, *arguments: Any) -> None:
         """Calls a hook of every callback that overrides it, in order."""
-        for listener in self._listeners[hook]:
+        for listener in self._listeners.get(hook, ()):
             self.calls += 1
             listener(*arguments)
 
     def listens(self, *hooks: str) -> bool:
         """Whether any callback overrides any of the hooks."""
-        return any(self._listeners[hook] for hook in hooks)
+        return any(map(self._listeners.get, hooks))
 
     def introduce(self, model: Any, **params: Any) -> None:
         """Tells every callback the model and the parameters of the run."""

@@ -22,17 +22,23 @@ def of(layers: Sequence[nn.Module]) -> list[str]:
     Raises:
         ValueError: Two layers were given the same name, or one layer is there twice.
     """
-    if len({id(layer) for layer in layers}) < len(layers):
-        raise ValueError("layers must differ from each other, got one of them twice")
-    own = [_own(layer) for layer in layers]
+    own = check(layers)
     given = _given(own)
-    if twice := _repeated(given):
-        raise ValueError(f"layer names must differ, got {twice[0]!r} {len(twice)} times")
     names: list[str] = []
     for layer, name in zip(layers, own, strict=True):
         taken = {*given, *names}
         names.append(name if name and name in given else _free(name, layer, taken))
     return names
+
+
+def check(layers: Sequence[nn.Module]) -> list[str | None]:
+    """Returns each layer's own name, or None; raises what of() raises."""
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ValueError("layers must differ from each other, got one of them twice")
+    own = [_own(layer) for layer in layers]
+    if twice := _repeated(_given(own)):
+        raise ValueError(f"layer names must differ, got {twice[0]!r} {len(twice)} times")
+    return own
 
 
 def give(layers: Sequence[Any]) -> None:
