@@ -103,13 +103,13 @@ class Batches:
             values: Shape (samples,).
             reduction: A function of (batches, samples of each) and an axis, such as torch.sum.
         """
-        epochs = values.reshape(-1, self.epoch_size)
         whole = self.epoch_size // self.batch_size * self.batch_size
+        if whole == self.epoch_size:
+            return reduction(values.reshape(-1, self.batch_size), 1)
+        epochs = values.reshape(-1, self.epoch_size)
+        rest = reduction(epochs[:, whole:], 1).unsqueeze(1)
         full = reduction(epochs[:, :whole].reshape(-1, self.batch_size), 1)
-        reduced = [full.reshape(len(epochs), -1)]
-        if whole < self.epoch_size:
-            reduced.append(reduction(epochs[:, whole:], 1).unsqueeze(1))
-        return torch.cat(reduced, 1).reshape(-1)
+        return torch.cat([full.reshape(len(epochs), -1), rest], 1).reshape(-1)
 
     def _sizes(self, samples: int) -> list[int]:
         full, rest = divmod(samples, self.batch_size)

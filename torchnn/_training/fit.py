@@ -394,6 +394,9 @@ def _of_the_default(learning_rate: float) -> tuple[str, str]:
 
 def _results(runs: list[Run], result: Result) -> Iterator[tuple[Run, Result]]:
     """Yields each run with its part of what came of all of them together."""
+    if len(runs) == 1:
+        yield runs[0], result
+        return
     losses, predictions = result
     for run in runs:
         steps, rows = len(run), run.stop - run.start

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from inspect import Parameter, signature
 from types import MappingProxyType
 from typing import Any
@@ -43,7 +43,7 @@ class Place:
         epochs, batches = (
             divmod(self.batches + batches, steps) if steps else (0, self.batches + batches)
         )
-        return replace(self, epochs=self.epochs + epochs, batches=batches, sums=None)
+        return Place(self.epochs + epochs, batches, self.feed, self.seed)
 
 
 class Optimizer(Configured, ABC):
