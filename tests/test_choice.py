@@ -192,6 +192,11 @@ def test_compile_chooses_the_engine():
     assert describe(model, None) == "none before compile"
 
 
+class Doubling(Sequential):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 def hooked(model):
     model.layers[0].register_forward_hook(lambda layer, inputs, output: output * 2)
 
@@ -211,6 +216,7 @@ CHANGES = {
     "last layer": dropping_the_last,
     "hook": hooked,
     "forward": lambda model: setattr(model.layers[0], "forward", lambda x: x - 1),
+    "class": lambda model: setattr(model, "__class__", Doubling),
     "dtype": lambda model: model.double(),
     "frozen": lambda model: setattr(model, "trainable", False),
     "loss": lambda model: model.compile(loss="mse"),

@@ -239,7 +239,7 @@ def fingerprint(model: nn.Module, recipe: Recipe | None) -> Fingerprint:
         own = vars(module)
         for held in READ_OF_ALL(own):
             things += held.values()
-        things.append(own.get("forward"))
+        things += own.get("forward"), type(module).forward
         modules += [child for child in own["_modules"].values() if child is not None]
         for parameter in own["_parameters"].values():
             if parameter is not None and not is_lazy(parameter):
