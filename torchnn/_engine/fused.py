@@ -99,7 +99,8 @@ class FusedEngine:
             losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
                 min=1e-9
             )
-        losses = losses + network.penalty
+        if network.regularization:
+            losses = losses + network.penalty
         self._counter += len(run)
         return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
 
@@ -131,10 +132,8 @@ class FusedEngine:
         return self._prepared
 
     def _outputs(self, run: Run, activations: list[str]) -> Tensor:
-        x = run.gather(self._prepare(run.samples).x)
-        with torch.no_grad():
-            network = self._network
-            return ops.predict(x, activations, network.weights, network.biases, network.slopes)
+        x, network = run.gather(self._prepare(run.samples).x), self._network
+        return ops.predict(x, activations, network.weights, network.biases, network.slopes)
 
 
 def _seed(optimizer: Any) -> int:
@@ -157,6 +156,8 @@ def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
 
 def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:
     """For each slot, the tensors of weight and bias of each layer in turn."""
+    if not optimizer.slots:
+        return []
     place = {id(p): i for i, p in enumerate(optimizer.parameters)}
     wanted = [p for layer in layers for p in (layer.weight, layer.bias)]
     return [

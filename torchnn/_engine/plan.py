@@ -89,11 +89,11 @@ class Plan:
 
     @property
     def weights(self) -> list[Tensor]:
-        return [layer.weight.detach() for layer in self.layers]
+        return [layer.weight for layer in self.layers]
 
     @property
     def biases(self) -> list[Tensor | None]:
-        return [None if layer.bias is None else layer.bias.detach() for layer in self.layers]
+        return [layer.bias for layer in self.layers]
 
     @property
     def regularization(self) -> list[tuple[float, ...]]:

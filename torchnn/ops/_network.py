@@ -1,7 +1,7 @@
 """train_ and predict: whole networks of dense layers, in one native call."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any
@@ -11,12 +11,17 @@ from torch import Tensor, is_autocast_enabled
 
 from torchnn import _checks
 from torchnn.ops import reference
-from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, UPDATES, call, trains_on
+from torchnn.ops._native import ACTIVATIONS, LOSSES, OPTIONS, PLACES, UPDATES, call, trains_on
 from torchnn.ops._transfer import float64, to_device
 from torchnn.ops.reference import Results, Training, taking
 
+# As in _dense: OpOverload's Python half would cost a tenth of a small network.
+_train = torch.ops.torchnn.train_.default._op
+_predict = torch.ops.torchnn.predict.default._op
+
 LARGEST = 2**63 - 1  # int64: any size above it is as good
 CLIPPED_NORMS = ("clip_norm", "global_clip_norm")
+KNOWN_OPTIONS = frozenset(OPTIONS)
 
 
 def run(job: Training) -> Results:
@@ -24,7 +29,7 @@ def run(job: Training) -> Results:
     try:
         arguments = _as_native(job)
         with _undisturbed(job.x.device.type):
-            results = call(torch.ops.torchnn.train_, *arguments)
+            results = call(_train, *arguments)
     except (AttributeError, RuntimeError, TypeError):
         _check_training(job)  # after the fact, so that good calls do not pay for it
         raise
@@ -124,12 +129,17 @@ def _check_models(job: Training) -> None:
 
 
 def _as_places(activations: Sequence[str]) -> list[int]:
-    return [ACTIVATIONS.index(_checks.choice("activation", a, ACTIVATIONS)) for a in activations]
+    try:
+        return [PLACES[a] for a in activations]
+    except (KeyError, TypeError):
+        return [
+            ACTIVATIONS.index(_checks.choice("activation", a, ACTIVATIONS)) for a in activations
+        ]
 
 
 def _as_numbers(options: Mapping[str, Any], device: torch.device) -> Tensor:
     """Shape (options,) on the CPU, or (models, options) on the device if one differs by model."""
-    for name in options:
+    for name in options.keys() - KNOWN_OPTIONS:
         _checks.choice("each name in options", name, OPTIONS)
     numbers = [options.get(name, 0.0) for name in OPTIONS]
     if all(isinstance(number, (int, float)) for number in numbers):
@@ -172,21 +182,21 @@ def predict(
         own = float64(slopes).cpu()
         network = _as_places(activations), own, list(weights), _filled_in(biases, x)
         with _undisturbed(x.device.type):
-            return call(torch.ops.torchnn.predict, x, *network)
+            return call(_predict, x, *network)
     except (AttributeError, RuntimeError, TypeError):
         _check_tensors(x, {"x": [x], "each weight": weights}, {"each bias": biases})
         raise
 
 
-@contextmanager
-def _undisturbed(device: str) -> Iterator[None]:
+def _undisturbed(device: str) -> AbstractContextManager[Any]:
     """Keeps autograd and autocast off the library's products inside a native call."""
-    if is_autocast_enabled(device):
-        with torch.no_grad(), torch.autocast(device, enabled=False):
-            yield
-    else:
-        with torch.no_grad():
-            yield
+    return _without_autocast(device) if is_autocast_enabled(device) else torch.no_grad()
+
+
+@contextmanager
+def _without_autocast(device: str) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
 
 
 def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
