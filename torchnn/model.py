@@ -25,6 +25,7 @@ from torchnn._network import Network
 from torchnn._training import batches as _batches
 from torchnn._training import data as _data
 from torchnn._training import loops as _loops
+from torchnn._training import ranks as _ranks
 from torchnn._training import turns as _turns
 from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
 from torchnn._training.fit import Fit
@@ -160,6 +161,7 @@ class Model(Configured, Network):
         }
         self._recipe = settled
 
+    @_ranks.settled
     def fit(
         self,
         x: Any,
@@ -185,6 +187,9 @@ class Model(Configured, Network):
         """Trains the model, and goes on from where an earlier fit stopped.
 
         The loss of an epoch is the mean over its samples, measured while the weights change.
+
+        If the program has initialised torch.distributed, its processes train together: each passes
+        the same arguments and takes its share of every batch, and rank 0's callbacks are called.
 
         Args:
             x: Features, shape (N, ...): an array, a tensor, a data frame or lists; for a model with

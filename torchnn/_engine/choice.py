@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torchnn import _warnings, ops
-from torchnn._engine import building
+from torchnn._engine import building, ranks
 from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
 from torchnn._engine.fused import FusedEngine, version
 from torchnn._engine.plan import KNOWN, NotFusedError, Plan, plan
 from torchnn._engine.plan import describe as describe_fused
+from torchnn._engine.ranks import Ranks, RanksEngine
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
 from torchnn.callbacks._base import HOOKS as CALLS
@@ -37,17 +38,27 @@ TRAITS = attrgetter(
 Chosen = AutogradEngine | FusedEngine
 
 
-def choose(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | None = None) -> Chosen:
+def choose(
+    model: nn.Module,
+    recipe: Recipe | None,
+    shape: tuple[int, ...] | None = None,
+    together: Ranks | None = None,
+) -> Chosen:
     """Returns the engine for a model: the one place where that is decided.
 
     Args:
         model: The model.
         recipe: How to train it; without one, the engine only predicts.
         shape: The axes of a sample; None if they are not known yet.
+        together: The processes that train it together, or None.
 
     Raises:
         ValueError: compile asked for the fused engine, and the model is not one for it.
     """
+    if together is not None:
+        if recipe is not None and recipe.engine == "fused":
+            raise ValueError(f'engine="fused" cannot train this model, since {_together()}')
+        return RanksEngine(model, recipe, together)
     return _engine(_planned(model, recipe, shape), model, recipe)
 
 
@@ -73,10 +84,16 @@ def describe(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...] | N
         return "none before compile"
     if recipe.engine == "autograd":
         return f"{AutogradEngine.description}, as compile asked for"
+    if ranks.count() > 1:
+        return f"{AutogradEngine.description}, since {_together()}"
     try:
         return describe_fused(plan(model, recipe, shape))
     except NotFusedError as reason:
         return f"{AutogradEngine.description}, since {reason}"
+
+
+def _together() -> str:
+    return f"{ranks.count()} processes train together"
 
 
 # Keras's models train by what trainable was when they were compiled; here it counts as it is.
@@ -110,6 +127,7 @@ class Engine:
         first: Samples like those to come.
         callbacks: The user's. If none has been called, nothing has changed the model.
         chosen: From remember or recall; None to choose.
+        together: The processes that train it together, or None.
     """
 
     def __init__(
@@ -119,11 +137,14 @@ class Engine:
         first: Samples,
         callbacks: CallbackList,
         chosen: Chosen | None = None,
+        together: Ranks | None = None,
     ) -> None:
         self._model, self._recipe = model, recipe  # type: nn.Module, Any
         self._shape, self._steps_before = tuple(first.x.shape[1:]), 0
-        self._chosen_for = fingerprint(model, recipe) if callbacks.listens(*CALLS) else None
-        self._chosen = chosen or choose(model, recipe, self._shape)
+        # Of several ranks, none may choose another engine than the others.
+        may_change = together is None and callbacks.listens(*CALLS)
+        self._chosen_for = fingerprint(model, recipe) if may_change else None
+        self._chosen = chosen or choose(model, recipe, self._shape, together)
         self._callbacks, self._calls = callbacks, callbacks.calls
         self._has_optimizer = False
 

@@ -31,6 +31,7 @@ from torchnn._engine.run import Run
 from torchnn._training.batches import ArrayFeed, Feed
 from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
+from torchnn._training.ranks import Work, join
 from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import BackupAndRestore, History, InvalidLossWarning
 from torchnn.callbacks._base import HOOKS, CallbackList
@@ -75,8 +76,11 @@ class Fit:
         validation_freq: int | Container[int] = 1,
     ) -> None:
         self.model, self.recipe, self.epochs = model, recipe, epochs
+        work = Work(None, feed, validation, callbacks, verbose)
+        work = join(model, recipe, work, epochs=epochs, validation_freq=validation_freq)
+        self.ranks, feed, validation, callbacks, verbose = work
         self.feed, self.validation, self.validation_freq = feed, validation, validation_freq
-        self.engine = Engine(model, recipe, feed.first, callbacks)
+        self.engine = Engine(model, recipe, feed.first, callbacks, together=self.ranks)
         self.engine.build_optimizer()
         self.steps_before = recipe.optimizer.iterations
         self.tally, self.history = Tally(recipe.metrics), History()
@@ -95,6 +99,7 @@ class Fit:
         self.heard = {hook for hook in HOOKS if callbacks.listens(hook)}
         self.looks_at_batches = callbacks.listens("on_train_batch_begin", "on_train_batch_end")
         self.may_be_changed = callbacks.listens(*BETWEEN_EPOCHS)  # the model, between epochs
+        # Of several ranks, the first has all callbacks.
         self.backups = [each for each in callbacks.callbacks if isinstance(each, BackupAndRestore)]
         self.looks_between_epochs = (
             validation is not None
@@ -104,7 +109,7 @@ class Fit:
         self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
         self.first = epochs.start  # the epoch to begin with
         self.began = recipe.optimizer.place.epochs
-        self.interrupt = HeldInterrupt()
+        self.interrupt = HeldInterrupt() if self.ranks is None else self.ranks.interrupt
         self.untold: deque[Callable[[], None]] = deque()
         self.has_failed = False  # then only the history is told
         self.arrived = 0.0  # when the figures of the last run were there
@@ -144,10 +149,13 @@ class Fit:
 
     def restore(self) -> None:
         """Goes on where another process was, if there is a backup."""
-        for backup in self.backups:
-            state = backup.kept(self.recipe.optimizer.iterations)
-            if state is not None:
-                go_on(self, state)
+        steps = self.recipe.optimizer.iterations
+        kept = [backup.kept(steps) for backup in self.backups]
+        state = next((each for each in kept if each is not None), None)
+        if self.ranks is not None:
+            state = self.ranks.of_first(state)
+        if state is not None:
+            go_on(self, state)
 
     def back_up(self, epoch: int, has_ended: bool = False) -> None:
         """Keeps the state where that is due, if another process can go on from here.
@@ -207,6 +215,8 @@ class Fit:
     def settle(self) -> None:
         """Of what has been trained, counts what nobody has been told of."""
         self.has_failed = True
+        if self.ranks is not None:
+            self.ranks.part()
         self.catch_up()
         if self.place.batches and self.place.batches == self.feed.steps:
             self.end_epoch(self.current)

@@ -56,12 +56,14 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
         if getattr(optimizer, name) != value:
             setattr(optimizer, name, value)
     fit.history.epoch, fit.history.history = (state["history"][n] for n in ("epoch", "history"))
-    for callback, (_, own) in zip(fit.callbacks.callbacks, state["callbacks"], strict=True):
+    for callback, (_, own) in zip(fit.callbacks.callbacks, state["callbacks"], strict=False):
         callback.load_state_dict(own)
     fit.logs, fit.has_warned = state["logs"], state["has_warned"]
     model.stop_training = state["stops"]
     fit.feed.go_on(state["order"])
     _set_random_state(state["random"])
+    if fit.ranks is not None:
+        fit.ranks.seed = torch.initial_seed()
     fit.first = fit.epochs.stop if state["stops"] else state["epoch"]
     fit.place = fit.resumed()
 
@@ -69,8 +71,10 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
 def _check(fit: Any, state: Mapping[str, Any]) -> None:
     own = {n: tuple(t.shape) for n, t in _tensors(fit.model.state_dict()).items()}
     kept = {n: tuple(t.shape) for n, t in _tensors(state["weights"]).items()}
-    names = [type(each).__name__ for each in fit.callbacks.callbacks]
     told = [name for name, _ in state["callbacks"]]
+    names = [type(each).__name__ for each in fit.callbacks.callbacks]
+    if fit.ranks is not None and fit.ranks.rank > 0:  # the first has them all
+        names = told
     different = (
         f"a model with the weights {kept}, not {own}"
         if kept != own

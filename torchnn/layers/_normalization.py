@@ -154,11 +154,16 @@ class BatchNormalization(_Normalizing):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # halves would overflow
         if self.training and self.trainable:
             others = [axis for axis in range(x.ndim) if axis not in axes]
-            variance, mean = torch.var_mean(wide, others, correction=0)
+            variance, mean = self._moments(wide, others)
             self._follow(mean.detach(), variance.detach())
         else:
             mean, variance = self.running_mean, self.running_var
         return self._normalized(wide, mean.reshape(shape), variance.reshape(shape), shape).to(x)
+
+    def _moments(self, x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+        """Variance and mean over these axes; processes that train together put theirs in its
+        place, of all that they have of a batch."""
+        return torch.var_mean(x, axes, correction=0)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Lets the moving averages follow those of a batch."""
