@@ -27,7 +27,7 @@ FLOORS = [
     "_saving",
     "_keras_models _network backend datasets model models sequential utils",
     "__init__",
-    "tf",
+    "sklearn tf",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 MODULES = {
@@ -59,6 +59,7 @@ PUBLIC = {
     "torchnn.optimizers.schedules",
     "torchnn.regularizers",
     "torchnn.sequential",
+    "torchnn.sklearn",
     "torchnn.tf",
     "torchnn.tf.autograph",
     "torchnn.tf.config",
@@ -115,6 +116,7 @@ TESTED_BY = {
     "torchnn.optimizers._rare": "optimizers",
     "torchnn.optimizers._torch": "optimizers",
     "torchnn.optimizers.legacy": "optimizers",
+    "torchnn.sklearn._base": "sklearn",
     "torchnn.tf._arrays": "tf",
     "torchnn.tf._keras": "tf",
     "torchnn.tf._missing": "tf",

@@ -58,6 +58,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports what is not always needed when it is first asked for."""
-    if name in ("datasets", "tf"):
+    if name in ("datasets", "sklearn", "tf"):
         return import_module(f"torchnn.{name}")
     raise AttributeError(f"module 'torchnn' has no attribute {name!r}")

@@ -79,6 +79,7 @@ class Model(Configured, Network):
     history: History | Any = None  # type checkers need not be told that fit has been called
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None
+    _order_seed: int | None = None  # what the samples' order follows from; torch's seed if None
     # By TorchScript, which compiles forward, and would all properties.
     __jit_ignored_attributes__ = (
         *("history", "sample_shape", "_recipe", "_input_shape", "_told", "_graph"),
@@ -250,7 +251,8 @@ class Model(Configured, Network):
         with _turns.fitting(self), _building.able_to_learn(self):
             feed = self._feed(recipe, batch_size, x, y, sample_weight, class_weight)
             if shuffle:
-                feed.shuffle(torch.initial_seed())
+                own = self._order_seed
+                feed.shuffle(torch.initial_seed() if own is None else own)
             feed, validation = self._validation(
                 recipe, feed, validation_split, validation_data, validation_size
             )
