@@ -99,6 +99,10 @@ def make(cls: type, config: Mapping[str, Any]) -> Any:
     values = {name: found(value) for name, value in config.items()}
     if isinstance(values.get("dtype"), str):
         values["dtype"] = getattr(torch, values["dtype"])
+    if cls.__module__.startswith("torch.nn."):  # whose weights of classes and the like are tensors
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if "Tensor" in str(parameter.annotation) and isinstance(values.get(name), list):
+                values[name] = torch.tensor(values[name])
     return cls(**values)
 
 

@@ -211,8 +211,11 @@ def _training(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """How a model is trained, and how far that has come; or a warning, and nothing of it."""
     aside: dict[str, Tensor] = {}
     try:
+        config = model.get_compile_config()
+        for name in ("metrics", "weighted_metrics"):
+            config[name] = _without_nameless(name, config[name])
         known = {
-            "compile": _encoded("compile", model.get_compile_config(), aside),
+            "compile": _encoded("compile", config, aside),
             "optimizer": _encoded("optimizer", model.optimizer.state_dict(), aside),
         }
     except TypeError as error:
@@ -223,6 +226,21 @@ def _training(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
         return {}
     tensors |= aside
     return known
+
+
+def _without_nameless(name: str, metrics: Any) -> Any:
+    """A list of metrics without those that no name tells, of which it warns."""
+    if not isinstance(metrics, list):
+        return metrics
+    kept = []
+    for metric in metrics:
+        try:
+            _encoded(name, metric, {})
+        except TypeError as error:
+            _warnings.warn(f"the file will lack a metric: {error}")
+        else:
+            kept.append(metric)
+    return kept
 
 
 def _encoded(what: str, value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -120,11 +120,12 @@ class TorchOptimizer(Optimizer):
         return {
             "iterations": self.iterations,
             "place": asdict(self.place),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is not None:  # of one that has not been made yet
+            self.optimizer.load_state_dict(state["optimizer"])
         self.iterations = _checks.non_negative_int("iterations", state["iterations"])
         self.place = Place(**state.get("place", {}))
 
