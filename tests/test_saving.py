@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from torchnn import Input, Model, Sequential, losses, metrics, optimizers, utils
+from torchnn import Input, Model, Sequential, losses, metrics, optimizers, saving, utils
 from torchnn._files import storage, tree
 from torchnn.layers import (
     BatchNormalization,
@@ -235,6 +235,11 @@ def test_what_is_ones_own_is_found_in_custom_objects_alone(name, data, tmp_path)
     assert load_model(tmp_path / "m", OWN).loss is not None
     with utils.custom_object_scope(OWN):
         load_model(tmp_path / "m")
+
+
+def test_keras_names_are_there_too():
+    assert saving.load_model is load_model
+    assert saving.register_keras_serializable is utils.register_keras_serializable
 
 
 def test_what_is_registered_is_found(data, tmp_path, monkeypatch):

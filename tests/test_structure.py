@@ -25,7 +25,7 @@ FLOORS = [
     "_training",
     "_keras_weights",
     "_saving",
-    "_keras_models _network backend datasets model models sequential utils",
+    "_keras_models _network backend datasets model models saving sequential utils",
     "__init__",
     "sklearn tf",
 ]
@@ -58,6 +58,7 @@ PUBLIC = {
     "torchnn.optimizers.legacy",
     "torchnn.optimizers.schedules",
     "torchnn.regularizers",
+    "torchnn.saving",
     "torchnn.sequential",
     "torchnn.sklearn",
     "torchnn.tf",

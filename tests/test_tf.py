@@ -828,3 +828,8 @@ def test_torchnn_does_not_import_it_until_it_is_asked_for():
         "assert torchnn.tf.keras is torchnn"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_it_needs_no_scikit_learn():
+    program = "import sys; sys.modules['sklearn'] = None; import torchnn.tf.keras.saving"
+    subprocess.run([sys.executable, "-c", program], check=True)

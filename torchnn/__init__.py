@@ -24,6 +24,7 @@ from torchnn import (
     ops,
     optimizers,
     regularizers,
+    saving,
     utils,
 )
 from torchnn._version import __version__ as __version__
@@ -52,6 +53,7 @@ __all__ = [
     "ops",
     "optimizers",
     "regularizers",
+    "saving",
     "utils",
 ]
 

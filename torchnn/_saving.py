@@ -41,7 +41,6 @@ from torchnn.layers._values import mode
 from torchnn.layers._weightless import draws, set_draws
 
 FORMAT = 1
-MODEL, WEIGHTS = "model", "weights"
 # What building a model may take beside its weights, in numbers: activations, first values.
 WORK = 2**26
 
