@@ -196,7 +196,8 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"layer 'dense_1' wants \[\(3, 2\), \(2,\)\]"):
         model.load_weights(path)
     assert all(map(np.array_equal, before, model.get_weights()))
-    model.load_weights(path, skip_mismatch=True)
+    with pytest.warns(UserWarning, match="weights are left out: layer 'dense_1' wants"):
+        model.load_weights(path, skip_mismatch=True)
     np.testing.assert_array_equal(model.get_weights()[0], fits["layers/dense"][0])
     np.testing.assert_array_equal(model.get_weights()[6], before[6])
     weights(path, {**fits, "layers/dense_1": numbers((3, 2), (2,)), "layers/other": numbers((1,))})
@@ -211,6 +212,65 @@ def test_models_within_have_groups_of_their_own(tmp_path):
     model.load_weights(weights(tmp_path / "w.weights.h5", arrays))
     for found, expected in zip(model.get_weights(), [*inner, *outer], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_dict_of_outputs_is_in_the_order_of_its_keys(tmp_path):
+    inputs = Input((4,))
+    late, early = Dense(2, name="late"), Dense(2, name="early")
+    model = Model(inputs, {"b": late(inputs), "a": early(inputs)})
+    of_early, of_late = numbers((4, 2), (2,)), [1 + each for each in numbers((4, 2), (2,))]
+    arrays = {"layers/dense": of_early, "layers/dense_1": of_late}
+    model.load_weights(weights(tmp_path / "w.weights.h5", arrays))
+    np.testing.assert_array_equal(early.get_weights()[0], of_early[0])
+    np.testing.assert_array_equal(late.get_weights()[0], of_late[0])
+
+
+def test_statistics_of_a_normalization_come_from_either_place(tmp_path):
+    adapted = described("Normalization", axis=-1, mean=None, variance=None, name="n")
+    adapted["build_config"] = {"input_shape": [None, 4]}
+    config = {"name": "m", "layers": [entrance(), adapted, dense(1)]}
+    statistics = [np.arange(4.0, dtype="float32"), np.full(4, 2.0, "float32"), np.array(7)]
+    arrays = {"layers/normalization": statistics, "layers/dense": numbers((4, 1), (1,))}
+    archive(tmp_path / "m", {"class_name": "Sequential", "config": config}, arrays)
+    model = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(model.layers[0].mean, statistics[0])
+    adapted["config"] |= {"mean": [3.0] * 4, "variance": [4.0] * 4}
+    archive(
+        tmp_path / "m",
+        {"class_name": "Sequential", "config": config},
+        {"layers/normalization": [], "layers/dense": arrays["layers/dense"]},
+    )
+    np.testing.assert_array_equal(load_model(tmp_path / "m").layers[0].mean, [3.0] * 4)
+
+
+def test_schedules_flatten_and_what_is_not_built(tmp_path):
+    schedule = described(
+        "ExponentialDecay",
+        "optimizers.schedules",
+        initial_learning_rate=0.1,
+        decay_steps=10,
+        decay_rate=0.9,
+        staircase=False,
+        name="ExponentialDecay",
+    )
+    adam = described("Adam", "optimizers", learning_rate=schedule)
+    layers = [entrance(), described("Flatten", data_format="channels_last"), dense(1)]
+    written = {"class_name": "Sequential", "config": {"name": "m", "layers": layers}}
+    compiled = {"compile_config": {"optimizer": adam, "loss": "mse"}}
+    arrays = {"layers/dense": numbers((4, 1), (1,)), "layers/flatten": []}
+    archive(tmp_path / "m", {**written, **compiled}, arrays)
+    assert load_model(tmp_path / "m").optimizer.learning_rate.decay_rate == 0.9
+    written["config"]["layers"] = [dense(3), dense(1)]
+    archive(tmp_path / "m", written, {"layers/dense": [], "layers/dense_1": []})
+    assert not load_model(tmp_path / "m").built
+
+
+def test_weights_are_read_from_an_archive_too(tmp_path):
+    (first, *_), *_ = chain(tmp_path / "m.keras")
+    model = load_model(tmp_path / "m.keras")
+    model.set_weights([0 * each for each in model.get_weights()])
+    model.load_weights(tmp_path / "m.keras")
+    np.testing.assert_array_equal(model.get_weights()[0], first)
 
 
 def test_what_is_not_here_is_a_clear_error(tmp_path):

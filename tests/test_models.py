@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 import torchnn
-from torchnn.layers import Dense, Dropout, Input, Layer, Normalization
+from torchnn.layers import (
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Input,
+    Layer,
+    LayerNormalization,
+    Normalization,
+    PReLU,
+)
 from torchnn.models import Model, Sequential, clone_model, model_from_json
 
 
@@ -162,3 +171,19 @@ def test_text_names_classes_of_ones_own_by_custom_objects():
 def test_what_has_no_name_is_no_text():
     with pytest.raises(TypeError, match="function is not JSON serializable"):
         Sequential([Dense(1, lambda z: z)]).to_json()
+
+
+def test_a_clone_of_a_graph_draws_layers_with_weights_anew():
+    inputs = Input((8,))
+    hidden = PReLU()(LayerNormalization()(BatchNormalization()(Dense(4)(inputs))))
+    model = Model(inputs, Dense(1)(hidden))
+    model.layers[2].weight.data += 1
+    clone = clone_model(model)
+    assert clone.layers[2].weight.tolist() == [1.0] * 4
+    assert clone.output_shape == (None, 1)
+
+
+def test_outputs_of_layers_are_symbols_whatever_is_asked_for_first():
+    base = Sequential([Input((8,)), Dense(4), BatchNormalization(), Dense(1)])
+    features = base.layers[-2].output
+    assert Model(base.inputs, Dense(3)(features)).output_shape == (None, 3)

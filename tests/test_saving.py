@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import numpy as np
@@ -253,6 +254,8 @@ def test_what_is_registered_is_found(data, tmp_path, monkeypatch):
     model.save(tmp_path / "m")
     assert register(OwnModel) is OwnModel
     register(own_loss)
+    assert utils.get_custom_objects().pop("mine>OwnModel") is OwnModel
+    assert utils.get_custom_objects().pop("mine>own_loss") is own_loss
     assert sames(load_model(tmp_path / "m"), model)
     assert utils.get_custom_objects() == {"OwnModel": OwnModel, "own_loss": own_loss}
 
@@ -356,7 +359,8 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"it lacks 2.weight, 2.bias; 1.weight has shape \(2, 4\)"):
         model.load_weights(tmp_path / "w")
     assert all(map(np.array_equal, before, model.get_weights()))
-    model.load_weights(tmp_path / "w", skip_mismatch=True)
+    with pytest.warns(UserWarning, match="weights are left out: it lacks 2.weight"):
+        model.load_weights(tmp_path / "w", skip_mismatch=True)
     assert torch.equal(model[0].weight, load_file(tmp_path / "w")["0.weight"])
     assert np.array_equal(model.get_weights()[2], before[2])
     model.save_weights(tmp_path / "w")
@@ -395,6 +399,35 @@ def test_a_file_that_is_there_is_replaced_only_if_it_may_be(tmp_path):
     model.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert sames(load_model(tmp_path / "m"), model)
+
+
+def test_a_file_keeps_its_permissions(tmp_path):
+    model = Sequential([Input((2,)), Dense(1)])
+    model.save(tmp_path / "m")
+    os.chmod(tmp_path / "m", 0o600)
+    model.save(tmp_path / "m")
+    assert os.stat(tmp_path / "m").st_mode & 0o777 == 0o600
+
+
+def test_threads_may_write_one_file(tmp_path):
+    models = [Sequential([Input((3,)), Dense(units)]) for units in (4, 4000)]
+    errors = []
+
+    def write(model):
+        try:
+            for _ in range(40):
+                model.save(tmp_path / "m")
+        except Exception as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(model,)) for model in models * 2]
+    models[0].save(tmp_path / "m")
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert load_model(tmp_path / "m").layers[0].units in (4, 4000)
+    assert errors == []
+    assert os.listdir(tmp_path) == ["m"]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):

@@ -6,44 +6,36 @@ An archive holds config.json, what the model is made of, and model.weights.h5.
 import importlib
 import inspect
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from torchnn import _config, _keras_weights
 from torchnn._files import storage
-from torchnn.layers import Input
+from torchnn.layers import Input, Normalization
 from torchnn.model import Model
 from torchnn.sequential import Sequential
 
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG = "config.json"
 KINDS = ("layers", "initializers", "regularizers", "constraints", "losses", "metrics")
 # Arguments that say nothing here: the type of numbers, and what an option that is off would use.
 SILENT = {"dtype", "renorm_momentum"}
 RUNNING = {"run_eagerly", "steps_per_execution", "jit_compile"}
 
 
-def is_archive(path: storage.Path) -> bool:
-    """Whether a file is a zip archive, as Keras's models are and PyTorch's files, too."""
-    return os.path.isfile(path) and zipfile.is_zipfile(path)
-
-
 def load(path: storage.Path, compiled: bool) -> Model:
     """Returns the model in an archive."""
     with zipfile.ZipFile(path) as archive:
-        if not {CONFIG, WEIGHTS} <= set(archive.namelist()):
-            raise ValueError(
-                "it is a zip archive, but none of Keras 3's (torch.load reads PyTorch's)"
-            )
+        arrays = _keras_weights.opened(archive)
         config = json.loads(archive.read(CONFIG))
-        with archive.open(WEIGHTS) as file:
-            arrays = _keras_weights.arrays_of(file)
     model = _made(config)
     shape = (config.get("build_config") or {}).get("input_shape")
     if isinstance(model, Sequential) and not model.built and shape:
         model.build(shape)
-    _keras_weights.put(model, arrays)
+    if model.built or any(arrays.values()):  # else there was nothing to keep
+        _keras_weights.put(model, arrays)
     if compiled and config.get("compile_config"):
         options = {n: v for n, v in config["compile_config"].items() if n not in RUNNING}
         model.compile(**_value(options))
@@ -87,8 +79,12 @@ def _made(told: Mapping[str, Any]) -> Any:
 
 def _of_class(told: Mapping[str, Any], config: dict[str, Any]) -> Any:
     """The thing of a class that is here, or of one's own."""
-    cls = _found(str(told.get("module")), told["class_name"])
+    cls = _found(told)
     trainable = config.pop("trainable", True)
+    shape = (told.get("build_config") or {}).get("input_shape")
+    if cls is Normalization and config.get("mean") is None and shape:  # its arrays will follow
+        sizes = [shape[axis] for axis in np.atleast_1d(config["axis"])] if config["axis"] else []
+        config |= {"mean": np.zeros(sizes), "variance": np.ones(sizes)}
     taken = {name for each in cls.__mro__ for name in _named(each)}
     # What is not known here and says nothing is left out; the class refuses the rest.
     options = {
@@ -108,19 +104,23 @@ def _named(cls: type) -> list[str]:
     return [] if own is None else [*(inspect.signature(own).parameters.keys() - {"dtype"})]
 
 
-def _found(module: str, name: str) -> Any:
+def _found(told: Mapping[str, Any]) -> Any:
     """The class that stands here for one of Keras's."""
-    own = _config.known_objects().get(name)
+    module, name = str(told.get("module")), told["class_name"]
+    known = _config.known_objects()
+    own = known.get(str(told.get("registered_name"))) or known.get(name)
     if own is not None:
         return own
+    if ".ops." in module:
+        raise ValueError(f"its graph has keras.ops.{name}, which is not read: use a layer instead")
     kind = next((each for each in KINDS if f".{each}" in module), None)
     if "optimizer" in module:
         kind = "optimizers.schedules" if "schedule" in module else "optimizers"
     found = getattr(importlib.import_module(f"torchnn.{kind}"), name, None) if kind else None
     if not isinstance(found, type):
-        raise ValueError(
-            f"nobody knows {name!r} of {module}: pass custom_objects={{{name!r}: ...}}"
-        )
+        place = "" if told.get("module") is None else f" of {module}"
+        hint = f"pass custom_objects={{{name!r}: ...}}"
+        raise ValueError(f"nobody knows {name!r}{place}: {hint}")
     return found
 
 

@@ -6,19 +6,39 @@ number among those of this class; models within have groups of their own.
 
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from torchnn import _warnings
 from torchnn._files import storage
-from torchnn.layers import Input
+from torchnn.layers import Input, Normalization
 from torchnn.layers._graph import Place
 from torchnn.layers._values import leaves
 
+WEIGHTS = "model.weights.h5"  # in an archive
 HDF5 = b"\x89HDF\r\n\x1a\n"
 Array = np.ndarray[Any, Any]
+
+
+def is_archive(path: storage.Path) -> bool:
+    """Whether a file is a zip archive, as Keras's models are and PyTorch's files, too."""
+    return os.path.isfile(path) and zipfile.is_zipfile(path)
+
+
+def opened(archive: zipfile.ZipFile) -> dict[str, list[Array]]:
+    """Returns the arrays in an archive.
+
+    Raises:
+        ValueError: It is none of Keras's.
+    """
+    if WEIGHTS not in archive.namelist():
+        raise ValueError("it is a zip archive, but none of Keras 3's (torch.load reads PyTorch's)")
+    with archive.open(WEIGHTS) as file:
+        return arrays_of(file)
 
 
 def is_hdf5(path: storage.Path) -> bool:
@@ -30,9 +50,13 @@ def is_hdf5(path: storage.Path) -> bool:
 
 
 def load(model: nn.Module, path: storage.Path, skip_mismatch: bool = False) -> None:
-    """Gives a model the weights in a file."""
-    with open(path, "rb") as file:
-        arrays = arrays_of(file)
+    """Gives a model the weights in a file of either kind."""
+    if is_archive(path):
+        with zipfile.ZipFile(path) as archive:
+            arrays = opened(archive)
+    else:
+        with open(path, "rb") as file:
+            arrays = arrays_of(file)
     put(model, arrays, skip_mismatch)
 
 
@@ -49,6 +73,8 @@ def put(model: Any, arrays: Mapping[str, list[Array]], skip_mismatch: bool = Fal
     wrong = [f"the model has no place for {place}" for place in left]
     fits = {}
     for place, layer in places.items():
+        if type(layer) is Normalization:  # Keras counts samples, too, and may keep no statistics
+            given[place] = given[place][:2] or layer.get_weights()
         shapes = [array.shape for array in given[place]]
         try:
             wanted = layer._weight_shapes(shapes)
@@ -60,6 +86,8 @@ def put(model: Any, arrays: Mapping[str, list[Array]], skip_mismatch: bool = Fal
             wrong.append(f"{layer._called()} wants {wanted}, and {place} has {shapes}")
     if wrong and not skip_mismatch:
         raise ValueError(f"its weights are not this model's: {'; '.join(wrong)}")
+    if wrong:
+        _warnings.warn(f"weights are left out: {'; '.join(wrong)}")
     for place, layer in fits.items():
         layer.set_weights(given[place])
 
@@ -125,7 +153,7 @@ def _by_depth(layers: Sequence[Any], graph: Any) -> list[Any]:
                 visit(source)
             calls.append(call)
 
-    for end in leaves(graph.returns):
+    for end in _ends(graph.returns):
         visit(end)
     of_calls: dict[int, int] = {}
     of_modules: dict[int, int] = {}
@@ -136,6 +164,13 @@ def _by_depth(layers: Sequence[Any], graph: Any) -> list[Any]:
         for source in _sources(step):
             of_calls[makers[source]] = max(depth + 1, of_calls.get(makers[source], 0))
     return [layers[m] for m in sorted(met, key=lambda m: (-of_modules.get(m, 0), met[m]))]
+
+
+def _ends(returns: Any) -> list[int]:
+    """The places of what a graph returns; those of a dict by their keys, as Keras takes them."""
+    if isinstance(returns, dict):
+        return [place for key in sorted(returns) for place in _ends(returns[key])]
+    return list(leaves(returns))
 
 
 def _sources(step: Any) -> list[int]:

@@ -94,7 +94,8 @@ def load(
 
 def load_weights(model: Any, path: storage.Path, skip_mismatch: bool) -> None:
     """Takes the weights of a file: see Model.load_weights."""
-    if _keras_weights.is_hdf5(storage.checked(path, "filepath")):
+    storage.checked(path, "filepath")
+    if _keras_weights.is_hdf5(path) or _keras_weights.is_archive(path):
         with told(path):
             _keras_weights.load(model, path, skip_mismatch)
         return
@@ -197,10 +198,11 @@ def put(
         if isinstance(own, Tensor) and name in given and not is_lazy(own)
         if own.shape != given[name].shape
     ]
-    if not skip_mismatch and (lacking or unknown or shapes):
-        raise ValueError(
-            f"its weights are not this model's: {_difference(lacking, unknown, shapes)}"
-        )
+    difference = _difference(lacking, unknown, shapes)
+    if difference and not skip_mismatch:
+        raise ValueError(f"its weights are not this model's: {difference}")
+    if difference:
+        _warnings.warn(f"weights are left out: {difference}")
     unfit = {line.split(" has shape ")[0] for line in shapes}
     fits = {n: v for n, v in given.items() if n in state and n not in unfit}
     model.load_state_dict(fits, strict=False)

@@ -76,13 +76,13 @@ def load_model(
         ModuleNotFoundError: It is Keras's, and h5py is missing.
     """
     compiled = _checks.truth("compile", compile)
-    if _keras_models.is_archive(_storage.checked(filepath, "filepath")):
+    if _keras_weights.is_archive(_storage.checked(filepath, "filepath")):
         with _saving.told(filepath), _config.known(custom_objects):
             return _keras_models.load(filepath, compiled)
     if _keras_weights.is_hdf5(filepath):
         raise ValueError(
-            f"{os.fspath(filepath)!r} is HDF5: of Keras's files, load_model reads .keras archives, "
-            "and load_weights of a model .weights.h5"
+            f"{os.fspath(filepath)!r} is HDF5: of Keras's files, load_model reads .keras archives "
+            "(Keras 3 saves those), and load_weights of a model .weights.h5"
         )
     return _saving.load(filepath, custom_objects, compiled)
 

@@ -181,6 +181,7 @@ class Sequential(Model, nn.Sequential):
         """Lets the model and its layers know the shapes of what they get and give."""
         with evaluating(self) as model, torch.no_grad():
             _variables.tell_shapes(model, x)
+        _variables.claim(self)  # not the view
         self._told = (tuple(x.shape[1:]), *self.layers)
 
     def _traced(self) -> tuple[Any, Any]:

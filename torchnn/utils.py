@@ -61,15 +61,15 @@ def register_keras_serializable(
         def scaled_error(y_true, y_pred): ...
 
     Args:
-        package: Keras's; names are those of the classes and functions themselves.
+        package: What Keras's own files call it by, too, as "package>name".
         name: Another name for it.
     """
 
     def register(thing: T) -> T:
         own: Any = thing
-        _config.registered[own.__name__] = thing
-        if name is not None:
-            _config.registered[_checks.string("name", name)] = thing
+        names = [own.__name__] if name is None else [own.__name__, _checks.string("name", name)]
+        for each in (*names, f"{package}>{names[-1]}"):
+            _config.registered[each] = thing
         return thing
 
     return register

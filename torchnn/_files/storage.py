@@ -3,16 +3,20 @@
 import contextlib
 import json
 import os
+import shutil
+import struct
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 PART = ".part"  # what the name of a file ends in that is not whole yet
 KEY = "torchnn"  # of our text among the metadata, all of which is text
 Path = str | os.PathLike[str]
+_numbers = count()
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], text: Any) -> None:
@@ -44,9 +48,12 @@ def replace(path: Path, data: bytes) -> None:
     folder, name = os.path.split(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"path {os.fspath(path)!r} is in a folder that is not there")
-    beside = os.path.join(folder, f".{name}.{os.getpid()}{PART}")
+    # Others may be writing the same file: threads of this process, too.
+    beside = os.path.join(folder, f".{name}.{os.getpid()}-{next(_numbers)}{PART}")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
+            if os.path.exists(target):
+                shutil.copymode(target, beside)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -75,17 +82,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
         OSError: There is no such file, or it cannot be read.
         ValueError: It is damaged, or of another kind.
     """
-    with open(checked(path), "rb"):  # says better what is wrong than the library
-        pass
+    with open(checked(path), "rb") as file:
+        data = file.read()  # once: another file may be in its place a moment later
     try:
-        with safe_open(path, "pt") as file:
-            # Copies: the file may change, and its tensors lie wherever they come to lie.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            text = (file.metadata() or {}).get(KEY)
+        # Copies, which lie wherever they come to lie, and not where the file has them.
+        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
     except SafetensorError as error:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged, or was not written by save or save_weights: {error}"
         ) from error
+    (size,) = struct.unpack_from("<Q", data)  # of the header, which the library has found right
+    text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(KEY)
     return tensors, None if text is None else loads(text, path)
 
 

@@ -60,6 +60,11 @@ class LazyLayer(Layer):
         if not self.built:
             self._build_as(self._shape_of_weights(tuple(input_shape)))
 
+    def reset_parameters(self) -> None:
+        """Gives the weights first values again."""
+        if self.built:
+            self._build_as(tuple(next(iter(self._tensors().values())).shape))
+
     def _shape_of_weights(self, input_shape: tuple[int | None, ...]) -> tuple[int, ...]:
         """The shape of each weight, for batches of a shape."""
         raise NotImplementedError

@@ -315,13 +315,19 @@ def tell_shapes(module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for layer in module:
             output = tell_shapes(layer, output)
-            if isinstance(module, HasWeights):
-                _owners[layer] = ref(module)
     else:
         output = module(x)
     if isinstance(module, HasWeights):
         module._shapes = _shape(x), _shape(output)
     return output
+
+
+def claim(module: nn.Module) -> None:
+    """Lets the layers of a Sequential, and of those in it, know which one they are part of."""
+    if isinstance(module, HasWeights) and isinstance(module, nn.Sequential):
+        for layer in module:
+            _owners[layer] = ref(module)
+            claim(layer)
 
 
 def _shape(batch: Tensor) -> Shape:

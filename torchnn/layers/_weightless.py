@@ -161,11 +161,15 @@ class Flatten(Layer):
     """Each sample in one row: (N, ...) becomes (N, features).
 
     Args:
+        data_format: None or "channels_last": what comes in is taken as it is.
         options: name, trainable, input_shape and input_dim, as any Layer takes them.
     """
 
-    def __init__(self, **options: "Unpack[Options]"):
+    def __init__(self, data_format: str | None = None, **options: "Unpack[Options]"):
         super().__init__(**options)
+        if data_format is not None:
+            _checks.choice("data_format", data_format, ("channels_last",))
+        self.data_format = data_format
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)

@@ -6,7 +6,7 @@ an int to a float will do in its place.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torchnn import _checks
 from torchnn._config import Configured
@@ -21,8 +21,15 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
 class LearningRateSchedule(Configured, ABC):
-    """A learning rate for every step."""
+    """A learning rate for every step.
+
+    Args:
+        name: Keras's, for its graphs; it changes nothing.
+    """
+
+    name: str | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @abstractmethod
     def __call__(self, step: int) -> float:
