@@ -232,6 +232,11 @@ def test_a_backup_of_another_fit_is_refused_and_nothing_changes(tmp_path):
     with pytest.raises(ValueError, match=r"the backup is of a model with the weights .*: each fit"):
         fitted(other, [BackupAndRestore(tmp_path / "b"), Death()])
     assert all(map(np.array_equal, before, other.get_weights()))
+    other = made(optimizer=lambda: "sgd")
+    before = other.get_weights()
+    with pytest.raises(ValueError, match="of a model trained by Adam, not SGD"):
+        fitted(other, [BackupAndRestore(tmp_path / "b"), Death()])
+    assert all(map(np.array_equal, before, other.get_weights()))
     with pytest.raises(ValueError, match="with the callbacks BackupAndRestore, Death, not Backup"):
         fitted(made(), [BackupAndRestore(tmp_path / "b")])
     later = made()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from torchnn.layers._weightless import draws, set_draws
+from torchnn.optimizers import TorchOptimizer
 from torchnn.optimizers._base import SlotOptimizer
 
 
@@ -27,6 +28,7 @@ def state_of(fit: Any, epoch: int) -> dict[str, Any]:
         "weights": dict(model.state_dict()),
         "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
         "draws": draws(model),
+        "rule": _rule(optimizer),
         "optimizer": optimizer.state_dict(),
         "settings": _settings(optimizer),
         "history": {"epoch": fit.history.epoch, "history": fit.history.history},
@@ -78,6 +80,8 @@ def _check(fit: Any, state: Mapping[str, Any]) -> None:
     different = (
         f"a model with the weights {kept}, not {own}"
         if kept != own
+        else f"a model trained by {state['rule']}, not {_rule(fit.recipe.optimizer)}"
+        if state["rule"] != _rule(fit.recipe.optimizer)
         else f"a fit that began after {state['began']} epochs, not {fit.began}"
         if state["began"] != fit.began
         else f"a fit with the callbacks {', '.join(told)}, not {', '.join(names)}"
@@ -90,6 +94,12 @@ def _check(fit: Any, state: Mapping[str, Any]) -> None:
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {n: t for n, t in state.items() if isinstance(t, Tensor) and not is_lazy(t)}
+
+
+def _rule(optimizer: Any) -> str:
+    """What an optimizer is, as far as its state goes."""
+    own = optimizer.optimizer if isinstance(optimizer, TorchOptimizer) else optimizer
+    return type(own).__name__
 
 
 def _settings(optimizer: Any) -> dict[str, Any]:
