@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 import torchnn
-from torchnn import _config
+from torchnn import (
+    _config,
+    activations,
+    constraints,
+    initializers,
+    losses,
+    metrics,
+    optimizers,
+    regularizers,
+)
 from torchnn.layers import Activation, Dense, Dropout, Layer, Normalization, Rescaling
 from torchnn.losses import BinaryCrossentropy, FunctionLoss, TorchLoss
 from torchnn.model import Model
@@ -116,6 +125,7 @@ KERAS = [
                     "decay_steps": 10,
                     "decay_rate": 0.9,
                     "staircase": False,
+                    "name": None,
                 },
             },
             "momentum": 0.9,
@@ -308,3 +318,36 @@ def test_plain_values_are_plain_all_the_way():
     kept = SimpleNamespace()
     assert _config.plain(kept) is kept
     assert _config.plain(Dense) is Dense
+
+
+SERIALIZED = [
+    (activations, activations.relu, "relu"),
+    (activations, activations.get(None), "linear"),
+    (losses, losses.Huber(0.3), losses.Huber),
+    (optimizers, optimizers.Adam(0.1), optimizers.Adam),
+    (initializers, initializers.HeNormal(seed=3), initializers.HeNormal),
+    (regularizers, regularizers.L2(0.1), regularizers.L2),
+    (constraints, constraints.MaxNorm(3), constraints.MaxNorm),
+    (metrics, metrics.AUC(num_thresholds=50), metrics.AUC),
+]
+
+
+@pytest.mark.parametrize(("module", "thing", "expected"), SERIALIZED, ids=range(len(SERIALIZED)))
+def test_what_is_serialized_is_made_again(module, thing, expected):
+    told = json.loads(json.dumps(module.serialize(thing)))
+    made = module.deserialize(told)
+    if isinstance(expected, str):
+        assert (told, made) == (expected, thing)
+    else:
+        assert type(made) is expected
+        assert module.serialize(made) == module.serialize(thing)
+
+
+def test_a_name_and_a_function_of_ones_own_are_deserialized_too():
+    def doubled(x):
+        return 2 * x
+
+    assert type(optimizers.deserialize("adam")) is optimizers.Adam
+    assert activations.deserialize("doubled", {"doubled": doubled})(torch.ones(1)) == 2
+    with pytest.raises(ValueError, match="unknown activation 'doubled'"):
+        activations.deserialize("doubled")

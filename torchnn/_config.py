@@ -9,7 +9,7 @@ among the values is a dict of its own:
 import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import takewhile
@@ -62,6 +62,37 @@ class Configured:
         """
         with known(custom_objects):
             return make(cls, config)
+
+
+def serialize(thing: Any) -> Any:
+    """Returns a thing in plain values: the name of a function of ours, or class and config."""
+    return plain(thing)
+
+
+def deserializer(get: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Returns the function that makes things of one kind of what serialize returned.
+
+    Args:
+        get: Makes one of a name.
+    """
+
+    def deserialize(config: Any, custom_objects: CustomObjects = None) -> Any:
+        """Returns what serialize was given, or what a name stands for.
+
+        Args:
+            config: A name, or a dict of class_name and config.
+            custom_objects: From names to classes and functions of one's own.
+
+        Raises:
+            ValueError: It names something that nobody knows.
+        """
+        with known(custom_objects):
+            if isinstance(config, dict):
+                return found(config)
+            own = known_objects().get(config) if isinstance(config, str) else None
+            return get(config if own is None else own)
+
+    return deserialize
 
 
 @contextmanager

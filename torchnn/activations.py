@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from torchnn import _checks
 from torchnn._array import as_array
+from torchnn._config import deserializer, serialize
 from torchnn.ops import reference
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Activation",
     "Named",
     "apply",
+    "deserialize",
     "elu",
     "exponential",
     "gelu",
@@ -41,6 +43,7 @@ __all__ = [
     "relu",
     "relu6",
     "selu",
+    "serialize",
     "sigmoid",
     "silu",
     "sloped",
@@ -268,3 +271,6 @@ def label(activation: Activation) -> str | None:
     if isinstance(activation, nn.Module):
         return None
     return getattr(activation, "__name__", str(activation))
+
+
+deserialize = deserializer(get)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
-from torchnn._config import Configured
+from torchnn._config import Configured, deserializer, serialize
 
 __all__ = [
     "NAMES",
@@ -24,10 +24,12 @@ __all__ = [
     "MinMaxNorm",
     "NonNeg",
     "UnitNorm",
+    "deserialize",
     "get",
     "max_norm",
     "min_max_norm",
     "non_neg",
+    "serialize",
     "unit_norm",
 ]
 
@@ -176,3 +178,6 @@ def _axis(value: Any) -> int | list[int]:
     if isinstance(value, (list, tuple)):
         return [_checks.integer("each axis", each) for each in value]
     return _checks.integer("axis", value)
+
+
+deserialize = deserializer(get)

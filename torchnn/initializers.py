@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import init
 
 from torchnn import _checks
-from torchnn._config import Configured
+from torchnn._config import Configured, deserializer, serialize
 
 __all__ = [
     "FUNCTIONS",
@@ -42,6 +42,7 @@ __all__ = [
     "VarianceScaling",
     "Zeros",
     "constant",
+    "deserialize",
     "get",
     "glorot_normal",
     "glorot_uniform",
@@ -54,6 +55,7 @@ __all__ = [
     "orthogonal",
     "random_normal",
     "random_uniform",
+    "serialize",
     "truncated_normal",
     "variance_scaling",
     "zeros",
@@ -467,3 +469,6 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
 
 def _truncated_normal(tensor: Tensor, mean: float, std: float, generator: Generator | None) -> None:
     init.trunc_normal_(tensor, mean, std, mean - 2 * std, mean + 2 * std, generator)
+
+
+deserialize = deserializer(get)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from torchnn import _checks
-from torchnn._config import Configured
+from torchnn._config import Configured, deserializer, serialize
 
 __all__ = [
     "L1",
@@ -26,12 +26,14 @@ __all__ = [
     "NAMES",
     "Penalty",
     "Regularizer",
+    "deserialize",
     "get",
     "l1",
     "l1_l2",
     "l2",
     "losses",
     "penalty",
+    "serialize",
 ]
 
 Penalty = Callable[[Tensor], Any]
@@ -183,3 +185,6 @@ def _number(regularizer: Penalty, x: Tensor) -> Tensor:
     if getattr(value, "shape", ()) != ():
         raise ValueError(f"a regularizer must return one number, got shape {tuple(value.shape)}")
     return torch.as_tensor(value)
+
+
+deserialize = deserializer(get)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from torchnn import _checks
+from torchnn._config import deserializer, serialize
 from torchnn.losses._base import EPSILON, REDUCTIONS, Loss
 from torchnn.losses._crossentropy import (
     BinaryCrossentropy,
@@ -74,6 +75,7 @@ __all__ = [
     "categorical_crossentropy",
     "categorical_hinge",
     "cosine_similarity",
+    "deserialize",
     "get",
     "hinge",
     "huber",
@@ -91,6 +93,7 @@ __all__ = [
     "mse",
     "msle",
     "poisson",
+    "serialize",
     "sparse_categorical_crossentropy",
     "squared_hinge",
 ]
@@ -148,3 +151,6 @@ def get(value: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     if isinstance(loss, Loss):
         return loss
     return TorchLoss(loss) if isinstance(loss, nn.Module) else FunctionLoss(loss)
+
+
+deserialize = deserializer(get)

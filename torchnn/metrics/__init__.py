@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from torchnn import _checks, losses
+from torchnn._config import deserializer, serialize
 from torchnn.losses import Loss
 from torchnn.metrics._base import Mean, MeanMetric, Metric, Sum, Summed, Variable
 from torchnn.metrics._counts import (
@@ -109,11 +110,13 @@ __all__ = [
     "Variable",
     "binary_accuracy",
     "categorical_accuracy",
+    "deserialize",
     "get",
     "mean_absolute_error",
     "mean_absolute_percentage_error",
     "mean_squared_error",
     "mean_squared_logarithmic_error",
+    "serialize",
     "sparse_categorical_accuracy",
     "sparse_top_k_categorical_accuracy",
     "top_k_categorical_accuracy",
@@ -208,3 +211,6 @@ def _named(value: str, loss: Loss | None) -> Metric:
 def _accumulates(value: Any) -> bool:
     """Whether a value has the methods of torchmetrics."""
     return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
+
+
+deserialize = deserializer(get)

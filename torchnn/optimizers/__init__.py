@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchnn import _checks
+from torchnn._config import deserializer, serialize
 from torchnn.ops import Kernel
 from torchnn.optimizers import schedules
 from torchnn.optimizers._base import LearningRate, Optimizer, SlotOptimizer
@@ -35,8 +36,10 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "TorchOptimizer",
+    "deserialize",
     "get",
     "schedules",
+    "serialize",
 ]
 
 
@@ -329,3 +332,6 @@ def get(value: str | Optimizer | torch.optim.Optimizer | TorchFactory) -> Optimi
         "optimizer", value, NAMES, accept=lambda v: isinstance(v, Optimizer) or callable(v)
     )
     return optimizer if isinstance(optimizer, Optimizer) else TorchOptimizer(optimizer)
+
+
+deserialize = deserializer(get)
