@@ -260,7 +260,7 @@ def test_schedules_flatten_and_what_is_not_built(tmp_path):
     arrays = {"layers/dense": numbers((4, 1), (1,)), "layers/flatten": []}
     archive(tmp_path / "m", {**written, **compiled}, arrays)
     assert load_model(tmp_path / "m").optimizer.learning_rate.decay_rate == 0.9
-    written["config"]["layers"] = [dense(3), dense(1)]
+    written["config"]["layers"] = [dense(3, name="first"), dense(1)]
     archive(tmp_path / "m", written, {"layers/dense": [], "layers/dense_1": []})
     assert not load_model(tmp_path / "m").built
 

@@ -86,7 +86,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
         data = file.read()  # once: another file may be in its place a moment later
     try:
         # Copies, which lie wherever they come to lie, and not where the file has them.
-        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+        tensors = {name: tensor.clone() for name, tensor in sorted(load(data).items())}
     except SafetensorError as error:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged, or was not written by save or save_weights: {error}"
