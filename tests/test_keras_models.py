@@ -282,6 +282,10 @@ def test_what_is_not_here_is_a_clear_error(tmp_path):
     archive(tmp_path / "m", {"class_name": "Sequential", "config": config}, {})
     with pytest.raises(ValueError, match="Dense got unknown charm"):
         load_model(tmp_path / "m")
+    config = {"name": "m", "layers": [entrance(), dense(10**12)]}
+    archive(tmp_path / "m", {"class_name": "Sequential", "config": config}, {})
+    with pytest.raises(ValueError, match="of a much larger model than its weights"):
+        load_model(tmp_path / "m")
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file.create_group("model_weights")
     with pytest.raises(ValueError, match=r"load_model reads \.keras archives"):

@@ -14,6 +14,7 @@ import numpy as np
 
 from torchnn import _config, _keras_weights
 from torchnn._files import storage
+from torchnn._saving import Frugal
 from torchnn.layers import Input, Normalization
 from torchnn.model import Model
 from torchnn.sequential import Sequential
@@ -30,10 +31,11 @@ def load(path: storage.Path, compiled: bool) -> Model:
     with zipfile.ZipFile(path) as archive:
         arrays = _keras_weights.opened(archive)
         config = json.loads(archive.read(CONFIG))
-    model = _made(config)
-    shape = (config.get("build_config") or {}).get("input_shape")
-    if isinstance(model, Sequential) and not model.built and shape:
-        model.build(shape)
+    with Frugal(sum(array.size for own in arrays.values() for array in own)):
+        model = _made(config)
+        shape = (config.get("build_config") or {}).get("input_shape")
+        if isinstance(model, Sequential) and not model.built and shape:
+            model.build(shape)
     if model.built or any(arrays.values()):  # else there was nothing to keep
         _keras_weights.put(model, arrays)
     if compiled and config.get("compile_config"):

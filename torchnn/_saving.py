@@ -78,7 +78,7 @@ def load(
         if "model" not in contents:
             raise ValueError("it holds weights alone: make the model and call its load_weights")
         contents = tree.decode(contents, tensors, _config.known_objects())
-        with _Frugal(tensors):
+        with Frugal(sum(tensor.numel() for tensor in tensors.values())):
             model = _config.found(contents["model"])
             _build(model, contents["shapes"])
         _take(model, tensors, contents)
@@ -272,12 +272,16 @@ def told(path: storage.Path) -> Iterator[None]:
         raise ValueError(f"{os.fspath(path)!r} cannot be loaded: {what}") from error
 
 
-class _Frugal(TorchDispatchMode):
-    """While a model is made, refuses to make tensors much larger than the weights in its file."""
+class Frugal(TorchDispatchMode):
+    """While a model is made, refuses to make tensors much larger than the weights in its file.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    Args:
+        numbers: How many these are.
+    """
+
+    def __init__(self, numbers: int) -> None:
         super().__init__()
-        self._left = WORK + 16 * sum(tensor.numel() for tensor in tensors.values())
+        self._left = WORK + 16 * numbers
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         sizes = args[0] if args else ()
