@@ -26,6 +26,18 @@ struct TrainLayer {
   double dropout = 0;       // the probability that an output is dropped, below 1
   int64_t seed = 0;         // of what is dropped
 
+  // Those of the m-th behind it, all of whose arrays follow the ones of the one before.
+  TrainLayer moved(int64_t m) const {
+    TrainLayer layer = *this;
+    auto move = [m](T*& values, int64_t size) {
+      if (values) values += m * size;
+    };
+    move(layer.weight, units * in_features), move(layer.bias, units);
+    for (T*& slot : layer.weight_slots) move(slot, units * in_features);
+    for (T*& slot : layer.bias_slots) move(slot, units);
+    return layer;
+  }
+
   bool has_penalty() const { return weight_penalty || (bias && bias_penalty); }
 };
 
@@ -55,6 +67,9 @@ struct Train {
   const int64_t* steps_before = nullptr;   // one number: taken by earlier calls; null for none
   T* losses = nullptr;                     // (steps): the loss of each batch before its step,
                                            // with the penalties of weights and biases
+  // What weights, biases and slots become after each whole epoch of the call: layers whose arrays
+  // have room for as many, one behind the other; or null. On the CPU, of a single model.
+  const TrainLayer<T>* snapshots = nullptr;
   T* predictions = nullptr;     // (samples, units of the last layer) before each step, or null
   Parallel parallel = nullptr;  // on the CPU, for more than one thread
   int64_t threads = 1;          // at most

@@ -52,6 +52,7 @@ class LargeBatches {
       T& loss = job_.losses[batch.step] = penalty_of(layers_);
       for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
       update(team, step_of(job_, batch.step), shares, parts);
+      workers_[0].trainer->keep(batch);
     }
     workers_[0].trainer->write_back();
   }

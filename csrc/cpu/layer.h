@@ -72,27 +72,26 @@ struct Layer : TrainLayer<T> {
 
   bool keeps_more() const { return calls.keeps_z || this->dropout > 0; }
 
-  // Calls copy(user's array, rows, columns, ours, our stride) for all there is to remember.
+  // Calls copy(an array of user's, rows, columns, ours, our stride) for all there is to remember.
   template <class Copy>
-  void each_parameter(const Copy& copy) {
-    const int64_t units = this->units, in_features = this->in_features;
-    copy(this->weight, units, in_features, w.values, w.stride);
-    if (this->bias) copy(this->bias, 1, units, b.values, b.stride);
+  void each_parameter(const TrainLayer<T>& user, const Copy& copy) const {
+    copy(user.weight, user.units, user.in_features, w.values, w.stride);
+    if (user.bias) copy(user.bias, 1, user.units, b.values, b.stride);
     for (int64_t s = 0; s < slot_count; ++s) {
-      copy(this->weight_slots[s], units, in_features, w.slots[s], w.stride);
-      if (this->bias) copy(this->bias_slots[s], 1, units, b.slots[s], b.stride);
+      copy(user.weight_slots[s], user.units, user.in_features, w.slots[s], w.stride);
+      if (user.bias) copy(user.bias_slots[s], 1, user.units, b.slots[s], b.stride);
     }
   }
 
-  void read() {
-    each_parameter([](const T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
+  void read() const {
+    each_parameter(*this, [](const T* user, int64_t rows, int64_t columns, T* own, int64_t stride) {
       for (int64_t i = 0; i < rows; ++i)
         std::copy(user + i * columns, user + (i + 1) * columns, own + i * stride);
     });
   }
 
-  void write_back() {
-    each_parameter([](T* user, int64_t rows, int64_t columns, const T* own, int64_t stride) {
+  void write_to(const TrainLayer<T>& user) const {
+    each_parameter(user, [](T* user, int64_t rows, int64_t columns, const T* own, int64_t stride) {
       for (int64_t i = 0; i < rows; ++i)
         std::copy(own + i * stride, own + i * stride + columns, user + i * columns);
     });

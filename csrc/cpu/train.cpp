@@ -74,6 +74,7 @@ class Trainer {
       work.loss = job_.losses + work.step;
       work.adds = !work.is_first(), work.takes_step = work.is_last();
       advance(team, pace, work);
+      if (now_.work.rows) keep(now_.work);
     } while (work.rows);
     write_back();
   }
@@ -84,8 +85,16 @@ class Trainer {
     for (Layer<T>& layer : networks_[0].layers) layer.read();
   }
 
-  void write_back() {
-    for (Layer<T>& layer : networks_[0].layers) layer.write_back();
+  void write_back() const {
+    for (const Layer<T>& layer : layers()) layer.write_to(layer);
+  }
+
+  // Takes a snapshot if that was the end of an epoch.
+  void keep(const Chunk& chunk) const {
+    if (!job_.snapshots || !chunk.is_last() || chunk.end != chunk.end_of_epoch) return;
+    const int64_t epoch = chunk.end / job_.epoch_size - 1;
+    for (size_t l = 0; l < layers().size(); ++l)
+      layers()[l].write_to(job_.snapshots[l].moved(epoch));
   }
 
   const std::vector<Layer<T>>& layers() const { return networks_[0].layers; }

@@ -50,15 +50,8 @@ UpdateStep<T> step_of(const Train<T>& job, int64_t i) {
 template <class T>
 Train<T> model_of(const Train<T>& job, const Models& models, int64_t m,
                   std::vector<TrainLayer<T>>& layers) {
-  layers.assign(job.layers, job.layers + job.layer_count);
-  for (TrainLayer<T>& layer : layers) {
-    auto move = [m](T*& values, int64_t size) {
-      if (values) values += m * size;
-    };
-    move(layer.weight, layer.units * layer.in_features), move(layer.bias, layer.units);
-    for (T*& slot : layer.weight_slots) move(slot, layer.units * layer.in_features);
-    for (T*& slot : layer.bias_slots) move(slot, layer.units);
-  }
+  layers.clear();
+  for (int64_t l = 0; l < job.layer_count; ++l) layers.push_back(job.layers[l].moved(m));
   Train<T> model = job;
   model.layers = layers.data();
   model.x += m * models.x, model.y += m * models.y;

@@ -3,9 +3,12 @@
 // direct torch.ops.torchnn call can be refused but never corrupt anything.
 #include <Python.h>
 
+#include <cstring>
+#include <optional>
 #include <string>
 #include <tuple>
 
+#include "../cpu/hash.h"
 #include "../cpu/simd/isa.h"
 #include "../dense.h"
 #include "binding.h"
@@ -63,6 +66,18 @@ void parallel_elements(int64_t count, int64_t row, const F& f) {
   constexpr int64_t worth = 1 << 15;
   if (count * row <= worth) return f(0, count);
   parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
+}
+
+// In place. An element comes to the same bits wherever it lies, which is not so of PyTorch's own.
+void activate_(const Tensor& x, int64_t activation) {
+  STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous(), "x must be contiguous, on the CPU");
+  check_range("activation", activation, 0, Activations::size - 1);
+  dispatch_float(x, [&]<class T>(T*) {
+    T* a = mutable_data<T>(x);
+    parallel_elements(x.numel(), 1, [&](int64_t begin, int64_t end) {
+      cpu::activate(activation, a + begin, end - begin);
+    });
+  });
 }
 
 Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -171,6 +186,7 @@ void in_parallel(int64_t parts, void (*f)(void*, int64_t), void* context) {
 // For train_ in training.h.
 struct Cpu {
   static constexpr DeviceType type = DeviceType::CPU;
+  static constexpr bool takes_snapshots = true;
 
   static void check_order(const Tensor& order, int64_t rows) {
     const int64_t* row = data<int64_t>(order);
@@ -192,26 +208,81 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
   const Network network{activations, slopes, weights, biases};
   check_prediction(x, network, DeviceType::CPU);
-  const int64_t units = network.outputs(), samples = x.size(0);
+  const bool many = network.has_models();
+  const int64_t units = network.outputs(), models = network.models();
+  const int64_t samples = x.size(x.dim() - 2), x_stride = x.stride(x.dim() - 2);
+  const int64_t x_of_model = model_stride("x", x, 2, network);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
-  Tensor out = new_tensor<2>(x, {samples, units});
+  const int64_t blocks = (samples + rows_at_once - 1) / rows_at_once;
+  Tensor out = many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
     const auto layers = as_layers<T>(network, {});
-    const auto predict_rows = [&](int64_t begin, int64_t end) {
+    // Some blocks of the rows of one model.
+    const auto predict_rows = [&](int64_t model, int64_t begin, int64_t end) {
+      std::vector<TrainLayer<T>> own;
+      for (const TrainLayer<T>& layer : layers) own.push_back(layer.moved(model));
       const int64_t first = begin * rows_at_once;
       cpu::predict(Train<T>{
-          .layers = layers.data(),
-          .layer_count = int64_t(layers.size()),
-          .x = data<T>(x) + first * x.stride(0),
-          .x_stride = x.stride(0),
+          .layers = own.data(),
+          .layer_count = int64_t(own.size()),
+          .x = data<T>(x) + model * x_of_model + first * x_stride,
+          .x_stride = x_stride,
           .samples = std::min(end * rows_at_once, samples) - first,
           .batch_size = std::min(rows_at_once, samples),
-          .predictions = mutable_data<T>(out) + first * units,
+          .predictions = mutable_data<T>(out) + (model * samples + first) * units,
       });
     };
-    parallel_for(0, (samples + rows_at_once - 1) / rows_at_once, 16, predict_rows);
+    parallel_for(0, models * blocks, 16, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t model = begin / blocks, stop = std::min(end, (model + 1) * blocks);
+        predict_rows(model, begin - model * blocks, stop - model * blocks);
+        begin = stop;
+      }
+    });
   });
   return out;
+}
+
+// ---- what nobody may have touched ----
+
+int64_t hash(const std::vector<Tensor>& tensors) {
+  uint64_t all = tensors.size();
+  for (const Tensor& t : tensors) {
+    STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), "tensors must be contiguous, on the CPU");
+    if (t.numel()) all = cpu::hash(data<char>(t), t.numel() * t.element_size(), all);
+  }
+  return int64_t(all);
+}
+
+// Whether a tensor has the shape of one of several in another, and where it says so, its bits.
+bool is_one_of(const Tensor& t, const Tensor& several, std::optional<int64_t> place) {
+  bool fits = is_like(t, several) && t.is_contiguous() && t.dim() + 1 == several.dim();
+  for (int64_t d = 0; fits && d < t.dim(); ++d) fits = t.size(d) == several.size(d + 1);
+  const int64_t bytes = t.numel() * t.element_size();
+  return fits && !(place && std::memcmp(data<char>(t), data<char>(several) + *place * bytes, bytes));
+}
+
+// Gives a network the state that it had after an epoch, of which snapshots tell as in train_. If
+// that of another epoch is expected, it must still have that one; if not, nothing changes.
+bool restore_(const std::vector<Tensor>& state, const std::vector<Tensor>& snapshots, int64_t epoch,
+              std::optional<int64_t> expected) {
+  STD_TORCH_CHECK(state.size() == snapshots.size(), "there must be a snapshot of each tensor");
+  for (size_t i = 0; i < state.size(); ++i) {
+    const Tensor& kept = snapshots[i];
+    STD_TORCH_CHECK(kept.is_cpu() && kept.is_contiguous() && kept.dim() > 0,
+                    "each snapshot must be contiguous, on the CPU");
+    check_range("epoch", epoch, 0, kept.size(0) - 1);
+    if (expected) check_range("expected", *expected, 0, kept.size(0) - 1);
+    const bool fits = is_one_of(state[i], kept, expected);
+    STD_TORCH_CHECK(fits || expected, "each snapshot must be of a tensor like that of the state");
+    if (!fits) return false;
+  }
+  for (size_t i = 0; i < state.size(); ++i) {
+    const int64_t bytes = state[i].numel() * state[i].element_size();
+    if (bytes)
+      std::memcpy(mutable_data<char>(state[i]), data<char>(snapshots[i]) + epoch * bytes, bytes);
+  }
+  return true;
 }
 
 // The names of a list, separated by spaces.
@@ -243,6 +314,9 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def(
       "predict(Tensor x, int[] activations, Tensor slopes, Tensor[] weights, Tensor[] biases) -> "
       "Tensor");
+  m.def("activate_(Tensor(a!) x, int activation) -> ()");
+  m.def("restore_(Tensor(a!)[] state, Tensor[] snapshots, int epoch, int? expected) -> bool");
+  m.def("hash(Tensor[] tensors) -> int");
   m.def("activations() -> str");
   m.def("losses() -> str");
   m.def("updates() -> str");
@@ -255,6 +329,9 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
+  m.impl("activate_", TORCH_BOX(&torchnn::activate_));
+  m.impl("restore_", TORCH_BOX(&torchnn::restore_));
+  m.impl("hash", TORCH_BOX(&torchnn::hash));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {

@@ -32,6 +32,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
   const Network network{activations, slopes, weights, biases};
   check_prediction(x, network, DeviceType::CUDA);
+  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions on CUDA");
   check_slopes(network);
   Tensor a = x;
   for (int64_t l = 0; l < network.layer_count(); ++l)
@@ -80,6 +81,7 @@ bool needs_layers(const Train<T>& job) {
 // For train_ in training.h.
 struct Cuda {
   static constexpr DeviceType type = DeviceType::CUDA;
+  static constexpr bool takes_snapshots = false;
 
   // Its numbers are the device's: the kernels look at them.
   static void check_order(const Tensor& order, int64_t rows) {

@@ -26,14 +26,16 @@ namespace torchnn {
 // one, or no elements if all are usual. regularization has a row of numbers for each layer: l1 and
 // l2 of its weight, l1 and l2 of its bias, and the dropout of its outputs, whose seeds are in
 // seeds; without elements there is none. input_dropout is that of x. What changes must not share
-// memory with anything else.
+// memory with anything else. snapshots holds a tensor for each weight, bias and slot, in the order
+// in which slots has them, with a leading dimension of the whole epochs of the call, after each of
+// which the state is kept there; or none.
 inline constexpr char train_schema[] =
     "train_(Tensor x, Tensor y, Tensor? sample_weight, Tensor? order, int epoch_size, "
     "int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
     "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, int[] seeds, "
     "float input_dropout, int input_seed, "
-    "Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, bool keep_predictions, "
-    "Tensor(d!) steps_done) "
+    "Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, Tensor(d!)[] snapshots, "
+    "bool keep_predictions, Tensor(e!) steps_done) "
     "-> (Tensor losses, Tensor predictions)";
 
 // A network, or models of one shape.
@@ -41,6 +43,7 @@ struct Network {
   const std::vector<int64_t>& activations;
   const Tensor& slopes;
   const std::vector<Tensor>&weights, &biases;
+  const char* kind = "";  // what messages put in front of "weight" and "bias"
 
   int64_t layer_count() const { return int64_t(weights.size()); }
   bool has_models() const { return !weights.empty() && weights[0].dim() == 3; }
@@ -70,7 +73,7 @@ inline std::string as_text(const std::vector<int64_t>& shape) {
 // A part of the state that the kernels change, of that shape behind the models.
 inline void check_state(const char* name, int64_t l, const Tensor& t, const Network& network,
                         std::initializer_list<int64_t> shape, const Tensor& x) {
-  STD_TORCH_CHECK(is_like(t, x) && t.is_contiguous(), name, " ", l,
+  STD_TORCH_CHECK(is_like(t, x) && t.is_contiguous(), network.kind, name, " ", l,
                   " must be contiguous, on the device of x, of its dtype");
   const bool lead = network.has_models();
   bool fits = t.dim() == lead + int64_t(shape.size()) && (!lead || t.size(0) == network.models());
@@ -78,7 +81,7 @@ inline void check_state(const char* name, int64_t l, const Tensor& t, const Netw
   if (fits) return;
   std::vector<int64_t> wanted(shape);
   if (lead) wanted.insert(wanted.begin(), network.models());
-  STD_TORCH_CHECK(false, name, " ", l, " must have shape ", as_text(wanted), ", got ",
+  STD_TORCH_CHECK(false, network.kind, name, " ", l, " must have shape ", as_text(wanted), ", got ",
                   as_text({t.sizes().begin(), t.sizes().end()}));
 }
 
@@ -105,8 +108,8 @@ inline void check_network(const Tensor& x, const Network& network, DeviceType de
   STD_TORCH_CHECK(features > 0, "x must have features");
   for (int64_t l = 0; l < count; ++l) {
     const Tensor& bias = network.biases[l];
-    STD_TORCH_CHECK(network.weights[l].dim() == 2 + lead, "weight ", l, " must have ", 2 + lead,
-                    " dimensions");
+    STD_TORCH_CHECK(network.weights[l].dim() == 2 + lead, network.kind, "weight ", l,
+                    " must have ", 2 + lead, " dimensions");
     check_state("weight", l, network.weights[l], network, {network.units(l), features}, x);
     features = network.units(l);
     STD_TORCH_CHECK(features > 0, "weight ", l, " must have units");
@@ -123,13 +126,47 @@ inline void check_slots(const Tensor& x, const Network& network, const std::vect
   int64_t slot_count = 0;
   Updates::with(update, [&](auto rule) { slot_count = rule.slots; });
   STD_TORCH_CHECK(int64_t(slots.size()) == 2 * count * slot_count, "the update rule needs ",
-                  slot_count, " slots for each weight and bias");
+                  slot_count, " slots for each ", network.kind, "weight and bias");
   for (int64_t i = 0; i < slot_count * count; ++i) {
     const int64_t l = i % count;
     check_state("slot of weight", l, slots[2 * i], network,
                 {network.units(l), network.in_features(l)}, x);
     if (network.biases[l].numel())
       check_state("slot of bias", l, slots[2 * i + 1], network, {network.units(l)}, x);
+  }
+}
+
+// The state of a network after each epoch, as models of that shape: its weights, biases and slots.
+struct Snapshots {
+  std::vector<Tensor> weights, biases, slots;
+
+  Snapshots(const std::vector<Tensor>& tensors, const Network& network) {
+    for (size_t i = 0; i < tensors.size(); ++i)
+      (i >= 2 * network.weights.size() ? slots : i % 2 ? biases : weights).push_back(tensors[i]);
+  }
+
+  Network network(const Network& of) const {
+    return {of.activations, of.slopes, weights, biases, "snapshot of "};
+  }
+};
+
+inline void check_snapshots(const Tensor& x, const Snapshots& snapshots, const Network& of,
+                            int64_t update, int64_t samples, int64_t epoch_size) {
+  STD_TORCH_CHECK(!of.has_models(), "snapshots are of a single model");
+  STD_TORCH_CHECK(samples > 0 && samples % epoch_size == 0,
+                  "snapshots need whole epochs, got samples ", samples, " of epoch_size ",
+                  epoch_size);
+  const Network network = snapshots.network(of);
+  const int64_t epochs = samples / epoch_size;
+  check_network(x, network, x.device().type());
+  check_slots(x, network, snapshots.slots, update);
+  for (int64_t l = 0; l < of.layer_count(); ++l) {
+    check_state("weight", l, network.weights[l], network,
+                {of.units(l), of.in_features(l)}, x);
+    STD_TORCH_CHECK(network.has_models() && network.models() == epochs, "snapshot of weight ", l,
+                    " must have room for ", epochs, " epochs");
+    STD_TORCH_CHECK(bool(network.bias(l)) == bool(of.bias(l)), "snapshot of bias ", l,
+                    " must be there if the bias is");
   }
 }
 
@@ -244,16 +281,20 @@ inline void add_network(std::vector<Extent>& extents, const Network& network, bo
 
 // Of training: all that it is given, and of that what it changes.
 inline void check_memory(const Network& network, const std::vector<Tensor>& slots,
-                         const Tensor& steps_done,
+                         const std::vector<Tensor>& snapshots, const Tensor& steps_done,
                          std::initializer_list<std::pair<const char*, const Tensor*>> read) {
   std::vector<Extent> extents;
-  extents.reserve(2 * network.layer_count() + slots.size() + 1 + read.size());
+  extents.reserve(2 * network.layer_count() + slots.size() + snapshots.size() + 1 + read.size());
   add_network(extents, network, true);
-  for (size_t i = 0; i < slots.size(); ++i) {
-    const int64_t l = int64_t(i / 2) % network.layer_count();
-    if (i % 2 == 0) add_extent(extents, "slot of weight", l, slots[i], true);
-    if (i % 2 == 1 && network.bias(l)) add_extent(extents, "slot of bias", l, slots[i], true);
-  }
+  auto add_pairs = [&](const std::vector<Tensor>& pairs, const char* weight, const char* bias) {
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const int64_t l = int64_t(i / 2) % network.layer_count();
+      if (i % 2 == 0) add_extent(extents, weight, l, pairs[i], true);
+      if (i % 2 == 1 && network.bias(l)) add_extent(extents, bias, l, pairs[i], true);
+    }
+  };
+  add_pairs(slots, "slot of weight", "slot of bias");
+  add_pairs(snapshots, "snapshot of weight", "snapshot of bias");
   add_extent(extents, "steps_done", -1, steps_done, true);
   for (const auto& [name, t] : read)
     if (t) add_extent(extents, name, -1, *t, false);
@@ -262,7 +303,6 @@ inline void check_memory(const Network& network, const std::vector<Tensor>& slot
 
 inline void check_prediction(const Tensor& x, const Network& network, DeviceType device) {
   check_network(x, network, device);
-  STD_TORCH_CHECK(!network.has_models(), "weights must have two dimensions");
   std::vector<Extent> extents;
   extents.reserve(2 * network.layer_count() + 1);
   add_extent(extents, "x", -1, x, false);
@@ -330,8 +370,8 @@ struct TrainTensors {
   const Network& network;
 };
 
-// Device: `type`; check_order(order, rows), for numbers that it can read; and train(job, models,
-// tensors), which takes the steps.
+// Device: `type`; takes_snapshots; check_order(order, rows), for numbers that it can read; and
+// train(job, models, tensors), which takes the steps.
 template <class Device>
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
@@ -340,7 +380,8 @@ std::tuple<Tensor, Tensor> train_(
     const Tensor& steps_before, const std::vector<int64_t>& activations, const Tensor& slopes,
     const Tensor& regularization, const std::vector<int64_t>& seeds, double input_dropout,
     int64_t input_seed, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
-    const std::vector<Tensor>& slots, bool keep_predictions, const Tensor& steps_done) {
+    const std::vector<Tensor>& slots, const std::vector<Tensor>& snapshots, bool keep_predictions,
+    const Tensor& steps_done) {
   const Network network{activations, slopes, weights, biases};
   check_network(x, network, Device::type);
   check_slots(x, network, slots, update);
@@ -377,13 +418,16 @@ std::tuple<Tensor, Tensor> train_(
   batch_size = std::min({batch_size, epoch_size, std::max<int64_t>({rows, samples, 1})});
   epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
   const int64_t steps = step_count(samples, epoch_size, batch_size);
+  STD_TORCH_CHECK(Device::takes_snapshots || snapshots.empty(), "snapshots are taken on the CPU");
+  const Snapshots states(snapshots, network);
+  if (!snapshots.empty()) check_snapshots(x, states, network, update, samples, epoch_size);
   models.learning_rates =
       check_numbers("learning_rates", learning_rates, ScalarType::Double, x, steps,
                     samples ? "steps" : "steps, as of no samples", network);
   const bool has_own_options = options.dim() == 2;  // if not, they are read here
   check_numbers("options", options, ScalarType::Double, has_own_options ? x : steps_done,
                 option_count, "names in train_options()", network);
-  check_memory(network, slots, steps_done,
+  check_memory(network, slots, snapshots, steps_done,
                {{"x", &x},
                 {"y", &y},
                 {"sample_weight", sample_weight ? &*sample_weight : nullptr},
@@ -408,6 +452,8 @@ std::tuple<Tensor, Tensor> train_(
   dispatch_network(x, [&]<class T>(T*) {
     auto layers = as_layers<T>(network, slots);
     regularize(layers, regularization, seeds);
+    std::vector<TrainLayer<T>> snapshot_layers;
+    if (!snapshots.empty()) snapshot_layers = as_layers<T>(states.network(network), states.slots);
     const Train<T> job{
         .layers = layers.data(),
         .layer_count = network.layer_count(),
@@ -427,6 +473,7 @@ std::tuple<Tensor, Tensor> train_(
         .learning_rates = data<double>(learning_rates),
         .steps_before = data<int64_t>(steps_before),
         .losses = mutable_data<T>(losses),
+        .snapshots = snapshots.empty() ? nullptr : snapshot_layers.data(),
         .predictions = keep_predictions ? mutable_data<T>(predictions) : nullptr,
     };
     Device::train(job, models, TrainTensors{x, y, sample_weight, order, network});

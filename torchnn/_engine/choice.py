@@ -5,35 +5,24 @@ steps it takes at once, and in which language, is its own affair.
 """
 
 from collections.abc import Callable
-from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from torchnn import _warnings, ops
+from torchnn import _warnings
 from torchnn._engine import building, ranks
-from torchnn._engine.autograd import HOOKS, AutogradEngine, Result, never
-from torchnn._engine.fused import FusedEngine, version
-from torchnn._engine.plan import KNOWN, NotFusedError, Plan, plan
+from torchnn._engine.ahead import Ahead
+from torchnn._engine.autograd import AutogradEngine, Result, never
+from torchnn._engine.fused import FusedEngine
+from torchnn._engine.plan import NotFusedError, Plan, plan
 from torchnn._engine.plan import describe as describe_fused
 from torchnn._engine.ranks import Ranks, RanksEngine
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
+from torchnn._engine.watch import Watch
 from torchnn.callbacks._base import HOOKS as CALLS
 from torchnn.callbacks._base import CallbackList
-
-# What a fingerprint has of every module. Of one that the kernels stand in for it has everything;
-# what others have of their own they use themselves, whenever they are called.
-READ_OF_ALL = itemgetter("_modules", "_parameters", *HOOKS)
-FAMILIAR = frozenset(KNOWN)
-# What decides which engine may train a parameter, and whether it goes with the samples.
-TRAITS = attrgetter(
-    *("requires_grad", "dtype", "device", "shape"),
-    *("_backward_hooks", "_post_accumulate_grad_hooks"),
-)
-
 
 Chosen = AutogradEngine | FusedEngine
 
@@ -143,7 +132,7 @@ class Engine:
         self._shape, self._steps_before = tuple(first.x.shape[1:]), 0
         # Of several ranks, none may choose another engine than the others.
         may_change = together is None and callbacks.listens(*CALLS)
-        self._chosen_for = fingerprint(model, recipe) if may_change else None
+        self._watch = Watch(model, recipe) if may_change else None
         self._chosen = chosen or choose(model, recipe, self._shape, together)
         self._callbacks, self._calls = callbacks, callbacks.calls
         self._has_optimizer = False
@@ -170,6 +159,22 @@ class Engine:
             self.build_optimizer()
         return self._chosen.train(run, says_stop)
 
+    def most_ahead(self, samples: Samples, *others: Samples) -> int:
+        """Returns how many whole epochs of the samples it can train ahead, the others being what the
+        model is validated on after each."""
+        self._look(samples)
+        is_fused = isinstance(self._chosen, FusedEngine) and self._has_optimizer
+        return self._chosen.most_ahead(samples, others) if is_fused else 0
+
+    def ahead(self, run: Run, *others: Samples) -> Ahead:
+        """Trains the epochs of a run as if one after the other, and knows the state after each."""
+        self._look(run.samples)
+        return self._chosen.ahead(run, others, self._callbacks.model_access, self._watch)
+
+    def test_ahead(self, run: Run, ahead: Ahead, epochs: list[int]) -> Result:
+        """Measures a run of as many epochs as are given here, each by the state after that one."""
+        return self._chosen.test_ahead(run, ahead, epochs)
+
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""
         self._look(run.samples)
@@ -186,14 +191,14 @@ class Engine:
         Raises:
             ValueError: The changed model does not go with the samples.
         """
-        known, calls = self._chosen_for, self._callbacks.calls
-        if known is None or calls == self._calls:
+        watch, calls = self._watch, self._callbacks.calls
+        if watch is None or calls == self._calls:
             return
-        if not known.fits(fingerprint(self._model, self._recipe)):
+        if not watch.is_untouched():
             _rehearse(self._model, self._recipe, samples)
             chosen, steps = choose(self._model, self._recipe, self._shape), self.steps_done
             self._chosen, self._steps_before, self._has_optimizer = chosen, steps, False
-            self._chosen_for = fingerprint(self._model, self._recipe)
+            self._watch = Watch(self._model, self._recipe)
         self._calls = calls
 
 
@@ -203,7 +208,7 @@ class _Rehearsed(NamedTuple):
     network: Plan
     recipe: Callable[[], Recipe | None]
     shape: tuple[int, ...]
-    made_of: "Fingerprint"
+    watch: Watch
 
 
 _rehearsed: WeakKeyDictionary[nn.Module, _Rehearsed] = WeakKeyDictionary()
@@ -212,11 +217,11 @@ _rehearsed: WeakKeyDictionary[nn.Module, _Rehearsed] = WeakKeyDictionary()
 def remember(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...]) -> Chosen:
     """Returns the engine for a model that has just been rehearsed on samples of this shape, and
     lets recall know of it if it is the fused one."""
-    made_of = fingerprint(model, recipe)  # before the plan, should somebody change the model now
+    watch = Watch(model, recipe)  # before the plan, should somebody change the model now
     network = _planned(model, recipe, shape)
     if network is not None:
         known: Any = (lambda: None) if recipe is None else ref(recipe)
-        _rehearsed[model] = _Rehearsed(network, known, shape, made_of)
+        _rehearsed[model] = _Rehearsed(network, known, shape, watch)
     return _engine(network, model, recipe)
 
 
@@ -226,50 +231,7 @@ def recall(model: nn.Module, recipe: Recipe | None, shape: tuple[int, ...]) -> C
     known = _rehearsed.get(model)
     if known is None or known.recipe() is not recipe or known.shape != shape:
         return None
-    is_same = known.made_of.fits(fingerprint(model, recipe))
-    return FusedEngine(known.network, recipe) if is_same else None
-
-
-class Fingerprint(NamedTuple):
-    """What a model and its loss are made of, down to whatever decides how they are trained.
-
-    Attributes:
-        things: Told apart by identity; held here, so that no new one can take the place of another.
-        values: Told apart by value.
-    """
-
-    things: list[Any]
-    values: list[Any]
-
-    def fits(self, other: "Fingerprint") -> bool:
-        """Whether nothing has changed."""
-        return (
-            len(self.things) == len(other.things)
-            and all(map(is_, self.things, other.things))
-            and self.values == other.values
-        )
-
-
-def fingerprint(model: nn.Module, recipe: Recipe | None) -> Fingerprint:
-    """Takes some microseconds: it reads no numbers. What is written in place into a tensor shows in
-    its version; that matters only where the kernels get something that was made of it before."""
-    things: list[Any] = [] if recipe is None else [*vars(recipe.loss).values()]
-    values: list[Any] = [] if recipe is None else [ops.kernel_of(recipe.optimizer) is None]
-    modules = [model]
-    for module in modules:
-        own = vars(module)
-        for held in READ_OF_ALL(own):
-            things += held.values()
-        things += own.get("forward"), type(module).forward
-        modules += [child for child in own["_modules"].values() if child is not None]
-        for parameter in own["_parameters"].values():
-            if parameter is not None and not is_lazy(parameter):
-                values.append((parameter.is_contiguous(), *TRAITS(parameter)))
-        if type(module) in FAMILIAR:  # validation turns training off and on
-            things += (own | {"training": None}).values()
-            things += own["_buffers"].values()
-            values += map(version, own["_buffers"].values())
-    return Fingerprint(things, values)
+    return FusedEngine(known.network, recipe) if known.watch.is_untouched() else None
 
 
 def _rehearse(model: nn.Module, recipe: Recipe | None, samples: Samples) -> None:

@@ -1,6 +1,7 @@
 """The native engine: one call trains every layer on a run of batches, from forward to update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from torchnn import ops
 from torchnn._engine import graphs
+from torchnn._engine.ahead import MOST_BYTES, MOST_SHARED, Ahead, shared
 from torchnn._engine.autograd import Result, never
 from torchnn._engine.plan import DESCRIPTION, Plan, dropout_rate
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run, Samples
+from torchnn._engine.watch import Watch, version
 from torchnn.losses._base import IGNORED
 from torchnn.ops._transfer import float64, is_queued, to_device
 from torchnn.optimizers._base import LearningRate, SlotOptimizer
@@ -33,9 +36,7 @@ class FusedEngine:
     def __init__(self, network: Plan, recipe: Recipe | None) -> None:
         self._network = network
         self._counter = torch.zeros(1, dtype=torch.int64, device="cpu")
-        self._seen: Samples | None = None
-        self._versions: Any = None
-        self._prepared: Any = None
+        self._prepared: list[tuple[Samples, Any, Any]] = []
         if recipe is not None:
             self._optimizer: Any = recipe.optimizer
             self._keeps_predictions = bool(recipe.metrics)
@@ -52,44 +53,112 @@ class FusedEngine:
 
     def train(self, run: Run, says_stop: Callable[[], bool] = never) -> Result:
         """Takes one step for each batch of the run, or queues them, whoever says stop meanwhile."""
+        with torch.no_grad():
+            result = self._result(self._trainer.train(self._job(run)))
+            self._optimizer.iterations += len(run)
+        return result
+
+    def most_ahead(self, samples: Samples, others: Sequence[Samples]) -> int:
+        """Returns how many epochs of the samples it could train ahead, the others being what else
+        the model is to be measured on then."""
+        every = [samples, *others]
+        given = sum(t.nbytes for each in every for t in shared(each, self._prepare(each)))
+        if self.is_queued or given > MOST_SHARED:
+            return 0
+        layers = self._network.layers
+        units, size = layers[-1].weight.shape[0], layers[0].weight.element_size()
+        state = (1 + len(self._optimizer.slots)) * sum(p.nbytes for p in self._optimizer.parameters)
+        return int(MOST_BYTES // (state + units * size * sum(map(len, every))))
+
+    def ahead(
+        self, run: Run, others: Sequence[Samples], access: str, watch: Watch | None
+    ) -> Ahead:
+        """Trains the whole epochs of a run, and keeps the state after each."""
+        network, optimizer = self._network, self._optimizer
+        with torch.no_grad():
+            job = self._job(run)
+            pairs = [p for layer in network.layers for p in (layer.weight, layer.bias)]
+            job = replace(job, snapshots=[_room(run.epochs, each) for each in (pairs, *job.slots)])
+            result = self._result(self._trainer.train(job))
+            given = [t for each in (run.samples, *others) for t in shared(each, self._prepare(each))]
+        regularizers, every = network.regularizers, (run.samples, *others)
+
+        def numbers() -> list[Any]:
+            versions = [version(t) for each in every for t in (each.x, each.y, each.weight)]
+            return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions]
+
+        def rates(steps: range) -> Tensor:
+            return _rates(optimizer.learning_rate, steps, run.samples.x.device)
+
+        anew = rates if callable(optimizer.learning_rate) else None
+        return Ahead(result, job, optimizer, numbers, anew, access, watch, given)
+
+    def _job(self, run: Run) -> ops.Training:
+        """The arguments of a call that trains a run."""
         network, optimizer = self._network, self._optimizer
         samples, first = self._prepare(run.samples), optimizer.iterations
         loss, rule = self._kernels(samples.y)
-        with torch.no_grad():
-            job = ops.Training(
-                x=samples.x,
-                y=samples.y,
-                sample_weight=samples.weight,
-                order=run.rows,
-                epoch_size=len(run.samples),  # also for a part of one
-                batch_size=run.batch_size,
-                learning_rates=_rates(
-                    optimizer.learning_rate, range(first, first + len(run)), samples.x.device
-                ),
-                loss=loss.name,
-                update=rule.name,
-                options={**rule.options, **loss.options},
-                steps_before=first,
-                activations=network.in_training,
-                slopes=network.slopes,
-                regularization=network.regularization,
-                seeds=network.seeds(_seed(optimizer)),
-                input_dropout=dropout_rate(network.input_dropout),
-                input_seed=network.input_seed(_seed(optimizer)),
-                weights=network.weights,
-                biases=network.biases,
-                slots=_slots(optimizer, network.layers),
-                keep_predictions=self._keeps_predictions,
-                steps_done=self._counter,
-            )
-            losses, outputs = self._trainer.train(job)
-            optimizer.iterations += len(run)
-        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
+        return ops.Training(
+            x=samples.x,
+            y=samples.y,
+            sample_weight=samples.weight,
+            order=run.rows,
+            epoch_size=len(run.samples),  # also for a part of one
+            batch_size=run.batch_size,
+            learning_rates=_rates(
+                optimizer.learning_rate, range(first, first + len(run)), samples.x.device
+            ),
+            loss=loss.name,
+            update=rule.name,
+            options={**rule.options, **loss.options},
+            steps_before=first,
+            activations=network.in_training,
+            slopes=network.slopes,
+            regularization=network.regularization,
+            seeds=network.seeds(_seed(optimizer)),
+            input_dropout=dropout_rate(network.input_dropout),
+            input_seed=network.input_seed(_seed(optimizer)),
+            weights=network.weights,
+            biases=network.biases,
+            slots=_slots(optimizer, network.layers),
+            keep_predictions=self._keeps_predictions,
+            steps_done=self._counter,
+        )
+
+    def _result(self, results: tuple[Tensor, Tensor]) -> Result:
+        losses, outputs = results
+        own = self._network.predictions(outputs) if self._keeps_predictions else None
+        return Result(losses, own)
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""
-        network, samples = self._network, run.samples  # type: Any, Any
+        network = self._network
         outputs = self._outputs(run, network.in_training)
+        penalty = None
+        if network.regularizers:
+            penalty = network.penalty(network.weights, network.biases)
+        result = self._measured(run, outputs, penalty)
+        self._counter += len(run)
+        return result
+
+    def test_ahead(self, run: Run, ahead: Ahead, epochs: list[int]) -> Result:
+        """The same for what is to be measured after some of the epochs that were trained ahead: a run
+        of as many epochs."""
+        network, x, penalty = self._network, self._prepare(run.samples).x, None
+        weights = [each[epochs] for each in ahead.weights]
+        biases = [None if each is None else each[epochs] for each in ahead.biases]
+        with torch.no_grad():
+            outputs = ops.predict(x, network.in_training, weights, biases, network.slopes)
+            if network.regularizers:
+                penalties = [
+                    network.penalty(_of(i, weights), _of(i, biases)) for i in range(len(epochs))
+                ]
+                penalty = torch.stack(penalties).repeat_interleave(len(run) // run.epochs)
+            return self._measured(run, outputs.flatten(0, 1), penalty)
+
+    def _measured(self, run: Run, outputs: Tensor, penalty: Tensor | None) -> Result:
+        """What outputs come to: the loss of each batch, with its penalty, and predictions."""
+        network, samples = self._network, run.samples  # type: Any, Any
         values = network.loss.per_sample(run.gather(samples.y), outputs)
         if samples.weight is not None:
             values = values * run.gather(samples.weight)
@@ -99,10 +168,7 @@ class FusedEngine:
             losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
                 min=1e-9
             )
-        if network.regularization:
-            losses = losses + network.penalty
-        self._counter += len(run)
-        return Result(losses, network.predictions(outputs) if self._keeps_predictions else None)
+        return self._result((losses if penalty is None else losses + penalty, outputs))
 
     def predict(self, run: Run) -> Tensor:
         """Returns the model's output for the run, row by row."""
@@ -126,10 +192,13 @@ class FusedEngine:
     def _prepare(self, samples: Samples) -> Any:
         """The samples as the kernels take them: made once, as long as they stay what they are."""
         versions = version(samples.x), version(samples.y)
-        if samples is not self._seen or versions != self._versions:
-            self._prepared = self._network.prepare(samples)
-            self._seen, self._versions = samples, versions
-        return self._prepared
+        for seen, then, prepared in self._prepared:
+            if seen is samples and then == versions:
+                return prepared
+        prepared = self._network.prepare(samples)
+        # Those that it trains on, and those that it validates on.
+        self._prepared = [*self._prepared[-1:], (samples, versions, prepared)]
+        return prepared
 
     def _outputs(self, run: Run, activations: list[str]) -> Tensor:
         x, network = run.gather(self._prepare(run.samples).x), self._network
@@ -142,16 +211,20 @@ def _seed(optimizer: Any) -> int:
     return torch.initial_seed() if seed is None else seed
 
 
-def version(tensor: Tensor | None) -> int:
-    """Returns a number that grows whenever PyTorch writes into the tensor's memory."""
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
-
-
 def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
     """The learning rate of each step."""
     if callable(rate):
         return to_device(float64([float(rate(step)) for step in steps]), device)
     return torch.full((len(steps),), rate, dtype=torch.float64, device=device)
+
+
+def _room(epochs: int, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Memory for tensors as they are after each of so many epochs."""
+    return [None if t is None else t.new_empty(epochs, *t.shape) for t in tensors]
+
+
+def _of(epoch: int, tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [None if t is None else t[epoch] for t in tensors]
 
 
 def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:

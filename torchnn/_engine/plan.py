@@ -1,6 +1,6 @@
 """Reads a model onto the kernels of csrc/train.h, or says in one sentence why it cannot."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -49,6 +49,7 @@ KNOWN = (
 # Whose penalties the kernels know, and what a layer calls them.
 PENALTIES = (regularizers.L1, regularizers.L2, regularizers.L1L2)
 PENALTY = "regularizer"
+REGULATED = ("kernel_regularizer", "bias_regularizer")
 
 
 USUAL = -1.0  # slope
@@ -106,10 +107,20 @@ class Plan:
         return rows if any(map(any, rows)) else []
 
     @property
-    def penalty(self) -> Any:
-        """What the weights and biases as they are add to the loss."""
-        regulated = (layer for layer in self.layers if isinstance(layer, Dense))
-        return regularizers.total([pair for layer in regulated for pair in layer._with(PENALTY)])
+    def regularizers(self) -> list[Any]:
+        """Those of the layers' weights and biases."""
+        every = (getattr(layer, name, None) for layer in self.layers for name in REGULATED)
+        return [regularizer for regularizer in every if regularizer is not None]
+
+    def penalty(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Any:
+        """What such weights and biases add to the loss."""
+        pairs = []
+        for layer, *own in zip(self.layers, weights, biases, strict=True):
+            for name, tensor in zip(REGULATED, own, strict=True):
+                regularizer = getattr(layer, name, None)
+                if regularizer is not None and tensor is not None:
+                    pairs.append((regularizer, tensor.t() if tensor.ndim == 2 else tensor))
+        return regularizers.total(pairs)
 
     def seeds(self, seed: int) -> list[int]:
         """Those of what each layer drops, from one for all of them, or their own."""
@@ -125,7 +136,9 @@ class Plan:
         return self.activations[-1] in ops.activations()
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Makes predictions of what comes out in training."""
+        """Makes predictions of what comes out in training, in its place."""
+        if self.absorbed in ops.activations() and outputs.is_cpu:
+            return ops.activate_(outputs, self.absorbed)
         return FUNCTIONS[self.absorbed](outputs) if self.absorbed else outputs
 
     def prepare(self, samples: Samples) -> Samples:

@@ -48,6 +48,11 @@ class ArrayFeed:
     def _steps(self) -> int:
         return self._all if self.steps is None else self.steps
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether an epoch is all samples, once."""
+        return self.steps == self._all
+
     def limit(self, steps: int | None, repeats: bool = False) -> None:
         """Makes an epoch so many batches, if there are as many or it repeats."""
         if steps is not None:
@@ -109,9 +114,16 @@ class ArrayFeed:
             epoch: The first of them.
             most: How many there may be.
         """
-        count = min(most, self._pace * self.batch_size // max(self.count, self.batch_size))
-        if count < 1 or self.steps != self._all:
-            return None
+        count = min(most, self.epochs_a_pause)
+        return self.repeated(count, epoch) if count and self.is_whole else None
+
+    @property
+    def epochs_a_pause(self) -> int:
+        """How many whole epochs take PAUSE seconds."""
+        return self._pace * self.batch_size // max(self.count, self.batch_size)
+
+    def repeated(self, count: int, epoch: int = 0) -> Run:
+        """Returns so many whole epochs in one run."""
         order, stop = self._orders(epoch, count), count * self.count
         return Run(self.samples, self.batch_size, 0, stop, order, count)
 

@@ -2,7 +2,7 @@
 
     epoch    run after run, one call of the engine each
     run      as many batches as take about 50 ms, or one if a callback looks at each; several epochs
-             if they are that short and nobody looks at the model in between
+             if they are that short, ahead of those who are told of them
 
 What happens inside a run, step by step, is the engine's affair. An engine on a GPU only queues it;
 if nobody looks in between, the next run is queued before anyone is told of this one, so that it
@@ -22,12 +22,14 @@ from typing import Any
 
 from torchnn import _warnings
 from torchnn._console.progress import Progress
+from torchnn._engine.ahead import Ahead
 from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode
 from torchnn._engine.choice import Engine
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
+from torchnn._training.ahead import Depth, most_ahead, validations
 from torchnn._training.batches import ArrayFeed, Feed
 from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
@@ -45,6 +47,8 @@ BETWEEN_EPOCHS = (
     "on_train_batch_end",
     "on_invalid_loss",
 )
+# Whoever listens to one of these wants to come before what follows it.
+BEFORE = ("on_epoch_begin", "on_test_begin")
 
 
 class Fit:
@@ -106,6 +110,14 @@ class Fit:
             or self.may_be_changed
             or any(each.save_freq == "epoch" for each in self.backups)
         )
+        self.may_go_ahead = (
+            isinstance(feed, ArrayFeed)
+            and (validation is None or isinstance(validation, ArrayFeed) and validation.is_whole)
+            and not (self.looks_at_batches or self.backups or self.ranks is not None)
+            and not callbacks.listens(*BEFORE, "on_test_batch_begin", "on_test_batch_end")
+        )
+        self.depth = Depth()
+        self.validated: Iterator[dict[str, float]] | None = None  # of the epochs to be told of
         self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
         self.first = epochs.start  # the epoch to begin with
         self.began = recipe.optimizer.place.epochs
@@ -199,7 +211,7 @@ class Fit:
             if self.feed.is_over():
                 _warnings.warn(f"x ran out of batches after {epoch} of {self.epochs.stop} epochs")
                 break
-            epoch += self.short_epochs(epoch) or self.epoch(epoch)
+            epoch += self.short_epochs(epoch) or self.epochs_ahead(epoch) or self.epoch(epoch)
             self.back_up(epoch, has_ended=True)
             if self.model.stop_training:
                 break
@@ -231,6 +243,65 @@ class Fit:
             return 0
         self.train(run, epoch, size=run.epoch_size)
         return run.epochs
+
+    def epochs_ahead(self, epoch: int) -> int:
+        """Trains several epochs before anyone is told of the first; returns how many count."""
+        if not self.may_go_ahead or self.place.batches:
+            return 0
+        wanted = min(self.depth.next(), self.epochs.stop - epoch)
+        most = most_ahead(self.engine, self.feed, self.validation, wanted)
+        run = self.feed.epochs(self.place.epochs, most) if most > 1 else None
+        if run is None:
+            return 0
+        self.current, began = epoch, perf_counter()
+        self.begin(epoch)
+        others = () if self.validation is None else (self.validation.samples,)
+        ahead = self.engine.ahead(run, *others)
+        seconds = perf_counter() - began
+        self.feed.learn(run, seconds)
+        try:
+            ahead.put(0)
+            self.place = self.place.after(self.feed.steps)
+            return self.tell_of_all(ahead, run, epoch, seconds / run.epochs)
+        finally:
+            ahead.leave()
+            self.validated = None
+
+    def tell_of_all(self, ahead: Ahead, run: Run, epoch: int, seconds: float) -> int:
+        """Tells of one epoch after the other, each time as if only that one had been trained, until
+        somebody changes what the next ones have come of; returns how many count."""
+        figures = Figures(self.recipe.metrics, run, ahead.result).wait()
+        if self.validation is not None:
+            due = [i for i in range(run.epochs) if self.is_due(epoch + i)]
+            self.validated = validations(
+                self.engine, self.validation, ahead, due, self.recipe.metrics
+            )
+        for i, each in enumerate(figures):
+            if i and not ahead.put(i):
+                self.depth.lost()
+                return i
+            self.tell_of(epoch + i, each, seconds, has_begun=not i)
+            if self.model.stop_training:
+                return i + 1
+            self.interrupt.release()
+        self.depth.kept()
+        return run.epochs
+
+    def tell_of(
+        self, epoch: int, figures: tuple[Any, ...], seconds: float, has_begun: bool
+    ) -> None:
+        """Tells of an epoch after which the model is as if it had just been trained."""
+        if not has_begun:
+            self.begin(epoch)
+        calls = self.callbacks.calls
+        self.tally.add(*figures)
+        self.tally.seconds = seconds
+        try:
+            self.check(epoch, *figures[1:3])
+            if self.callbacks.calls != calls:  # who is told of an invalid loss may change the model
+                self.validated = None
+        finally:
+            self.end_epoch(epoch)
 
     def epoch(self, epoch: int) -> int:
         """Trains on everything once, run after run; returns 1."""
@@ -329,16 +400,23 @@ class Fit:
         add(*part)
 
     def add(
-        self, epoch: int, size: int, seconds: float, run: Run, losses: list[float], *more: Any
+        self,
+        epoch: int,
+        size: int,
+        seconds: float,
+        run: Run,
+        losses: list[float],
+        total: float | None,
+        *more: Any,
     ) -> None:
         """Adds what was trained of an epoch; if that has a size, tells of its begin and end."""
         if size:
             epoch += run.start // size
         if size and run.start % size == 0:
             self.begin(epoch)
-        self.tally.add(run, losses, *more)
+        self.tally.add(run, losses, total, *more)
         try:
-            self.check(epoch, losses)
+            self.check(epoch, losses, total)
         finally:
             if size and run.stop % size == 0:
                 self.tally.seconds = seconds
@@ -374,16 +452,27 @@ class Fit:
 
     def validate(self, validation: Feed) -> dict[str, float]:
         """Returns the means of the validation data by their "val_" names."""
-        tally = Tally(self.recipe.metrics)
-        means = measure(self.model, self.engine, validation, tally, self.callbacks, self.progress)
+        if self.validated is not None:
+            means = next(self.validated)
+            self.callbacks("on_test_end", means)
+        else:
+            tally = Tally(self.recipe.metrics)
+            means = measure(
+                self.model, self.engine, validation, tally, self.callbacks, self.progress
+            )
         return {f"val_{name}": value for name, value in means.items()}
 
-    def check(self, epoch: int, losses: list[float]) -> None:
+    def check(self, epoch: int, losses: list[float], total: float | None) -> None:
         """Tells everyone, once, if a loss that has just been counted is no number."""
-        if self.has_warned or self.has_failed or math.isfinite(sum(losses)):
+        if self.has_warned or self.has_failed:
+            return
+        if math.isfinite(sum(losses) if total is None else total):
+            return
+        invalid = ((i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss))
+        index, loss = next(invalid, (-1, 0.0))
+        if index < 0:  # only their sum is too large
             return
         self.has_warned = True
-        index, loss = next((i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss))
         batch = self.tally.steps - len(losses) + index
         self.call("on_invalid_loss", epoch, batch, {"loss": loss})
         _warnings.warn(

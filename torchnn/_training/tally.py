@@ -61,20 +61,25 @@ class Tally:
                     self._has_measured = bool(metric.totals)
         self.steps = steps
 
-    def add(self, run: Run, losses: Sequence[float], *measured: Sequence[Any]) -> None:
+    def add(
+        self, run: Run, losses: Sequence[float], total: float | None, *measured: Sequence[Any]
+    ) -> None:
         """Counts a run of batches.
 
         Args:
             run: What was trained or evaluated.
             losses: The loss of each batch, which counts by the batch's size.
+            total: Their sum over the samples, from the first on, if it is known.
             measured: For each metric, what is to be added to its totals; or of any other than a
                 Summed, each batch, as (y_true, y_pred, sample_weight).
         """
-        total, samples = self._loss
-        # One by one, so that where an epoch is cut into runs does not change how it is rounded.
-        for loss in map(mul, losses, run.sizes):
-            total += loss
+        before, samples = self._loss
         count = run.stop - run.start
+        if total is None or samples:
+            # One by one, so that where an epoch is cut into runs does not change how it is rounded.
+            total = before
+            for loss in map(mul, losses, run.sizes):
+                total += loss
         self._loss = total, samples + count
         if measured:
             for metric, sums in zip(self.metrics, measured, strict=True):
@@ -139,11 +144,23 @@ class Figures:
             for columns in self._columns
         ]
         epochs = self.run.epochs
+        totals = _totals(losses, self.run) if epochs > 1 else [None]
         # Lazily: thousands of short epochs at once would keep the garbage collector busy.
         return (
-            (part, _part(losses, i, epochs), *([_part(c, i, epochs) for c in of] for of in columns))
+            (
+                part,
+                _part(losses, i, epochs),
+                totals[i],
+                *([_part(c, i, epochs) for c in of] for of in columns),
+            )
             for i, part in enumerate(self.run.split())
         )
+
+
+def _totals(losses: Sequence[float], run: Run) -> list[float]:
+    """The sums of the losses over the samples of each epoch, added up one by one."""
+    sizes = next(run.split()).sizes
+    return np.add.accumulate(np.reshape(losses, (-1, len(sizes))) * sizes, 1)[:, -1].tolist()
 
 
 def _part(column: Sequence[Any], epoch: int, epochs: int) -> Sequence[Any]:

@@ -53,5 +53,7 @@ class InvalidLossWarning(RuntimeWarning):
 class TerminateOnNaN(Callback):
     """Stops fit when a batch's loss is NaN or infinite."""
 
+    model_access = "none"
+
     def on_invalid_loss(self, epoch: int, batch: int, logs: Logs = None) -> None:
         self.model.stop_training = True

@@ -20,8 +20,13 @@ class Callback:
         model: The model at work, from set_model.
         params: "epochs", "steps" (None if unknown) and "verbose", from set_params; in fit, also
             "validates".
+        model_access: What it does with the model between epochs: "write" if it may change weights,
+            layers or samples, "read" if it looks at these, "none" if the logs are all that it needs.
+            It may set learning_rate and stop_training in any case. fit is quicker with callbacks
+            that do less; each class must say so itself, also if the one above it does.
     """
 
+    model_access = "write"
     shows_progress = False  # as fit does, which then tells it to be silent
     model: Any = None
     params: dict[str, Any] | None = None
@@ -98,6 +103,7 @@ class Callback:
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+ACCESS = ("none", "read", "write")
 ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
@@ -132,12 +138,24 @@ class CallbackList:
         """Whether any callback overrides any of the hooks."""
         return any(map(self._listeners.get, hooks))
 
+    @property
+    def model_access(self) -> str:
+        """That of the one that does most, of those that are told anything."""
+        told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in HOOKS)]
+        return max(map(_access, told), key=ACCESS.index, default="none")
+
     def introduce(self, model: Any, **params: Any) -> None:
         """Tells every callback the model and the parameters of the run."""
         for callback in self.callbacks:
             self.calls += 1
             callback.set_model(model)
             callback.set_params(params | {"verbose": 0} if callback.shows_progress else params)
+
+
+def _access(callback: Callback) -> str:
+    """What a callback's own class says, if the hooks are that class's own."""
+    says_so = "model_access" in vars(type(callback)) and not vars(callback).keys() & HOOKS
+    return _checks.choice("model_access", callback.model_access, ACCESS) if says_so else "write"
 
 
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:

@@ -38,6 +38,8 @@ class ModelCheckpoint(Monitor):
         OSError: A file cannot be written.
     """
 
+    model_access = "read"
+
     consequence = "saves nothing"
 
     def __init__(

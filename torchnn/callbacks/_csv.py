@@ -32,6 +32,8 @@ class CSVLogger(Callback):
         OSError: When fit begins, the file cannot be written.
     """
 
+    model_access = "none"
+
     _columns: list[str] | None  # but for "epoch"
     _file: Any = None  # from the first row of a fit until on_train_end
 

@@ -19,6 +19,8 @@ class History(Callback):
         model: The model, as long as someone else has it, or None.
     """
 
+    model_access = "none"
+
     _model: Callable[[], Any] = staticmethod(lambda: None)  # before set_model, and in a copy
 
     def __init__(self) -> None:

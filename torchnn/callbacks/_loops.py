@@ -21,6 +21,8 @@ class ProgbarLogger(Callback):
         count_mode, stateful_metrics: Keras 2's; they change nothing.
     """
 
+    model_access = "none"
+
     shows_progress = True
 
     def __init__(self, count_mode: str = "steps", stateful_metrics: Any = None):

@@ -57,6 +57,10 @@ class EarlyStopping(Monitor):
         self.start_from_epoch = _checks.non_negative_int("start_from_epoch", start_from_epoch)
         self._forget()
 
+    @property
+    def model_access(self) -> str:  # type: ignore[override]
+        return "read" if self.restore_best_weights else "none"
+
     def on_train_begin(self, logs: Logs = None) -> None:
         self._forget()
 
@@ -126,6 +130,8 @@ class ReduceLROnPlateau(Monitor):
         TypeError, ValueError: An argument is wrong; or, when fit begins, the optimizer's learning
             rate is a schedule, which this one would replace.
     """
+
+    model_access = "none"
 
     remembered = ("best", "wait", "cooldown_counter")
     consequence = "never reduces the learning rate"

@@ -47,6 +47,8 @@ class TensorBoard(Callback):
         OSError: When fit begins, the folder cannot be made.
     """
 
+    model_access = "read"
+
     def __init__(
         self,
         log_dir: str | os.PathLike[str] = "logs",

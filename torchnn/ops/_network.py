@@ -18,6 +18,14 @@ from torchnn.ops.reference import Results, Training, taking
 # As in _dense: OpOverload's Python half would cost a tenth of a small network.
 _train = torch.ops.torchnn.train_.default._op
 _predict = torch.ops.torchnn.predict.default._op
+_restore = torch.ops.torchnn.restore_.default._op
+_hash = torch.ops.torchnn.hash.default._op
+_activate = torch.ops.torchnn.activate_.default._op
+
+# These have no gradients: autograd, which would look at each tensor, is passed by.
+_passing_by = torch.library.Library("torchnn", "IMPL")
+for _name in ("activate_", "hash", "restore_"):
+    _passing_by.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 LARGEST = 2**63 - 1  # int64: any size above it is as good
 CLIPPED_NORMS = ("clip_norm", "global_clip_norm")
@@ -33,7 +41,7 @@ def run(job: Training) -> Results:
     except (AttributeError, RuntimeError, TypeError):
         _check_training(job)  # after the fact, so that good calls do not pay for it
         raise
-    mark_changed(job.weights, job.biases, *job.slots)
+    mark_changed(job.weights, job.biases, *job.slots, *job.snapshots)
     return results
 
 
@@ -93,6 +101,7 @@ def _as_native(job: Training) -> list[Any]:
         "weights": list(job.weights),
         "biases": _filled_in(job.biases, x),
         "slots": _filled_in([tensor for slot in job.slots for tensor in slot], x),
+        "snapshots": _filled_in([tensor for kept in job.snapshots for tensor in kept], x),
     }
     return list((vars(job) | converted).values())
 
@@ -165,12 +174,13 @@ def predict(
     Args:
         x: Features, shape (N, in_features), float32 or float64, on the CPU or on CUDA.
         activations: A name from activations() for each layer.
-        weights: Shape (units, in_features) each.
-        biases: Shape (units,) each, or None.
+        weights: Shape (units, in_features) each; on the CPU, those of models of one shape may have
+            a dimension (models,) in front, and x one of its own.
+        biases: Shape (units,) each, or None; of models likewise.
         slopes: As in train_.
 
     Returns:
-        Shape (N, units of the last layer).
+        Shape (N, units of the last layer); of models, (models, N, units).
 
     Raises:
         TypeError: An argument is of another kind.
@@ -186,6 +196,47 @@ def predict(
     except (AttributeError, RuntimeError, TypeError):
         _check_tensors(x, {"x": [x], "each weight": weights}, {"each bias": biases})
         raise
+
+
+def activate_(x: Tensor, activation: str) -> Tensor:
+    """Applies an activation to a contiguous float32 or float64 tensor on the CPU, in place; returns it.
+
+    What an element comes to does not depend on how many there are, to the last bit.
+    """
+    call(_activate, x, _as_places([activation])[0])
+    mark_changed([x])
+    return x
+
+
+def restore_(
+    state: list[Tensor], snapshots: list[Tensor], epoch: int, expected: int | None = None
+) -> bool:
+    """Gives a network the state that train_ has kept of it after an epoch.
+
+    All tensors are contiguous and on the CPU.
+
+    Args:
+        state: Weights, biases and slots, which change in place.
+        snapshots: The same after each epoch, shape (epochs, ...).
+        epoch: Which one to give, from 0.
+        expected: The epoch after which the state must be, bit by bit, or None if it may be any.
+
+    Returns:
+        Whether it was as expected; if not, nothing has changed.
+
+    Raises:
+        RuntimeError: A shape, dtype or device does not fit.
+    """
+    is_so: bool = call(_restore, state, snapshots, epoch, expected)
+    if is_so:
+        mark_changed(state)
+    return is_so
+
+
+def hashed(tensors: list[Tensor]) -> int:
+    """Returns a number that is another one, but for 1 in 2**64 times, once anybody has written into
+    one of some contiguous tensors on the CPU, be it past PyTorch."""
+    return int(call(_hash, tensors)) if tensors else 0
 
 
 def _undisturbed(device: str) -> AbstractContextManager[Any]:
@@ -211,8 +262,10 @@ def _check_training(job: Training) -> None:
             raise TypeError(f"{name} must be an integer, got {getattr(job, name)!r}")
     needed = {"x": [job.x], "y": [job.y], "each weight": job.weights}
     slots = [tensor for slot in job.slots for tensor in slot]
+    snapshots = [tensor for kept in job.snapshots for tensor in kept]
     optional = {"sample_weight": [job.sample_weight], "order": [job.order]}
-    _check_tensors(job.x, needed, optional | {"each bias": job.biases, "each slot": slots})
+    optional |= {"each bias": job.biases, "each slot": slots, "each snapshot": snapshots}
+    _check_tensors(job.x, needed, optional)
     if not isinstance(job.steps_done, Tensor):
         raise TypeError(f"steps_done must be a torch.Tensor, got {type(job.steps_done).__name__}")
 

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from itertools import accumulate
 from typing import Any, ParamSpec
 
 import torch
@@ -343,6 +344,9 @@ class Training:
         biases: Shape (units,) each, or None.
         slots: For each slot of the update rule, what it remembers of weight and bias of each layer
             in turn, shaped like these.
+        snapshots: What weights, biases and slots become after each epoch of the call, all of which
+            are whole: a list for weight and bias of each layer in turn and one for each slot, of
+            shapes (epochs, ...); or none at all. Of one model, on the CPU, alone.
         keep_predictions: Whether to return what came out, before each step, of the last layer.
         steps_done: Shape (1,), int64, on the CPU: the steps are added to it.
     """
@@ -368,6 +372,7 @@ class Training:
     weights: Sequence[Tensor]
     biases: Sequence[Tensor | None]
     slots: Sequence[Sequence[Tensor | None]]
+    snapshots: Sequence[Sequence[Tensor | None]] = ()
     keep_predictions: bool
     steps_done: Tensor
 
@@ -450,9 +455,9 @@ def _train_one(job: Training) -> Results:
     parameters = [p for pair in zip(job.weights, job.biases, strict=True) for p in pair]
     rows = torch.arange(len(job.x), device=job.x.device) if job.order is None else job.order
     losses, outputs = [], []
-    batches = [
-        batch for epoch in rows.split(job.epoch_size) for batch in epoch.split(job.batch_size)
-    ]
+    epochs = [epoch.split(job.batch_size) for epoch in rows.split(job.epoch_size)]
+    ends = list(accumulate(map(len, epochs)))
+    batches = [batch for epoch in epochs for batch in epoch]
     options: Any = job.options
     for i, batch in enumerate(batches):
         rate, step = float(job.learning_rates[i]), int(job.steps_before) + i + 1
@@ -473,9 +478,19 @@ def _train_one(job: Training) -> Results:
         losses.append(value.detach())
         outputs.append(output.detach())
         job.steps_done += 1
+        if job.snapshots and i + 1 in ends:
+            _keep(job, [parameters, *job.slots], ends.index(i + 1))
     kept = job.weights[-1].shape[0]
     nothing = job.x.new_empty(0, kept)
     return torch.stack(losses), torch.cat(outputs) if job.keep_predictions else nothing
+
+
+def _keep(job: Training, state: Sequence[Sequence[Tensor | None]], epoch: int) -> None:
+    """Takes the snapshots after an epoch."""
+    for kept, tensors in zip(job.snapshots, state, strict=True):
+        for to, tensor in zip(kept, tensors, strict=True):
+            if to is not None and tensor is not None:
+                to[epoch] = tensor
 
 
 def _counted(job: Training, batch: Tensor) -> int:
