@@ -1,11 +1,13 @@
-"""Epochs that are trained ahead count one by one: whatever callbacks see and do, it is all as if each
-epoch had been trained only when the one before it had been told of."""
+"""Epochs that are trained ahead count one by one: whatever callbacks see and do, it is all as if
+each had been trained only when the one before it had been told of."""
+
+import signal
 
 import numpy as np
 import pytest
 import torch
 
-from torchnn import Sequential, callbacks, layers, optimizers
+from torchnn import Sequential, callbacks, layers, models, optimizers
 from torchnn._training import ahead
 from torchnn._training.batches import ArrayFeed
 from torchnn.callbacks import Callback
@@ -87,9 +89,9 @@ def counts_trained(monkeypatch):
     """How many epochs are trained in each native call that is made from here on."""
     trained, train = [], ahead.Engine.ahead
 
-    def counted(self, run, *others):
+    def counted(self, run, others):
         trained.append(run.epochs)
-        return train(self, run, *others)
+        return train(self, run, others)
 
     monkeypatch.setattr(ahead.Engine, "ahead", counted)
     return trained
@@ -235,3 +237,215 @@ def test_what_a_callback_changes_counts_from_then_on(model, action, epochs, alon
     found = fitted(MODELS[model], At(action, *epochs), **arguments)
     alone()
     assert found == fitted(MODELS[model], At(action, *epochs), **arguments)
+
+
+def write_samples(model):
+    SAMPLES[0][3:9] *= -1
+
+
+def write_validation(model):
+    SAMPLES[2][1:] += 0.5
+
+
+def swap_rows(model):
+    SAMPLES[0][[3, 8]] = SAMPLES[0][[8, 3]]
+
+
+SAMPLES = []
+
+
+@pytest.mark.parametrize("action", [write_samples, write_validation, swap_rows])
+def test_samples_written_to_count_from_then_on(action, alone):
+    def found():
+        SAMPLES[:] = [*data(), *data()]
+        x, y, *validation = SAMPLES
+        return fitted(network, At(action, 3, 4, 12), x_y=(x, y), validation_data=tuple(validation))
+
+    trained = found()
+    alone()
+    assert trained == found()
+
+
+class Fails(Callback):
+    def __init__(self, hook, error, epoch):
+        setattr(self, hook, self.fail)
+        self.error, self.left = error, epoch
+
+    def fail(self, *_):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_test_end"])
+@pytest.mark.parametrize("access", callbacks._base.ACCESS)
+@pytest.mark.parametrize("epoch", [0, 1, 7, 8, 14])
+def test_an_error_leaves_what_was_trained_by_then(epoch, access, hook, error, alone):
+    def left():
+        x, y = data()
+        model = network("adam", metrics=["mae"])
+
+        class Own(Callback):
+            model_access = access
+
+        kind = type("Own", (Own,), {"model_access": access, hook: Fails(hook, error, epoch).fail})
+        with pytest.raises(error):
+            model.fit(*(x, y), epochs=EPOCHS, validation_data=(x, y), callbacks=[kind()], verbose=0)
+        slots = model.optimizer.slots.values()
+        state = [t.tolist() for each in (model.parameters(), *slots) for t in each]
+        first = state, model.optimizer.iterations, model.epochs_trained, model.history.history
+        model.fit(x, y, epochs=EPOCHS, initial_epoch=model.epochs_trained, verbose=0)
+        return first, model.history.history, model.history.epoch
+
+    found = left()
+    alone()
+    assert found == left()
+
+
+def test_ctrl_c_in_the_middle_counts_the_epochs_told_of(monkeypatch):
+    """Python gets to it between two epochs, however many the native call has trained."""
+    x, y = data()
+    model = network()
+    train = ahead.Engine.ahead
+
+    def interrupted(self, run, others):
+        result = train(self, run, others)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(ahead.Engine, "ahead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=EPOCHS, callbacks=[Diary()], verbose=0)
+    assert model.epochs_trained == len(model.history.epoch) == 1
+    other = network()
+    other.fit(x, y, epochs=1, verbose=0)
+    assert torch.equal(model.layers[0].weight, other.layers[0].weight)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_loss_that_is_no_number_is_told_where_it_came(stops, alone):
+    def found():
+        model = Sequential([layers.Input((4,)), layers.Dense(1, "linear")])
+        model.set_weights([np.ones((4, 1)), np.zeros(1)])
+        model.compile(optimizers.SGD(2.0), "mse")
+        x, y = data()
+        more = [callbacks.TerminateOnNaN()] if stops else [Diary()]
+        with pytest.warns(callbacks.InvalidLossWarning) as warned:
+            model.fit(x, y, epochs=99, validation_data=(x, y), callbacks=more, verbose=0)
+        return repr(model.history.history), model.history.epoch, str(warned[0].message)
+
+    trained = found()
+    alone()
+    assert trained == found()
+    assert 8 < len(trained[1]) < 99 or not stops
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_early_stopping_ends_where_it_would(restore, alone, monkeypatch):
+    trained = counts_trained(monkeypatch)
+
+    def found():
+        x, y = data()
+        model = network(optimizers.Adam(0.1))
+        stop = callbacks.EarlyStopping(patience=3, restore_best_weights=restore)
+        model.fit(x, y, epochs=200, validation_data=(x[::-1] * 1.5, y), callbacks=[stop], verbose=0)
+        weights = [each.tolist() for each in model.get_weights()]
+        return weights, model.optimizer.iterations, model.history.history, stop.stopped_epoch
+
+    first = found()
+    assert trained
+    alone()
+    assert first == found()
+    assert 3 < len(first[2]["loss"]) < 200
+
+
+def test_files_of_callbacks_are_the_same(tmp_path, alone):
+    def found(folder):
+        x, y = data()
+        model = network("adam")
+        model.fit(
+            *(x, y),
+            epochs=EPOCHS,
+            validation_data=(x, y),
+            callbacks=[
+                callbacks.CSVLogger(folder / "log.csv"),
+                callbacks.ReduceLROnPlateau("loss", min_delta=0.005, patience=2),
+                callbacks.ModelCheckpoint(folder / "{epoch:02d}-{val_loss:.9f}.keras"),
+            ],
+            verbose=0,
+        )
+        states = {path.name: models.load_model(path) for path in folder.glob("*.keras")}
+        weights = {name: [w.tolist() for w in m.get_weights()] for name, m in states.items()}
+        steps = {name: m.optimizer.iterations for name, m in states.items()}
+        return (folder / "log.csv").read_text(), weights, steps
+
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    trained = found(tmp_path / "a")
+    alone()
+    assert trained == found(tmp_path / "b")
+    assert len(trained[1]) == EPOCHS
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        *("on_epoch_begin", "on_train_batch_end", "on_batch_begin"),
+        *("on_test_begin", "on_test_batch_end"),
+    ],
+)
+def test_whoever_comes_before_what_follows_is_not_trained_ahead_of(hook, monkeypatch):
+    trained = counts_trained(monkeypatch)
+    own = type("Own", (Callback,), {hook: lambda *arguments, **named: None})()
+    network().fit(*data(), epochs=5, callbacks=[own], verbose=0)
+    assert not trained
+
+
+def test_what_is_trained_in_vain_is_little(monkeypatch):
+    trained = counts_trained(monkeypatch)
+    halve = At(lambda model: setattr(model.optimizer, "learning_rate", 0.1), *range(300))
+    network().fit(*data(), epochs=300, callbacks=[halve], verbose=0)
+    assert sum(trained) < 30
+    trained.clear()
+    network().fit(*data(), epochs=300, callbacks=[Diary()], verbose=0)
+    assert len(trained) < 10
+
+
+def test_large_samples_and_states_are_not_kept_many_times(monkeypatch):
+    x, y = np.zeros((2**18 + 1, 1), "float32"), np.zeros((2**18 + 1, 1), "float32")
+    trained = counts_trained(monkeypatch)
+    model = Sequential([layers.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(x, y, epochs=3, batch_size=2**18, callbacks=[Diary()], verbose=0)
+    assert not trained  # looking through them would take as long as training
+    monkeypatch.setattr("torchnn._engine.fused.MOST_BYTES", 5 * (4 * 4 + 2 + 4 + 37) * 4)
+    network().fit(*data(), epochs=30, callbacks=[Diary()], verbose=0)
+    assert trained
+    assert max(trained) <= 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "access"),
+    [
+        (Callback, "none"),  # it is told nothing
+        (Diary, "write"),
+        (callbacks.CSVLogger, "none"),
+        (callbacks.ModelCheckpoint, "read"),
+        (type("Sub", (callbacks.CSVLogger,), {}), "write"),
+        (type("Own", (Diary,), {"model_access": "read"}), "read"),
+    ],
+)
+def test_what_a_callback_does_with_the_model_its_class_says(kind, access, tmp_path):
+    own = kind(tmp_path / "a") if issubclass(kind, callbacks.CSVLogger) else None
+    own = own or (kind("a.keras") if kind is callbacks.ModelCheckpoint else kind())
+    assert callbacks._base.CallbackList([own]).model_access == access
+    own.on_epoch_end = print
+    assert callbacks._base.CallbackList([own]).model_access == "write"
+    stops = [callbacks.EarlyStopping(), callbacks.EarlyStopping(restore_best_weights=True)]
+    assert [callbacks._base.CallbackList(each).model_access for each in stops] == ["none", "read"]
+
+
+def test_an_unknown_access_is_an_error():
+    own = type("Own", (Diary,), {"model_access": "all"})()
+    with pytest.raises(ValueError, match="model_access must be"):
+        network().fit(*data(), callbacks=[own], verbose=0)

@@ -63,11 +63,14 @@ class Ahead:
         self._is_read, self._watch = access != "none", watch if access == "write" else None
         self._numbers_then, self._hash = numbers(), ops.hashed(shared) if self._watch else 0
         self._held = self._look()
-        self._is_at, self._has = -1, self.epochs - 1  # the epoch that counts, and that of the weights
+        self._is_at, self._has = (
+            -1,
+            self.epochs - 1,
+        )  # the epoch that counts, and that of the weights
 
     def put(self, epoch: int) -> bool:
-        """Gives model and optimizer the state after an epoch, from the one after that before it; the
-        weights and slots, if nobody reads them, when it is left.
+        """Gives model and optimizer the state after an epoch, from the one after that before it.
+        Weights and slots that nobody reads have to wait for leave.
 
         Returns:
             False if anything has been touched since they were given that one, and nothing changes:
@@ -75,7 +78,9 @@ class Ahead:
         """
         if epoch and not self._is_untouched(epoch):
             return False
-        if self._is_read and not self._restore(epoch, expected=epoch - 1 if epoch and self._watch else None):
+        if self._is_read and not self._restore(
+            epoch, expected=epoch - 1 if epoch and self._watch else None
+        ):
             return False
         self._is_at = epoch
         self._optimizer.iterations = self._before + (epoch + 1) * self._steps
@@ -101,9 +106,11 @@ class Ahead:
             and (self._rates is None or self._has_rates(steps))
             and (
                 watch is None
-                or watch.is_untouched(of_layout=False)  # which restore_ sees
-                and self._numbers() == self._numbers_then
-                and ops.hashed(self._shared) == self._hash
+                or (
+                    watch.is_untouched(of_layout=False)  # which restore_ sees
+                    and self._numbers() == self._numbers_then
+                    and ops.hashed(self._shared) == self._hash
+                )
             )
         )
 

@@ -4,7 +4,7 @@ fit, evaluate, predict and the callbacks know an engine by three methods and a c
 steps it takes at once, and in which language, is its own affair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -159,21 +159,27 @@ class Engine:
             self.build_optimizer()
         return self._chosen.train(run, says_stop)
 
-    def most_ahead(self, samples: Samples, *others: Samples) -> int:
-        """Returns how many whole epochs of the samples it can train ahead, the others being what the
-        model is validated on after each."""
+    def most_ahead(self, samples: Samples, others: Sequence[Samples]) -> int:
+        """Returns how many whole epochs of the samples it can train ahead, the others being those
+        that the model is validated on after each."""
         self._look(samples)
-        is_fused = isinstance(self._chosen, FusedEngine) and self._has_optimizer
-        return self._chosen.most_ahead(samples, others) if is_fused else 0
+        if not isinstance(self._chosen, FusedEngine):
+            return 0
+        if not self._has_optimizer:
+            self.build_optimizer()
+        return self._chosen.most_ahead(samples, others)
 
-    def ahead(self, run: Run, *others: Samples) -> Ahead:
-        """Trains the epochs of a run as if one after the other, and knows the state after each."""
-        self._look(run.samples)
-        return self._chosen.ahead(run, others, self._callbacks.model_access, self._watch)
+    def ahead(self, run: Run, others: Sequence[Samples]) -> Ahead:
+        """Trains the epochs of a run, no more than most_ahead has said, and knows the state after
+        each."""
+        chosen: Any = self._chosen
+        return chosen.ahead(run, others, self._callbacks.model_access, self._watch)
 
     def test_ahead(self, run: Run, ahead: Ahead, epochs: list[int]) -> Result:
         """Measures a run of as many epochs as are given here, each by the state after that one."""
-        return self._chosen.test_ahead(run, ahead, epochs)
+        chosen: Any = self._chosen
+        result: Result = chosen.test_ahead(run, ahead, epochs)
+        return result
 
     def test(self, run: Run) -> Result:
         """Measures each batch of the run, and changes nothing."""

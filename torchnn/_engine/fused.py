@@ -70,9 +70,7 @@ class FusedEngine:
         state = (1 + len(self._optimizer.slots)) * sum(p.nbytes for p in self._optimizer.parameters)
         return int(MOST_BYTES // (state + units * size * sum(map(len, every))))
 
-    def ahead(
-        self, run: Run, others: Sequence[Samples], access: str, watch: Watch | None
-    ) -> Ahead:
+    def ahead(self, run: Run, others: Sequence[Samples], access: str, watch: Watch | None) -> Ahead:
         """Trains the whole epochs of a run, and keeps the state after each."""
         network, optimizer = self._network, self._optimizer
         with torch.no_grad():
@@ -80,7 +78,9 @@ class FusedEngine:
             pairs = [p for layer in network.layers for p in (layer.weight, layer.bias)]
             job = replace(job, snapshots=[_room(run.epochs, each) for each in (pairs, *job.slots)])
             result = self._result(self._trainer.train(job))
-            given = [t for each in (run.samples, *others) for t in shared(each, self._prepare(each))]
+            given = [
+                t for each in (run.samples, *others) for t in shared(each, self._prepare(each))
+            ]
         regularizers, every = network.regularizers, (run.samples, *others)
 
         def numbers() -> list[Any]:
@@ -142,8 +142,7 @@ class FusedEngine:
         return result
 
     def test_ahead(self, run: Run, ahead: Ahead, epochs: list[int]) -> Result:
-        """The same for what is to be measured after some of the epochs that were trained ahead: a run
-        of as many epochs."""
+        """Measures a run of as many epochs as are given here, each by the state after that one."""
         network, x, penalty = self._network, self._prepare(run.samples).x, None
         weights = [each[epochs] for each in ahead.weights]
         biases = [None if each is None else each[epochs] for each in ahead.biases]

@@ -1,10 +1,11 @@
-"""How many epochs to train ahead of those who are told of them, and what these are validated by."""
+"""Epochs trained ahead of those who are told of them: how many, and how they are validated."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from torchnn._engine.ahead import Ahead
 from torchnn._engine.choice import Engine
+from torchnn._engine.run import Run
 from torchnn._training.batches import ArrayFeed
 from torchnn._training.tally import Figures, Tally
 
@@ -36,24 +37,74 @@ class Depth:
         self._epochs, self._rest, self._next_rest = FEWEST, self._next_rest, 2 * self._next_rest
 
 
-def most_ahead(engine: Engine, feed: ArrayFeed, validation: ArrayFeed | None, wanted: int) -> int:
-    """Returns how many of the epochs wanted are to be trained ahead, if that is worth while."""
-    if feed.epochs_a_pause < LEAST_A_PAUSE:
-        return 0
-    others = () if validation is None else (validation.samples,)
-    room = engine.most_ahead(feed.samples, *others)
-    return min(wanted, feed.epochs_a_pause // 2, room)
+class Lookahead:
+    """Trains epochs ahead, where that is worth while.
+
+    Args:
+        engine: What trains.
+        feed: What it trains on.
+        validation: What the model is measured on after each, or None.
+        freq: The number of epochs between two validations, or their numbers from 1.
+        metrics: What is measured.
+
+    Attributes:
+        depth: To be told whether the epochs count.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        feed: ArrayFeed,
+        validation: ArrayFeed | None,
+        freq: int | Container[int],
+        metrics: Any,
+    ) -> None:
+        self.depth = Depth()
+        self._engine, self._feed, self._metrics = engine, feed, metrics
+        self._validation, self._freq = validation, freq
+
+    def next_run(self, epoch: int, left: int) -> Run | None:
+        """Returns the epochs to train ahead, in one run; None to train the next one alone.
+
+        Args:
+            epoch: The first of them, as the feed counts.
+            left: How many there may be.
+        """
+        wanted = min(self.depth.next(), left)
+        if wanted < FEWEST or self._feed.epochs_a_pause < LEAST_A_PAUSE:
+            return None
+        room = self._engine.most_ahead(self._feed.samples, self._others)
+        most = min(wanted, self._feed.epochs_a_pause // 2, room)
+        return self._feed.epochs(epoch, most) if most >= FEWEST else None
+
+    def train(self, run: Run) -> Ahead:
+        """Trains them."""
+        return self._engine.ahead(run, self._others)
+
+    def validations(self, ahead: Ahead, first: int) -> Iterator[dict[str, float]] | None:
+        """Returns the means of what is validated on, after each epoch that is due.
+
+        Args:
+            ahead: The epochs.
+            first: The number of the first.
+        """
+        due = [i for i in range(ahead.epochs) if is_due(first + i, self._freq)]
+        return None if self._validation is None or not due else self._measured(ahead, due)
+
+    def _measured(self, ahead: Ahead, epochs: list[int]) -> Iterator[dict[str, float]]:
+        assert self._validation is not None
+        run, tally = self._validation.repeated(len(epochs)), Tally(self._metrics)
+        result = self._engine.test_ahead(run, ahead, epochs)
+        for numbers in Figures(tally.metrics, run, result).wait():
+            tally.reset()
+            tally.add(*numbers)
+            yield tally.logs()
+
+    @property
+    def _others(self) -> list[Any]:
+        return [] if self._validation is None else [self._validation.samples]
 
 
-def validations(
-    engine: Engine, feed: ArrayFeed, ahead: Ahead, epochs: list[int], metrics: Any
-) -> Iterator[dict[str, float]]:
-    """Yields the means of what is validated on after some of the epochs, counted from 0."""
-    if not epochs:
-        return
-    run, tally = feed.repeated(len(epochs)), Tally(metrics)
-    result = engine.test_ahead(run, ahead, epochs)
-    for numbers in Figures(tally.metrics, run, result).wait():
-        tally.reset()
-        tally.add(*numbers)
-        yield tally.logs()
+def is_due(epoch: int, freq: int | Container[int]) -> bool:
+    """Whether an epoch is one to validate after."""
+    return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq

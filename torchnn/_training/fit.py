@@ -29,7 +29,7 @@ from torchnn._engine.choice import Engine
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
-from torchnn._training.ahead import Depth, most_ahead, validations
+from torchnn._training.ahead import Lookahead, is_due
 from torchnn._training.batches import ArrayFeed, Feed
 from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
@@ -48,7 +48,7 @@ BETWEEN_EPOCHS = (
     "on_invalid_loss",
 )
 # Whoever listens to one of these wants to come before what follows it.
-BEFORE = ("on_epoch_begin", "on_test_begin")
+BEFORE = ("on_epoch_begin", "on_test_begin", "on_test_batch_begin", "on_test_batch_end")
 
 
 class Fit:
@@ -110,13 +110,7 @@ class Fit:
             or self.may_be_changed
             or any(each.save_freq == "epoch" for each in self.backups)
         )
-        self.may_go_ahead = (
-            isinstance(feed, ArrayFeed)
-            and (validation is None or isinstance(validation, ArrayFeed) and validation.is_whole)
-            and not (self.looks_at_batches or self.backups or self.ranks is not None)
-            and not callbacks.listens(*BEFORE, "on_test_batch_begin", "on_test_batch_end")
-        )
-        self.depth = Depth()
+        self.lookahead = self._lookahead()
         self.validated: Iterator[dict[str, float]] | None = None  # of the epochs to be told of
         self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
         self.first = epochs.start  # the epoch to begin with
@@ -244,48 +238,60 @@ class Fit:
         self.train(run, epoch, size=run.epoch_size)
         return run.epochs
 
+    def _lookahead(self) -> Lookahead | None:
+        """What trains epochs ahead, unless somebody has to be asked before one begins."""
+        feed, validation = self.feed, self.validation
+        comes_between = (
+            self.looks_at_batches
+            or self.backups
+            or self.ranks is not None
+            or self.callbacks.listens(*BEFORE)
+        )
+        if comes_between or not isinstance(feed, ArrayFeed):
+            return None
+        if validation is None or (isinstance(validation, ArrayFeed) and validation.is_whole):
+            metrics, freq = self.recipe.metrics, self.validation_freq
+            return Lookahead(self.engine, feed, validation, freq, metrics)
+        return None
+
     def epochs_ahead(self, epoch: int) -> int:
         """Trains several epochs before anyone is told of the first; returns how many count."""
-        if not self.may_go_ahead or self.place.batches:
+        lookahead, left = self.lookahead, self.epochs.stop - epoch
+        if lookahead is None or self.place.batches:
             return 0
-        wanted = min(self.depth.next(), self.epochs.stop - epoch)
-        most = most_ahead(self.engine, self.feed, self.validation, wanted)
-        run = self.feed.epochs(self.place.epochs, most) if most > 1 else None
+        run = lookahead.next_run(self.place.epochs, left)
         if run is None:
             return 0
         self.current, began = epoch, perf_counter()
         self.begin(epoch)
-        others = () if self.validation is None else (self.validation.samples,)
-        ahead = self.engine.ahead(run, *others)
+        ahead = lookahead.train(run)
         seconds = perf_counter() - began
         self.feed.learn(run, seconds)
         try:
             ahead.put(0)
-            self.place = self.place.after(self.feed.steps)
-            return self.tell_of_all(ahead, run, epoch, seconds / run.epochs)
+            self.place = self.place.after(len(run) // run.epochs)
+            figures = Figures(self.recipe.metrics, run, ahead.result).wait()
+            self.validated = lookahead.validations(ahead, epoch)
+            return self.tell_of_all(ahead, lookahead, figures, epoch, seconds / run.epochs)
         finally:
             ahead.leave()
             self.validated = None
 
-    def tell_of_all(self, ahead: Ahead, run: Run, epoch: int, seconds: float) -> int:
+    def tell_of_all(
+        self, ahead: Ahead, lookahead: Lookahead, figures: Iterator[Any], epoch: int, seconds: float
+    ) -> int:
         """Tells of one epoch after the other, each time as if only that one had been trained, until
         somebody changes what the next ones have come of; returns how many count."""
-        figures = Figures(self.recipe.metrics, run, ahead.result).wait()
-        if self.validation is not None:
-            due = [i for i in range(run.epochs) if self.is_due(epoch + i)]
-            self.validated = validations(
-                self.engine, self.validation, ahead, due, self.recipe.metrics
-            )
         for i, each in enumerate(figures):
             if i and not ahead.put(i):
-                self.depth.lost()
+                lookahead.depth.lost()
                 return i
             self.tell_of(epoch + i, each, seconds, has_begun=not i)
             if self.model.stop_training:
                 return i + 1
             self.interrupt.release()
-        self.depth.kept()
-        return run.epochs
+        lookahead.depth.kept()
+        return ahead.epochs
 
     def tell_of(
         self, epoch: int, figures: tuple[Any, ...], seconds: float, has_begun: bool
@@ -438,17 +444,16 @@ class Fit:
         """Validates, and tells that an epoch has ended."""
         self.logs = self.tally.logs()
         try:
-            if self.validation is not None and self.is_due(epoch) and not self.has_failed:
+            if (
+                self.validation is not None
+                and is_due(epoch, self.validation_freq)
+                and not self.has_failed
+            ):
                 self.interrupt.release()
                 self.logs |= self.interrupt.meanwhile(self.validate, self.validation)
             self.call("on_epoch_end", epoch, self.logs)
         finally:
             self.history.on_epoch_end(epoch, self.logs)
-
-    def is_due(self, epoch: int) -> bool:
-        """Whether an epoch is one to validate after."""
-        freq = self.validation_freq
-        return (epoch + 1) % freq == 0 if isinstance(freq, int) else epoch + 1 in freq
 
     def validate(self, validation: Feed) -> dict[str, float]:
         """Returns the means of the validation data by their "val_" names."""

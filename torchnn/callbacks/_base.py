@@ -21,9 +21,9 @@ class Callback:
         params: "epochs", "steps" (None if unknown) and "verbose", from set_params; in fit, also
             "validates".
         model_access: What it does with the model between epochs: "write" if it may change weights,
-            layers or samples, "read" if it looks at these, "none" if the logs are all that it needs.
-            It may set learning_rate and stop_training in any case. fit is quicker with callbacks
-            that do less; each class must say so itself, also if the one above it does.
+            layers or samples, "read" if it looks at these, "none" if the logs are all it needs. It
+            may set learning_rate and stop_training in any case. fit is quicker with callbacks that
+            do less; each class must say so itself, also if the one above it does.
     """
 
     model_access = "write"
@@ -115,13 +115,17 @@ class CallbackList:
 
     Attributes:
         calls: How often one of them has been called.
+        model_access: That of the one that does most, of those that are told anything.
 
     Raises:
         TypeError: Something that is no callback.
+        ValueError: A model_access that there is not.
     """
 
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None):
         self.callbacks, self.calls = _listed(callbacks), 0
+        told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in HOOKS)]
+        self.model_access = max(map(_access, told), key=ACCESS.index, default="none")
         self._listeners = {
             hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]
             for hook in HOOKS
@@ -137,12 +141,6 @@ class CallbackList:
     def listens(self, *hooks: str) -> bool:
         """Whether any callback overrides any of the hooks."""
         return any(map(self._listeners.get, hooks))
-
-    @property
-    def model_access(self) -> str:
-        """That of the one that does most, of those that are told anything."""
-        told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in HOOKS)]
-        return max(map(_access, told), key=ACCESS.index, default="none")
 
     def introduce(self, model: Any, **params: Any) -> None:
         """Tells every callback the model and the parameters of the run."""

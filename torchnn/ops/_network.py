@@ -199,7 +199,7 @@ def predict(
 
 
 def activate_(x: Tensor, activation: str) -> Tensor:
-    """Applies an activation to a contiguous float32 or float64 tensor on the CPU, in place; returns it.
+    """Applies an activation to a contiguous tensor on the CPU, in place, and returns it.
 
     What an element comes to does not depend on how many there are, to the last bit.
     """
@@ -263,8 +263,13 @@ def _check_training(job: Training) -> None:
     needed = {"x": [job.x], "y": [job.y], "each weight": job.weights}
     slots = [tensor for slot in job.slots for tensor in slot]
     snapshots = [tensor for kept in job.snapshots for tensor in kept]
-    optional = {"sample_weight": [job.sample_weight], "order": [job.order]}
-    optional |= {"each bias": job.biases, "each slot": slots, "each snapshot": snapshots}
+    optional: dict[str, Sequence[Any]] = {
+        "sample_weight": [job.sample_weight],
+        "order": [job.order],
+        "each bias": job.biases,
+        "each slot": slots,
+        "each snapshot": snapshots,
+    }
     _check_tensors(job.x, needed, optional)
     if not isinstance(job.steps_done, Tensor):
         raise TypeError(f"steps_done must be a torch.Tensor, got {type(job.steps_done).__name__}")
