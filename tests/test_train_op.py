@@ -10,6 +10,7 @@ import torch
 
 from torchnn import ops
 from torchnn.ops import reference
+from torchnn.ops._network import activate_, hashed, restore_
 
 OPTIONS = {
     "momentum": 0.9,
@@ -486,6 +487,202 @@ def test_what_does_not_fit_is_refused_before_anything_changes(bad):
     assert all(torch.equal(a, b) for a, b in zip(before, arguments["weights"], strict=True))
 
 
+# ---- snapshots ----
+
+
+def kept(arguments, epochs):
+    """Room for what changes, full of what it must not be."""
+    pairs = [
+        p for pair in zip(arguments["weights"], arguments["biases"], strict=True) for p in pair
+    ]
+    return [
+        [None if t is None else t.new_full((epochs, *t.shape), torch.nan) for t in each]
+        for each in (pairs, *arguments["slots"])
+    ]
+
+
+def in_epochs(network, epochs, dtype=torch.float64, update="adam", **changes):
+    widths, rows, batch_size = network
+    generator = torch.Generator().manual_seed(1)
+    order = torch.cat([torch.randperm(rows, generator=generator) for _ in range(epochs)])
+    steps = epochs * -(-rows // batch_size)
+    given = {"order": order, "epoch_size": rows, "steps": steps} | changes
+    return job(widths, rows, batch_size, dtype, update, **given)
+
+
+def tensors_in(lists):
+    return [t for each in lists for t in each if t is not None]
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.1}])
+@pytest.mark.parametrize("update", SLOTS)
+@pytest.mark.parametrize("network", [*NETWORKS[:10], ((300, 250, 2), 300, 270)])
+def test_snapshots_are_the_state_after_each_epoch(network, update, clip):
+    epochs = 3
+    arguments = in_epochs(network, epochs, torch.float32, update, options=OPTIONS | clip)
+    arguments["biases"][0] = None
+    for slot in arguments["slots"]:
+        slot[1] = None
+    whole = run(ops.train_, arguments)
+    arguments["snapshots"] = kept(arguments, epochs)
+    assert all(map(torch.equal, run(ops.train_, arguments), whole))
+    rows = network[1]
+    steps = len(arguments["learning_rates"]) // epochs
+    own = {k: clone(arguments[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    for epoch in range(epochs):
+        part = {
+            "order": arguments["order"][epoch * rows : (epoch + 1) * rows],
+            "learning_rates": arguments["learning_rates"][epoch * steps : (epoch + 1) * steps],
+            "steps_before": epoch * steps,
+            "snapshots": (),
+        }
+        call(ops.train_, arguments | own | part)
+        pairs = [p for pair in zip(own["weights"], own["biases"], strict=True) for p in pair]
+        then = tensors_in([pairs, *own["slots"]])
+        found = [t[epoch] for t in tensors_in(arguments["snapshots"])]
+        assert all(torch.equal(a, b) for a, b in zip(found, then, strict=True))
+
+
+def test_snapshots_are_those_of_the_reference():
+    found = []
+    for function in (ops.train_, reference.train_):
+        arguments = in_epochs(((7, 5, 3), 20, 8), 4)
+        arguments["snapshots"] = kept(arguments, 4)
+        run(function, arguments)
+        found.append(tensors_in(arguments["snapshots"]))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-11)
+
+
+BAD_SNAPSHOTS = {
+    "snapshots need whole epochs": lambda a: {"order": a["order"][:-1]},
+    "room for 3 epochs": lambda a: {"snapshots": kept(a, 2)},
+    "the update rule needs 2 slots for each snapshot of weight": lambda a: {
+        "snapshots": kept(a, 3)[:2]
+    },
+    "snapshot of weight 1 must have shape": lambda a: {
+        "snapshots": kept(a | {"weights": [a["weights"][0], torch.zeros(1, 6).double()]}, 3)
+    },
+    "snapshot of bias 0 must be there if": lambda a: {
+        "snapshots": kept(a | {"biases": [None, a["biases"][1]]}, 3)
+    },
+    "weight 0 shares memory with snapshot of weight 0": lambda a: {
+        "weights": [kept_of_weight(a), a["weights"][1]]
+    },
+    "snapshot of weight 0 must be contiguous": lambda a: {
+        "snapshots": [[t.float() for t in each] for each in kept(a, 3)]
+    },
+}
+
+
+def kept_of_weight(arguments):
+    return arguments["snapshots"][0][0][1]
+
+
+@pytest.mark.parametrize("message", BAD_SNAPSHOTS)
+def test_snapshots_that_do_not_fit_are_refused(message):
+    arguments = in_epochs(((7, 5, 1), 20, 8), 3)
+    arguments["snapshots"] = kept(arguments, 3)
+    arguments |= BAD_SNAPSHOTS[message](arguments)
+    before = clone(arguments["weights"])
+    if "whole" in message:
+        arguments["learning_rates"] = arguments["learning_rates"][:9]
+    with pytest.raises(RuntimeError, match=message):
+        call(ops.train_, arguments)
+    for now, then in zip(arguments["weights"], before, strict=True):
+        torch.testing.assert_close(now, then, rtol=0, atol=0, equal_nan=True)
+
+
+def test_snapshots_are_of_one_model():
+    together = several("everything")
+    together["snapshots"] = [[t[None] for t in each] for each in kept(together, 1)]
+    with pytest.raises(RuntimeError, match="snapshots are of a single model"):
+        call(ops.train_, together)
+
+
+def test_a_state_is_given_back_if_it_is_as_expected():
+    state = [torch.nn.Parameter(torch.zeros(2, 3)), torch.zeros(2)]
+    snapshots = [torch.arange(18.0).view(3, 2, 3), torch.arange(6.0).view(3, 2)]
+    version = state[0]._version
+    assert restore_(state, snapshots, 1)
+    assert all(torch.equal(t, s[1]) for t, s in zip(state, snapshots, strict=True))
+    assert state[0]._version > version
+    assert state[0].requires_grad
+    assert restore_(state, snapshots, 2, expected=1)
+    assert not restore_(state, snapshots, 0, expected=1)
+    assert all(torch.equal(t, s[2]) for t, s in zip(state, snapshots, strict=True))
+    state[1].numpy()[1] = -0.0  # past PyTorch
+    snapshots[1][2, 1] = 0.0  # equal to it, but for the bits
+    assert not restore_(state, snapshots, 0, expected=2)
+    state[0].data = state[0].data.t()  # no longer contiguous
+    assert not restore_(state, snapshots, 0, expected=2)
+    with pytest.raises(RuntimeError, match="state 0 must be contiguous and like its snapshots"):
+        restore_(state, snapshots, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "snapshots", "epoch", "message"),
+    [
+        ([torch.zeros(2)], [], 0, "a snapshot of each"),
+        ([torch.zeros(2)], [torch.zeros(3, 2)], 3, "epoch must be from 0 to 2, got 3"),
+        ([torch.zeros(2)], [torch.zeros(3, 3)], 0, "like its snapshots"),
+        ([torch.zeros(2)], [torch.zeros(3, 2).double()], 0, "like its snapshots"),
+        ([torch.zeros(2)], [torch.zeros(2, 3).t()], 0, "each snapshot must be contiguous"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_not_given_back(state, snapshots, epoch, message):
+    with pytest.raises(RuntimeError, match=message):
+        restore_(state, snapshots, epoch)
+
+
+def test_a_state_in_the_memory_of_its_snapshots_is_refused():
+    snapshots = torch.zeros(3, 2)
+    with pytest.raises(RuntimeError, match="shares memory"):
+        restore_([snapshots[1]], [snapshots], 0)
+    state = torch.zeros(2)
+    state.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="beyond its storage"):
+        restore_([state], [snapshots], 0, expected=1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 64, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_a_hash_tells_any_change_of_a_bit(size, dtype):
+    numbers, rest = torch.arange(1, size + 1).to(dtype), torch.ones(3)
+    bytes_, seen = numbers.view(torch.uint8), [hashed([numbers, rest]), hashed([rest, numbers])]
+    bits = range(8 * numbers.element_size())
+    places = sorted({0, size // 2, size - 1})
+    for place in places:
+        for bit in bits:
+            at = place * numbers.element_size() + bit // 8
+            bytes_[at] ^= 1 << bit % 8
+            seen.append(hashed([numbers, rest]))
+            bytes_[at] ^= 1 << bit % 8
+    assert hashed([numbers.clone(), rest.clone()]) == seen[0]
+    assert len(set(seen)) == len(seen) == 2 + len(bits) * len(places)
+
+
+def test_what_swaps_places_or_changes_signs_shows_in_a_hash():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 16, generator=generator)
+    before = hashed([x])
+    for _ in range(500):
+        i, j = torch.randint(100, (2,), generator=generator).tolist()
+        changed = x.clone()
+        changed[[i, j]] = x[[j, i]] if i % 2 else -x[[i, j]]
+        assert (hashed([changed]) == before) == torch.equal(changed, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_an_activation_comes_to_the_same_bits_wherever_a_number_lies(activation, dtype):
+    numbers = torch.linspace(-9, 9, 101, dtype=dtype)
+    alone = torch.cat([activate_(each.clone(), activation) for each in numbers.split(1)])
+    assert torch.equal(activate_(numbers.clone(), activation), alone)
+    assert torch.equal(activate_(numbers.repeat(1000), activation).view(1000, 101)[-1], alone)
+    torch.testing.assert_close(alone, getattr(torch, activation)(numbers))
+
+
 # ---- models side by side ----
 
 MODELS = 5
@@ -569,6 +766,27 @@ def test_models_of_larger_networks_and_batches():
             run(ops.train_, together)[:-1], *(e[:-1] for e in expected), strict=True
         ):
             assert torch.equal(ours, torch.stack(each))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [0, 1, 40, 700])
+@pytest.mark.parametrize("shared", [True, False])
+def test_models_side_by_side_predict_what_each_does_alone(shared, rows, threads):
+    together = several("nothing", network=((9, 40, 6, 2), 40, 16))
+    x = torch.randn(MODELS, rows, 9)
+    x = x[0] if shared else x
+    network = together["activations"], together["weights"], together["biases"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = ops.predict(x, *network)
+    finally:
+        torch.set_num_threads(before)
+    assert found.shape == (MODELS, rows, 2)
+    for i in range(MODELS):
+        weights, biases = ([t[i] for t in each] for each in network[1:])
+        own = x if shared else x[i]
+        assert torch.equal(found[i], ops.predict(own, network[0], weights, biases))
 
 
 @pytest.mark.parametrize(

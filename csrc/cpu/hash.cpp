@@ -1,4 +1,4 @@
-#include "hash.h"
+#include "../hash.h"
 
 #include <cstring>
 
@@ -9,21 +9,23 @@ namespace {
 
 constexpr int width = 8;  // registers side by side, since each waits for its last product
 
-// Whatever the sums are, different words give different ones. Turned, a word's highest bits, such
-// as signs, reach others, too.
+// Whatever the sums are, different words give different ones. A product takes a bit's change to
+// those above it alone; the turn brings the highest ones down before it, the shift after it.
 template <class V>
 TORCHNN_FN void take_in(V* sums, const char* from) {
   for (int i = 0; i < width; ++i) {
     V words;
     std::memcpy(&words, from + i * sizeof(V), sizeof(V));
     words ^= sums[i];
-    sums[i] = (words << 13 | words >> 19) * 0x9e3779b1u;
+    words = (words << 13 | words >> 19) * 0x9e3779b1u;
+    sums[i] = words ^ words >> 15;
   }
 }
 
 uint64_t take_in(uint64_t sum, uint64_t word) {
   sum ^= word;
-  return (sum << 29 | sum >> 35) * 0x9e3779b185ebca87u;
+  sum = (sum << 29 | sum >> 35) * 0x9e3779b185ebca87u;
+  return sum ^ sum >> 32;
 }
 
 struct Hash {
@@ -48,7 +50,7 @@ struct Hash {
 uint64_t hash(const char* bytes, int64_t count, uint64_t before) {
   uint64_t sum = take_in(before, uint64_t(count));
   run<Hash>(bytes, count, &sum);
-  return sum ^ sum >> 32;
+  return sum;
 }
 
 }  // namespace torchnn::cpu

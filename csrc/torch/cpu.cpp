@@ -8,9 +8,9 @@
 #include <string>
 #include <tuple>
 
-#include "../cpu/hash.h"
 #include "../cpu/simd/isa.h"
 #include "../dense.h"
+#include "../hash.h"
 #include "binding.h"
 #include "training.h"
 
@@ -254,35 +254,42 @@ int64_t hash(const std::vector<Tensor>& tensors) {
   return int64_t(all);
 }
 
-// Whether a tensor has the shape of one of several in another, and where it says so, its bits.
-bool is_one_of(const Tensor& t, const Tensor& several, std::optional<int64_t> place) {
-  bool fits = is_like(t, several) && t.is_contiguous() && t.dim() + 1 == several.dim();
-  for (int64_t d = 0; fits && d < t.dim(); ++d) fits = t.size(d) == several.size(d + 1);
-  const int64_t bytes = t.numel() * t.element_size();
-  return fits && !(place && std::memcmp(data<char>(t), data<char>(several) + *place * bytes, bytes));
-}
-
 // Gives a network the state that it had after an epoch, of which snapshots tell as in train_. If
 // that of another epoch is expected, it must still have that one; if not, nothing changes.
 bool restore_(const std::vector<Tensor>& state, const std::vector<Tensor>& snapshots, int64_t epoch,
               std::optional<int64_t> expected) {
   STD_TORCH_CHECK(state.size() == snapshots.size(), "there must be a snapshot of each tensor");
+  std::vector<Extent> extents;
+  extents.reserve(2 * state.size());
   for (size_t i = 0; i < state.size(); ++i) {
-    const Tensor& kept = snapshots[i];
+    const Tensor &t = state[i], &kept = snapshots[i];
     STD_TORCH_CHECK(kept.is_cpu() && kept.is_contiguous() && kept.dim() > 0,
                     "each snapshot must be contiguous, on the CPU");
     check_range("epoch", epoch, 0, kept.size(0) - 1);
     if (expected) check_range("expected", *expected, 0, kept.size(0) - 1);
-    const bool fits = is_one_of(state[i], kept, expected);
-    STD_TORCH_CHECK(fits || expected, "each snapshot must be of a tensor like that of the state");
+    bool fits = is_like(t, kept) && t.is_contiguous() && t.dim() + 1 == kept.dim();
+    for (int64_t d = 0; fits && d < t.dim(); ++d) fits = t.size(d) == kept.size(d + 1);
+    STD_TORCH_CHECK(fits || expected, "state ", i, " must be contiguous and like its snapshots");
     if (!fits) return false;
+    add_extent(extents, "state", int64_t(i), t, true);
+    add_extent(extents, "snapshot", int64_t(i), kept, false);
   }
-  for (size_t i = 0; i < state.size(); ++i) {
-    const int64_t bytes = state[i].numel() * state[i].element_size();
-    if (bytes)
-      std::memcpy(mutable_data<char>(state[i]), data<char>(snapshots[i]) + epoch * bytes, bytes);
-  }
-  return true;
+  check_overlaps(extents);
+  auto each = [&](auto f) {  // with the memory of the state and of all its snapshots, and its size
+    for (size_t i = 0; i < state.size(); ++i)
+      if (const int64_t bytes = state[i].numel() * state[i].element_size())
+        f(mutable_data<char>(state[i]), data<char>(snapshots[i]), bytes);
+  };
+  bool is_so = true;
+  if (expected)
+    each([&](const char* now, const char* kept, int64_t bytes) {
+      is_so = is_so && std::memcmp(now, kept + *expected * bytes, bytes) == 0;
+    });
+  if (is_so)
+    each([&](char* now, const char* kept, int64_t bytes) {
+      std::memcpy(now, kept + epoch * bytes, bytes);
+    });
+  return is_so;
 }
 
 // The names of a list, separated by spaces.

@@ -121,9 +121,16 @@ def training(rng):
         "slots": [
             [None if p is None else p.abs() / 100 for p in parameters] for _ in range(SLOTS[update])
         ],
+        "snapshots": (),
         "keep_predictions": rng.random() < 0.5,
         "steps_done": torch.tensor([rng.choice([0, 4])]),
     }
+    if models is None and samples and samples % epoch_size == 0 and rng.random() < 0.7:
+        epochs = samples // epoch_size
+        arguments["snapshots"] = [
+            [None if t is None else t.new_zeros(epochs, *t.shape) for t in each]
+            for each in (parameters, *arguments["slots"])
+        ]
     if rng.random() < 0.2:
         arguments["options"] = dict(rng.sample([*arguments["options"].items()], 2)) | {
             "delta": 0.5,
@@ -135,10 +142,12 @@ def training(rng):
 
 def prediction(rng):
     dtype = rng.choice([torch.float32, torch.float64])
-    widths, weights, biases = network(rng, dtype)
+    models = rng.choice([None, None, 1, 3])
+    widths, weights, biases = network(rng, dtype, models)
     rows = rng.choice([0, 1, 2, 7, 65] + [2000] * (rng.random() < 0.02))
+    lead = (models,) if models and rng.random() < 0.5 else ()
     return {
-        "x": numbers(rng, rows, widths[0], dtype=dtype),
+        "x": numbers(rng, *lead, rows, widths[0], dtype=dtype),
         "activations": [rng.choice(ops.activations()) for _ in weights],
         "weights": weights,
         "biases": biases,
@@ -381,13 +390,13 @@ def native(name):
 
 def call_training(a):
     results = ops.train_(**a)
-    return [*results, *tensors_of([a["weights"], a["biases"], a["slots"], a["steps_done"]])]
+    return [*results, *tensors_of([a[name] for name in WRITTEN])]
 
 
 def expect_training(a):
     sizes = {name: min(int(a[name]), 2**62) for name in ("epoch_size", "batch_size")}
     results = reference.train_(**(a | sizes))
-    return [*results, *tensors_of([a["weights"], a["biases"], a["slots"], a["steps_done"]])]
+    return [*results, *tensors_of([a[name] for name in WRITTEN])]
 
 
 def call_native_training(a):
@@ -398,7 +407,7 @@ def call_backward(a):
     return [*native("dense_backward")(*a.values())]
 
 
-WRITTEN = ("weights", "biases", "slots", "steps_done")
+WRITTEN = ("weights", "biases", "slots", "snapshots", "steps_done")
 # name: how often, a good call, what calls it, what it should give, whether users call it
 CALLS = {
     "train_": (6, training, call_training, expect_training, True),
@@ -470,7 +479,7 @@ def written_and_read(arguments):
     has_all = isinstance(biases, list) and all(
         isinstance(b, torch.Tensor) and b.numel() for b in biases
     )
-    written = [key for key in WRITTEN if has_all or key != "slots"]
+    written = [key for key in WRITTEN if has_all or key not in ("slots", "snapshots")]
     read = [key for key in arguments if key not in WRITTEN and not is_copied(arguments, key)]
     return [[*tensors_of([arguments[key] for key in keys])] for keys in (written, read)]
 

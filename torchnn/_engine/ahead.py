@@ -16,9 +16,10 @@ from torchnn import ops
 from torchnn._engine.autograd import Result
 from torchnn._engine.run import Samples
 from torchnn._engine.watch import Watch
+from torchnn.ops._network import hashed, restore_
 
 MOST_BYTES = 2**24  # of the states of all epochs, and of what comes out in them
-MOST_SHARED = 2**20  # bytes of samples that are compared with what they were, epoch by epoch
+MOST_SHARED = 2**22  # bytes of samples that are looked through, epoch by epoch
 GOES_ON = {"iterations": None, "place": None}  # what an epoch changes of an optimizer
 
 
@@ -29,11 +30,8 @@ class Ahead:
         result: Of all of them.
         job: What has trained them, with snapshots.
         optimizer: Whose steps these were, which it has not counted yet.
-        numbers: Returns what else of its arguments may have changed though nothing was assigned.
-        rates: Returns the learning rates of some steps, where they are computed anew each time.
-        access: What is done with the model between epochs, as of a callback.
-        watch: On the model.
-        shared: Samples, where somebody may write into them.
+        guard: Knows whether anything has been touched since.
+        is_read: Whether anybody looks at the model between epochs.
 
     Attributes:
         result: As given.
@@ -42,31 +40,17 @@ class Ahead:
     """
 
     def __init__(
-        self,
-        result: Result,
-        job: ops.Training,
-        optimizer: Any,
-        numbers: Callable[[], list[Any]],
-        rates: Callable[[range], Tensor] | None,
-        access: str,
-        watch: Watch | None,
-        shared: list[Tensor],
+        self, result: Result, job: ops.Training, optimizer: Any, guard: "Guard", is_read: bool
     ) -> None:
         kept: Any = job.snapshots[0]
         self.result, self.weights, self.biases = result, kept[::2], kept[1::2]
         self.epochs = len(self.weights[0])
-        self._optimizer, self._rates_used = optimizer, job.learning_rates
+        self._optimizer, self._guard, self._is_read = optimizer, guard, is_read
         self._before, self._steps = optimizer.iterations, len(result.losses) // self.epochs
         pairs = [p for pair in zip(job.weights, job.biases, strict=True) for p in pair]
         self._state, self._snapshots = _there([pairs, *job.slots]), _there(job.snapshots)
-        self._numbers, self._rates, self._shared = numbers, rates, shared
-        self._is_read, self._watch = access != "none", watch if access == "write" else None
-        self._numbers_then, self._hash = numbers(), ops.hashed(shared) if self._watch else 0
-        self._held = self._look()
-        self._is_at, self._has = (
-            -1,
-            self.epochs - 1,
-        )  # the epoch that counts, and that of the weights
+        self._epoch = -1  # the one that has been put last
+        self._epoch_of_state = self.epochs - 1
 
     def put(self, epoch: int) -> bool:
         """Gives model and optimizer the state after an epoch, from the one after that before it.
@@ -76,40 +60,74 @@ class Ahead:
             False if anything has been touched since they were given that one, and nothing changes:
             then this epoch and those behind it do not count.
         """
-        if epoch and not self._is_untouched(epoch):
+        begin = epoch * self._steps
+        end = begin + self._steps
+        if epoch and self._optimizer.iterations != self._before + begin:
             return False
-        if self._is_read and not self._restore(
-            epoch, expected=epoch - 1 if epoch and self._watch else None
-        ):
+        if epoch and not self._guard.is_untouched(range(begin, end)):
             return False
-        self._is_at = epoch
-        self._optimizer.iterations = self._before + (epoch + 1) * self._steps
+        expected = epoch - 1 if epoch and self._guard.has_watch else None
+        if self._is_read and not self._give(epoch, expected):
+            return False
+        self._epoch, self._optimizer.iterations = epoch, self._before + end
         return True
 
     def leave(self) -> None:
         """Lets nothing count beyond the epoch that was put last."""
-        if self._has != self._is_at:
-            self._restore(self._is_at)
+        if self._epoch != self._epoch_of_state:
+            self._give(self._epoch)
 
-    def _restore(self, epoch: int, expected: int | None = None) -> bool:
-        is_so = ops.restore_(self._state, self._snapshots, epoch, expected)
+    def _give(self, epoch: int, expected: int | None = None) -> bool:
+        is_so = restore_(self._state, self._snapshots, epoch, expected)
         if is_so:
-            self._has = epoch
+            self._epoch_of_state = epoch
         return is_so
 
-    def _is_untouched(self, epoch: int) -> bool:
-        held, steps, watch = self._look(), epoch * self._steps, self._watch
+
+class Guard:
+    """Tells whether anything has been touched that decides how the next epoch is trained: anything
+    but the weights and the slots, which are compared where they are put.
+
+    Args:
+        optimizer: What trains.
+        used: The learning rate of each step.
+        rates: Returns those of some steps anew, counted from the first, if they are computed.
+        watch: On the model, if that may be touched; if not, what follows is not looked at.
+        numbers: Returns what else may have changed though nothing has been assigned.
+        shared: Samples, where somebody may write into them.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        used: Tensor,
+        rates: Callable[[range], Tensor] | None,
+        watch: Watch | None,
+        numbers: Callable[[], list[Any]],
+        shared: list[Tensor],
+    ) -> None:
+        self._optimizer, self._used, self._rates = optimizer, used, rates
+        self._watch, self._numbers, self._shared = watch, numbers, shared
+        self._held, self._numbers_then, self._hash = self._look(), numbers(), hashed(shared)
+
+    @property
+    def has_watch(self) -> bool:
+        """Whether the model may be touched."""
+        return self._watch is not None
+
+    def is_untouched(self, steps: range) -> bool:
+        """Whether the steps, counted from the first of all, would be those that have been taken."""
+        held, watch = self._look(), self._watch
         return (
-            self._optimizer.iterations == self._before + steps
-            and len(held) == len(self._held)
+            len(held) == len(self._held)
             and all(map(is_, held, self._held))
-            and (self._rates is None or self._has_rates(steps))
+            and (self._rates is None or self._are_used(self._rates(steps), steps))
             and (
                 watch is None
                 or (
                     watch.is_untouched(of_layout=False)  # which restore_ sees
                     and self._numbers() == self._numbers_then
-                    and ops.hashed(self._shared) == self._hash
+                    and hashed(self._shared) == self._hash
                 )
             )
         )
@@ -119,10 +137,8 @@ class Ahead:
         own = vars(self._optimizer) | GOES_ON
         return [*own.values(), *chain.from_iterable(self._optimizer.slots.values())]
 
-    def _has_rates(self, first: int) -> bool:
-        """Whether an epoch's steps would have the learning rates that they have had."""
-        begin, used = self._before + first, self._rates_used[first : first + self._steps]
-        return torch.equal(self._rates(range(begin, begin + self._steps)), used)  # type: ignore
+    def _are_used(self, rates: Tensor, steps: range) -> bool:
+        return torch.equal(rates, self._used[steps.start : steps.stop])
 
 
 def shared(samples: Samples, prepared: Samples) -> list[Tensor]:

@@ -167,7 +167,7 @@ class Engine:
             return 0
         if not self._has_optimizer:
             self.build_optimizer()
-        return self._chosen.most_ahead(samples, others)
+        return self._chosen.most_ahead(samples, others, self._callbacks.model_access)
 
     def ahead(self, run: Run, others: Sequence[Samples]) -> Ahead:
         """Trains the epochs of a run, no more than most_ahead has said, and knows the state after

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchnn import ops
 from torchnn._engine import graphs
-from torchnn._engine.ahead import MOST_BYTES, MOST_SHARED, Ahead, shared
+from torchnn._engine.ahead import MOST_BYTES, MOST_SHARED, Ahead, Guard, shared
 from torchnn._engine.autograd import Result, never
 from torchnn._engine.plan import DESCRIPTION, Plan, dropout_rate
 from torchnn._engine.recipe import Recipe
@@ -58,12 +58,11 @@ class FusedEngine:
             self._optimizer.iterations += len(run)
         return result
 
-    def most_ahead(self, samples: Samples, others: Sequence[Samples]) -> int:
-        """Returns how many epochs of the samples it could train ahead, the others being what else
-        the model is to be measured on then."""
+    def most_ahead(self, samples: Samples, others: Sequence[Samples], access: str) -> int:
+        """Returns how many epochs of the samples it can train ahead, the others being what else the
+        model is to be measured on then; access is what is done with it, as of a callback."""
         every = [samples, *others]
-        given = sum(t.nbytes for each in every for t in shared(each, self._prepare(each)))
-        if self.is_queued or given > MOST_SHARED:
+        if self.is_queued or sum(t.nbytes for t in self._shared(every, access)) > MOST_SHARED:
             return 0
         layers = self._network.layers
         units, size = layers[-1].weight.shape[0], layers[0].weight.element_size()
@@ -78,20 +77,29 @@ class FusedEngine:
             pairs = [p for layer in network.layers for p in (layer.weight, layer.bias)]
             job = replace(job, snapshots=[_room(run.epochs, each) for each in (pairs, *job.slots)])
             result = self._result(self._trainer.train(job))
-            given = [
-                t for each in (run.samples, *others) for t in shared(each, self._prepare(each))
-            ]
-        regularizers, every = network.regularizers, (run.samples, *others)
+        guard = self._guard(job, [run.samples, *others], access, watch)
+        return Ahead(result, job, optimizer, guard, is_read=access != "none")
+
+    def _guard(self, job: Any, every: list[Samples], access: str, watch: Watch | None) -> Guard:
+        """On all that goes into a job and the measurements after it."""
+        optimizer, regularizers = self._optimizer, self._network.regularizers
+        first, device = optimizer.iterations, job.x.device
 
         def numbers() -> list[Any]:
             versions = [version(t) for each in every for t in (each.x, each.y, each.weight)]
             return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions]
 
         def rates(steps: range) -> Tensor:
-            return _rates(optimizer.learning_rate, steps, run.samples.x.device)
+            own = range(first + steps.start, first + steps.stop)
+            return _rates(optimizer.learning_rate, own, device)
 
         anew = rates if callable(optimizer.learning_rate) else None
-        return Ahead(result, job, optimizer, numbers, anew, access, watch, given)
+        own = watch if access == "write" else None
+        return Guard(optimizer, job.learning_rates, anew, own, numbers, self._shared(every, access))
+
+    def _shared(self, every: list[Samples], access: str) -> list[Tensor]:
+        """What whoever has such access may write into."""
+        return [t for each in every for t in shared(each, self._prepare(each)) if access == "write"]
 
     def _job(self, run: Run) -> ops.Training:
         """The arguments of a call that trains a run."""

@@ -29,7 +29,7 @@ from torchnn.layers import (
 )
 from torchnn.layers._graph import has_graph
 from torchnn.losses import Loss
-from torchnn.ops._network import only_by_layers
+from torchnn.ops._network import activate_, only_by_layers
 from torchnn.optimizers import Optimizer
 
 DESCRIPTION = "fused (whole epochs in one native call)"
@@ -138,7 +138,7 @@ class Plan:
     def predictions(self, outputs: Tensor) -> Tensor:
         """Makes predictions of what comes out in training, in its place."""
         if self.absorbed in ops.activations() and outputs.is_cpu:
-            return ops.activate_(outputs, self.absorbed)
+            return activate_(outputs, self.absorbed)
         return FUNCTIONS[self.absorbed](outputs) if self.absorbed else outputs
 
     def prepare(self, samples: Samples) -> Samples:

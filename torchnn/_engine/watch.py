@@ -54,8 +54,7 @@ class Watch:
                 self._own.append(own)
                 self._held.append(own["_buffers"])
                 self._buffers += [b for b in own["_buffers"].values() if b is not None]
-        self._others = [ref(module) for module in modules if type(module) not in FAMILIAR]
-        self._kinds = {type(module) for module in modules}
+        self._modules = [*map(ref, modules)]
         self._then = [*map(dict, self._own)]
         self._things, self._values = self._look()
         self._laid_out = self._layouts()
@@ -77,8 +76,9 @@ class Watch:
 
     def _look(self) -> tuple[list[Any], list[Any]]:
         things: list[Any] = [*chain.from_iterable(map(dict.values, self._held))]
-        things += [kind.forward for kind in self._kinds]
-        things += [vars(module()).get("forward") for module in self._others]
+        for each in self._modules:
+            module: Any = each()
+            things += type(module), type(module).forward, vars(module).get("forward")
         optimizer = self._optimizer()
         values: list[Any] = [optimizer is None or ops.kernel_of(optimizer) is None]
         values += map(TRAITS, self._parameters)

@@ -103,6 +103,9 @@ class Callback:
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+BETWEEN = tuple(
+    h for h in HOOKS if not h.startswith(("on_train_begin", "on_train_end", "on_predict"))
+)
 ACCESS = ("none", "read", "write")
 ALIASES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
@@ -115,7 +118,8 @@ class CallbackList:
 
     Attributes:
         calls: How often one of them has been called.
-        model_access: That of the one that does most, of those that are told anything.
+        model_access: That of the one that does most, of those that are told anything between the
+            beginning and the end of a fit.
 
     Raises:
         TypeError: Something that is no callback.
@@ -124,7 +128,7 @@ class CallbackList:
 
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None):
         self.callbacks, self.calls = _listed(callbacks), 0
-        told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in HOOKS)]
+        told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in BETWEEN)]
         self.model_access = max(map(_access, told), key=ACCESS.index, default="none")
         self._listeners = {
             hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]

@@ -19,26 +19,23 @@ from torchnn.ops._native import (
     trains_on,
     updates,
 )
-from torchnn.ops._network import activate_, hashed, mark_changed, predict, restore_, train_
+from torchnn.ops._network import mark_changed, predict, train_
 from torchnn.ops.reference import Training
 
 __all__ = [
     "CudaPlan",
     "Kernel",
     "Training",
-    "activate_",
     "activations",
     "cpu_capability",
     "cuda_limits",
     "cuda_plan",
     "dense",
-    "hashed",
     "kernel_of",
     "losses",
     "mark_changed",
     "predict",
     "reference",
-    "restore_",
     "train_",
     "train_options",
     "trains_on",

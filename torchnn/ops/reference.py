@@ -294,7 +294,17 @@ def predict(
     biases: Sequence[Tensor | None],
     slopes: Sequence[float] = (),
 ) -> Tensor:
-    """The output of a network of dense layers, shape (N, units of the last)."""
+    """The output of a network of dense layers, shape (N, units of the last), or of models of one
+    shape, (models, N, units)."""
+    if weights[0].ndim == 3:
+        each = [
+            ([w[i] for w in weights], [None if b is None else b[i] for b in biases])
+            for i in range(len(weights[0]))
+        ]
+        own = x if x.ndim == 3 else [x] * len(each)
+        return torch.stack(
+            [predict(x, activations, *of, slopes) for x, of in zip(own, each, strict=True)]
+        )
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         x = _activated(dense(x, weight, bias), activations, slopes, layer)
     return x
