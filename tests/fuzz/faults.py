@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import warnings
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,7 +113,10 @@ def layer(rng):
 
 def memory(rng):
     torch.manual_seed(rng.randrange(2**31))
-    run, is_unchanged = rng.choice([training, training, prediction, layer])(rng)
+    kind = rng.choice([training, training, prediction, layer])
+    run, is_unchanged = kind(rng)
+    # PyTorch's product of a large layer sums in another order if it gets less memory.
+    are_same = partial(torch.allclose, rtol=1e-5, atol=1e-4) if kind is layer else torch.equal
     expected, errors = run(), []
     failing, number, spares = ctypes.CDLL(None), rng.randint(1, 8), rng.random() < 0.5
 
@@ -134,7 +138,7 @@ def memory(rng):
             errors.append(repr(error))
             return
         for name, values in (("in spite of it", found), ("afterwards", run())):
-            if not all(map(torch.equal, values, expected)):
+            if not all(map(are_same, values, expected)):
                 errors.append(f"other numbers {name}")
 
     thread = threading.Thread(target=work)
