@@ -104,7 +104,9 @@ MODELS = {
     "schedule": lambda: network(
         optimizers.SGD(optimizers.schedules.ExponentialDecay(0.5, decay_steps=7, decay_rate=0.9))
     ),
-    "lambda": lambda: network(optimizers.SGD(lambda step: 0.5 / (1 + step))),
+    "pieces": lambda: network(
+        optimizers.SGD(optimizers.schedules.PiecewiseConstantDecay([5], [0.5, 0.2]))
+    ),
     "metrics": lambda: network(metrics=["accuracy", "AUC", "mae"]),
     "dropout": lambda: network(dropout=0.5),
     "penalties": lambda: network(kernel_regularizer="l2", bias_regularizer="l1"),
@@ -130,6 +132,13 @@ def test_callbacks_are_told_the_same_and_find_the_same(model, validated, monkeyp
     alone()
     assert found == fitted(MODELS[model], **VALIDATED[validated])
     assert sum(trained) == EPOCHS
+
+
+def test_a_schedule_of_ones_own_is_asked_once_a_step_in_order():
+    asked = []
+    model = network(optimizers.SGD(lambda step: asked.append(step) or 0.1 / len(asked)))
+    model.fit(*data(), epochs=EPOCHS, batch_size=8, callbacks=[Diary()], verbose=0)
+    assert asked == [*range(5 * EPOCHS)]
 
 
 def set_momentum(model):
@@ -217,7 +226,12 @@ def smooth(model):
     model._recipe.loss.label_smoothing = 0.2
 
 
+def bend_the_schedule(model):
+    model.optimizer.learning_rate.values[1] = 0.01
+
+
 ACTIONS = {
+    "pieces": [bend_the_schedule, set_rate],
     "descent": [set_rate, assign_weight, write_past_pytorch, swap_data, scale, freeze, activate],
     "momentum": [set_momentum, forget_slots, replace_slots, train_more, start_anew],
     "adam": [start_anew, replace_slots, scale, hook, add_penalty, stop, look, set_rate],

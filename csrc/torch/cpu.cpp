@@ -214,7 +214,8 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
   const int64_t x_of_model = model_stride("x", x, 2, network);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   const int64_t blocks = (samples + rows_at_once - 1) / rows_at_once;
-  Tensor out = many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
+  Tensor out =
+      many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
     const auto layers = as_layers<T>(network, {});
     // Some blocks of the rows of one model.

@@ -108,8 +108,8 @@ inline void check_network(const Tensor& x, const Network& network, DeviceType de
   STD_TORCH_CHECK(features > 0, "x must have features");
   for (int64_t l = 0; l < count; ++l) {
     const Tensor& bias = network.biases[l];
-    STD_TORCH_CHECK(network.weights[l].dim() == 2 + lead, network.kind, "weight ", l,
-                    " must have ", 2 + lead, " dimensions");
+    STD_TORCH_CHECK(network.weights[l].dim() == 2 + lead, network.kind, "weight ", l, " must have ",
+                    2 + lead, " dimensions");
     check_state("weight", l, network.weights[l], network, {network.units(l), features}, x);
     features = network.units(l);
     STD_TORCH_CHECK(features > 0, "weight ", l, " must have units");
@@ -161,8 +161,7 @@ inline void check_snapshots(const Tensor& x, const Snapshots& snapshots, const N
   check_network(x, network, x.device().type());
   check_slots(x, network, snapshots.slots, update);
   for (int64_t l = 0; l < of.layer_count(); ++l) {
-    check_state("weight", l, network.weights[l], network,
-                {of.units(l), of.in_features(l)}, x);
+    check_state("weight", l, network.weights[l], network, {of.units(l), of.in_features(l)}, x);
     STD_TORCH_CHECK(network.has_models() && network.models() == epochs, "snapshot of weight ", l,
                     " must have room for ", epochs, " epochs");
     STD_TORCH_CHECK(bool(network.bias(l)) == bool(of.bias(l)), "snapshot of bias ", l,

@@ -9,7 +9,6 @@ from itertools import chain
 from operator import is_
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchnn import ops
@@ -60,16 +59,13 @@ class Ahead:
             False if anything has been touched since they were given that one, and nothing changes:
             then this epoch and those behind it do not count.
         """
-        begin = epoch * self._steps
-        end = begin + self._steps
-        if epoch and self._optimizer.iterations != self._before + begin:
-            return False
-        if epoch and not self._guard.is_untouched(range(begin, end)):
+        before = self._before + epoch * self._steps
+        if epoch and not (self._optimizer.iterations == before and self._guard.is_untouched()):
             return False
         expected = epoch - 1 if epoch and self._guard.has_watch else None
         if self._is_read and not self._give(epoch, expected):
             return False
-        self._epoch, self._optimizer.iterations = epoch, self._before + end
+        self._epoch, self._optimizer.iterations = epoch, before + self._steps
         return True
 
     def leave(self) -> None:
@@ -90,8 +86,6 @@ class Guard:
 
     Args:
         optimizer: What trains.
-        used: The learning rate of each step.
-        rates: Returns those of some steps anew, counted from the first, if they are computed.
         watch: On the model, if that may be touched; if not, what follows is not looked at.
         numbers: Returns what else may have changed though nothing has been assigned.
         shared: Samples, where somebody may write into them.
@@ -100,14 +94,16 @@ class Guard:
     def __init__(
         self,
         optimizer: Any,
-        used: Tensor,
-        rates: Callable[[range], Tensor] | None,
         watch: Watch | None,
         numbers: Callable[[], list[Any]],
         shared: list[Tensor],
     ) -> None:
-        self._optimizer, self._used, self._rates = optimizer, used, rates
-        self._watch, self._numbers, self._shared = watch, numbers, shared
+        self._optimizer, self._watch, self._numbers, self._shared = (
+            optimizer,
+            watch,
+            numbers,
+            shared,
+        )
         self._held, self._numbers_then, self._hash = self._look(), numbers(), hashed(shared)
 
     @property
@@ -115,13 +111,12 @@ class Guard:
         """Whether the model may be touched."""
         return self._watch is not None
 
-    def is_untouched(self, steps: range) -> bool:
-        """Whether the steps, counted from the first of all, would be those that have been taken."""
+    def is_untouched(self) -> bool:
+        """Whether the next epoch would be the one that has been trained."""
         held, watch = self._look(), self._watch
         return (
             len(held) == len(self._held)
             and all(map(is_, held, self._held))
-            and (self._rates is None or self._are_used(self._rates(steps), steps))
             and (
                 watch is None
                 or (
@@ -136,9 +131,6 @@ class Guard:
         """What the optimizer has, held here so that nothing new can take its place."""
         own = vars(self._optimizer) | GOES_ON
         return [*own.values(), *chain.from_iterable(self._optimizer.slots.values())]
-
-    def _are_used(self, rates: Tensor, steps: range) -> bool:
-        return torch.equal(rates, self._used[steps.start : steps.stop])
 
 
 def shared(samples: Samples, prepared: Samples) -> list[Tensor]:

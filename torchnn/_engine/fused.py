@@ -17,6 +17,7 @@ from torchnn._engine.run import Run, Samples
 from torchnn._engine.watch import Watch, version
 from torchnn.losses._base import IGNORED
 from torchnn.ops._transfer import float64, is_queued, to_device
+from torchnn.optimizers import schedules
 from torchnn.optimizers._base import LearningRate, SlotOptimizer
 
 
@@ -62,7 +63,8 @@ class FusedEngine:
         """Returns how many epochs of the samples it can train ahead, the others being what else the
         model is to be measured on then; access is what is done with it, as of a callback."""
         every = [samples, *others]
-        if self.is_queued or sum(t.nbytes for t in self._shared(every, access)) > MOST_SHARED:
+        shared_bytes = sum(t.nbytes for t in self._shared(every, access))
+        if self.is_queued or shared_bytes > MOST_SHARED or not _is_pure(self._optimizer):
             return 0
         layers = self._network.layers
         units, size = layers[-1].weight.shape[0], layers[0].weight.element_size()
@@ -77,25 +79,20 @@ class FusedEngine:
             pairs = [p for layer in network.layers for p in (layer.weight, layer.bias)]
             job = replace(job, snapshots=[_room(run.epochs, each) for each in (pairs, *job.slots)])
             result = self._result(self._trainer.train(job))
-        guard = self._guard(job, [run.samples, *others], access, watch)
+        guard = self._guard([run.samples, *others], access, watch)
         return Ahead(result, job, optimizer, guard, is_read=access != "none")
 
-    def _guard(self, job: Any, every: list[Samples], access: str, watch: Watch | None) -> Guard:
+    def _guard(self, every: list[Samples], access: str, watch: Watch | None) -> Guard:
         """On all that goes into a job and the measurements after it."""
         optimizer, regularizers = self._optimizer, self._network.regularizers
-        first, device = optimizer.iterations, job.x.device
 
         def numbers() -> list[Any]:
             versions = [version(t) for each in every for t in (each.x, each.y, each.weight)]
-            return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions]
+            rate = repr(optimizer.learning_rate) if callable(optimizer.learning_rate) else None
+            return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions, rate]
 
-        def rates(steps: range) -> Tensor:
-            own = range(first + steps.start, first + steps.stop)
-            return _rates(optimizer.learning_rate, own, device)
-
-        anew = rates if callable(optimizer.learning_rate) else None
         own = watch if access == "write" else None
-        return Guard(optimizer, job.learning_rates, anew, own, numbers, self._shared(every, access))
+        return Guard(optimizer, own, numbers, self._shared(every, access))
 
     def _shared(self, every: list[Samples], access: str) -> list[Tensor]:
         """What whoever has such access may write into."""
@@ -223,6 +220,12 @@ def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
     if callable(rate):
         return to_device(float64([float(rate(step)) for step in steps]), device)
     return torch.full((len(steps),), rate, dtype=torch.float64, device=device)
+
+
+def _is_pure(optimizer: Any) -> bool:
+    """Whether learning rates follow from the step alone, as nobody knows of others' functions."""
+    rate = optimizer.learning_rate
+    return not callable(rate) or type(rate).__module__ == schedules.__name__
 
 
 def _room(epochs: int, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

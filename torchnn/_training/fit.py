@@ -304,7 +304,8 @@ class Fit:
         self.tally.seconds = seconds
         try:
             self.check(epoch, *figures[1:3])
-            if self.callbacks.calls != calls:  # who is told of an invalid loss may change the model
+            may_write = self.callbacks.model_access == "write"
+            if self.callbacks.calls != calls and may_write:  # whoever is told of an invalid loss
                 self.validated = None
         finally:
             self.end_epoch(epoch)
