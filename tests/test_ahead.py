@@ -355,6 +355,25 @@ def test_a_loss_that_is_no_number_is_told_where_it_came(stops, alone):
     assert 8 < len(trained[1]) < 99 or not stops
 
 
+@pytest.mark.parametrize("access", callbacks._base.ACCESS)
+def test_after_an_infinite_loss_it_is_validated_by_the_weights_of_that_epoch(access, alone):
+    def found():
+        model = Sequential([layers.Input((4,)), layers.Dense(1)])
+        model.set_weights([np.ones((4, 1)), np.zeros(1)])
+        model.compile(optimizers.SGD(1e-30), "mse", metrics=["mae"])
+        x, y = data()
+        hook = {"on_invalid_loss": lambda self, *_: None, "model_access": access}
+        own = type("Own", (Callback,), hook)()
+        with pytest.warns(callbacks.InvalidLossWarning):
+            model.fit(*(x, y * 1e30), epochs=9, validation_data=(x, y), callbacks=[own], verbose=0)
+        return model.history.history["val_mae"]
+
+    trained = found()
+    alone()
+    assert trained == found()
+    assert len(set(trained)) == 9
+
+
 @pytest.mark.parametrize("restore", [True, False])
 def test_early_stopping_ends_where_it_would(restore, alone, monkeypatch):
     trained = counts_trained(monkeypatch)
