@@ -1,6 +1,7 @@
 """Epochs that are trained ahead count one by one: whatever callbacks see and do, it is all as if
 each had been trained only when the one before it had been told of."""
 
+import functools
 import signal
 
 import numpy as np
@@ -268,12 +269,19 @@ def swap_rows(model):
 SAMPLES = []
 
 
-@pytest.mark.parametrize("action", [write_samples, write_validation, swap_rows])
-def test_samples_written_to_count_from_then_on(action, alone):
+def write_targets(model):
+    SAMPLES[1][5:] = 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("metrics", [[], ["mae"]])
+@pytest.mark.parametrize("action", [write_samples, write_targets, write_validation, swap_rows])
+def test_samples_written_to_count_from_then_on(action, metrics, dtype, alone):
     def found():
-        SAMPLES[:] = [*data(), *data()]
+        SAMPLES[:] = [*data(dtype), *data(dtype)]
         x, y, *validation = SAMPLES
-        return fitted(network, At(action, 3, 4, 12), x_y=(x, y), validation_data=tuple(validation))
+        make = functools.partial(network, metrics=metrics)
+        return fitted(make, At(action, 3, 4, 12), x_y=(x, y), validation_data=tuple(validation))
 
     trained = found()
     alone()

@@ -15,7 +15,14 @@ from tests.fuzz import memory, operators, programs, runner
 
 @pytest.mark.parametrize(
     ("module", "cases"),
-    [("operators", 2000), ("programs", 80), ("interrupts", 60), ("faults", 60), ("files", 1500)],
+    [
+        ("operators", 2000),
+        ("programs", 80),
+        ("watched", 150),
+        ("interrupts", 60),
+        ("faults", 60),
+        ("files", 1500),
+    ],
 )
 def test_random_cases_go_well(module, cases):
     assert runner.campaign(module, seed=0, seconds=600, cases=cases) == []

@@ -458,6 +458,18 @@ def test_predict_is_that_of_the_reference(widths, rows, dtype):
     torch.testing.assert_close(ops.predict(x, *network), reference.predict(x, *network))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("widths", [(1, 1), (400, 25, 25, 1), (7, 33, 3), (784, 64, 10)])
+def test_what_a_row_comes_to_does_not_depend_on_those_beside_it(widths, dtype):
+    arguments = job(widths, 10, 5, dtype)
+    network = arguments["activations"], arguments["weights"], arguments["biases"]
+    x = torch.randn(700, widths[0], dtype=dtype)
+    whole = ops.predict(x, *network)
+    for size in (9, 16, 17, 63, 64, 65, 100, 333):  # of fewer rows, each goes by itself
+        parts = [ops.predict(part, *network) for part in x.split(size) if len(part) > 8]
+        assert torch.equal(torch.cat(parts), whole[: sum(map(len, parts))])
+
+
 BAD = {
     "y of other rows": {"y": torch.ones(39, 1)},
     "y of other units": {"y": torch.ones(40, 2)},

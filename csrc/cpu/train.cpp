@@ -127,7 +127,9 @@ class Trainer {
     advance(alone, pace, next);
   }
 
+  // What a row comes to depends on batch_size alone, not on the rows beside it.
   void predict() {
+    is_predicting_ = true;
     read();
     for (int64_t first = 0; first < job_.samples; first += stride_) {
       Work<T> work;
@@ -222,7 +224,9 @@ class Trainer {
   }
 
   // A register of the batch holds so few rows that dot products, along the features, are faster.
-  bool goes_by_rows(const Begun& chunk) const { return 2 * chunk.work.rows <= padded_.lanes; }
+  bool goes_by_rows(const Begun& chunk) const {
+    return 2 * (is_predicting_ ? job_.batch_size : chunk.work.rows) <= padded_.lanes;
+  }
 
   // 1. a slice of the first layer: its part of bias + x @ weight.T
   void take_in(int64_t slice) {
@@ -313,7 +317,7 @@ class Trainer {
   const int64_t stride_;  // between the features of a chunk: its rows, in whole registers
   const bool has_penalties_;
   int64_t blocks_, slices_;  // of the first layer's features
-  bool is_replicated_;
+  bool is_replicated_, is_predicting_ = false;
   std::vector<Network<T>> networks_;  // replicas, or one; their first layer's parameters are one
   int64_t fresh_ = 1;                 // replicas whose parameters are those of the first
   Pieces<T> memory_;

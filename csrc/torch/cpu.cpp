@@ -214,6 +214,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
   const int64_t x_of_model = model_stride("x", x, 2, network);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   const int64_t blocks = (samples + rows_at_once - 1) / rows_at_once;
+  const bool is_few = 2 * samples * x.element_size() <= cpu::vector_bytes();  // half a register
   Tensor out =
       many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
@@ -229,7 +230,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
           .x = data<T>(x) + model * x_of_model + first * x_stride,
           .x_stride = x_stride,
           .samples = std::min(end * rows_at_once, samples) - first,
-          .batch_size = std::min(rows_at_once, samples),
+          .batch_size = is_few ? samples : rows_at_once,
           .predictions = mutable_data<T>(out) + (model * samples + first) * units,
       });
     };

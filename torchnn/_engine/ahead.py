@@ -134,15 +134,11 @@ class Guard:
 
 
 def shared(samples: Samples, prepared: Samples) -> list[Tensor]:
-    """Returns the tensors that are trained on and that others may write into, where PyTorch does
-    not see it: they lie in memory that somebody has given."""
-    given = samples.x, samples.y, samples.weight
-    taken = prepared.x, prepared.y, prepared.weight
-    return [
-        t
-        for g, t in zip(given, taken, strict=True)
-        if g is not None and t is not None and g.data_ptr() == t.data_ptr()
-    ]
+    """Returns the tensors that others may write into where PyTorch does not see it, and that make a
+    difference then: x, if it is trained on as it is, and what metrics read."""
+    is_same = samples.x.data_ptr() == prepared.x.data_ptr()
+    read = (samples.x if is_same else None, samples.y, samples.weight)
+    return [t for t in read if t is not None]
 
 
 def _there(lists: Iterable[Sequence[Tensor | None]]) -> list[Tensor]:

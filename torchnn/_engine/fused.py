@@ -96,7 +96,9 @@ class FusedEngine:
 
     def _shared(self, every: list[Samples], access: str) -> list[Tensor]:
         """What whoever has such access may write into."""
-        return [t for each in every for t in shared(each, self._prepare(each)) if access == "write"]
+        if access != "write":
+            return []
+        return [t for each in every for t in shared(each, self._prepare(each))]
 
     def _job(self, run: Run) -> ops.Training:
         """The arguments of a call that trains a run."""
