@@ -105,11 +105,11 @@ def test_what_changes_nothing_is_not_seen(change):
     assert watch.is_untouched()
 
 
-def test_the_layout_is_left_to_those_who_look_at_the_memory():
+def test_the_rest_is_left_to_those_who_look_at_it():
     model = network()
     watch = Watch(model, model._recipe)
     model.layers[1].weight.data = torch.ones(4, 6).t()
-    assert watch.is_untouched(of_layout=False)
+    assert watch.is_untouched(but_rest=True)
     assert not watch.is_untouched()
 
 

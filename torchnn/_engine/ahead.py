@@ -120,7 +120,7 @@ class Guard:
             and (
                 watch is None
                 or (
-                    watch.is_untouched(of_layout=False)  # which restore_ sees
+                    watch.is_untouched(but_rest=True)  # which is seen here, and by restore_
                     and self._numbers() == self._numbers_then
                     and hashed(self._shared) == self._hash
                 )

@@ -85,9 +85,10 @@ class FusedEngine:
     def _guard(self, every: list[Samples], access: str, watch: Watch | None) -> Guard:
         """On all that goes into a job and the measurements after it."""
         optimizer, regularizers = self._optimizer, self._network.regularizers
+        behind_a_front = [each.x for each in every if self._network.front]  # not read as they are
 
         def numbers() -> list[Any]:
-            versions = [version(t) for each in every for t in (each.x, each.y, each.weight)]
+            versions = [*map(version, behind_a_front)]
             rate = repr(optimizer.learning_rate) if callable(optimizer.learning_rate) else None
             return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions, rate]
 

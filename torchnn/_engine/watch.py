@@ -55,15 +55,18 @@ class Watch:
                 self._held.append(own["_buffers"])
                 self._buffers += [b for b in own["_buffers"].values() if b is not None]
         self._modules = [*map(ref, modules)]
+        self._others = [ref(module) for module in modules if type(module) not in FAMILIAR]
+        self._kinds = {type(module) for module in modules}
         self._then = [*map(dict, self._own)]
         self._things, self._values = self._look()
-        self._laid_out = self._layouts()
+        self._rest = self._look_at_rest()
 
-    def is_untouched(self, of_layout: bool = True) -> bool:
+    def is_untouched(self, but_rest: bool = False) -> bool:
         """Whether nothing has changed.
 
         Args:
-            of_layout: Whether to look at what parameters are made of, too.
+            but_rest: Whether somebody else looks at the optimizer, and at what parameters are made
+                of.
         """
         things, values = self._look()
         return (
@@ -71,22 +74,23 @@ class Watch:
             and all(map(is_, things, self._things))
             and values == self._values
             and all(map(_are_same, self._own, self._then))
-            and (not of_layout or self._layouts() == self._laid_out)
+            and (but_rest or self._look_at_rest() == self._rest)
         )
 
     def _look(self) -> tuple[list[Any], list[Any]]:
         things: list[Any] = [*chain.from_iterable(map(dict.values, self._held))]
-        for each in self._modules:
-            module: Any = each()
-            things += type(module), type(module).forward, vars(module).get("forward")
-        optimizer = self._optimizer()
-        values: list[Any] = [optimizer is None or ops.kernel_of(optimizer) is None]
-        values += map(TRAITS, self._parameters)
-        values += map(version, self._buffers)
+        things += [type(module()) for module in self._modules]
+        things += [kind.forward for kind in self._kinds]
+        things += [vars(module()).get("forward") for module in self._others]
+        values: list[Any] = [*map(TRAITS, self._parameters), *map(version, self._buffers)]
         return things, values
 
-    def _layouts(self) -> list[Any]:
-        return [None if is_lazy(p) else (p.is_contiguous(), *LAYOUT(p)) for p in self._parameters]
+    def _look_at_rest(self) -> list[Any]:
+        optimizer = self._optimizer()
+        return [
+            optimizer is None or ops.kernel_of(optimizer) is None,
+            *(None if is_lazy(p) else (p.is_contiguous(), *LAYOUT(p)) for p in self._parameters),
+        ]
 
 
 def _are_same(own: dict[str, Any], then: dict[str, Any]) -> bool:
