@@ -2,7 +2,9 @@
 each had been trained only when the one before it had been told of."""
 
 import functools
+import re
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -494,3 +496,38 @@ def test_an_unknown_access_is_an_error():
     own = type("Own", (Diary,), {"model_access": "all"})()
     with pytest.raises(ValueError, match="model_access must be"):
         network().fit(*data(), callbacks=[own], verbose=0)
+
+
+def test_a_line_shows_the_time_of_its_own_epoch(capsys, monkeypatch):
+    train = ahead.Engine.ahead
+
+    def slow(self, run, others):
+        time.sleep(0.1 * run.epochs)
+        return train(self, run, others)
+
+    monkeypatch.setattr(ahead.Engine, "ahead", slow)
+    network().fit(*data(), epochs=8, callbacks=[Diary()], verbose=2)
+    shown = re.findall(r"Epoch +\d/8 +(\S+ m?s)", capsys.readouterr().out)
+    assert len(shown) == 8
+    assert len(set(shown)) == 1  # its share, and not that of all for the first and none for others
+
+
+def test_a_metric_that_fails_leaves_the_first_epoch_trained(alone):
+    def left():
+        calls = []
+
+        def failing(y_true, y_pred):
+            calls.append(len(y_pred))
+            if len(calls) > 1:  # after the rehearsal
+                raise ZeroDivisionError
+            return (y_true - y_pred).abs()
+
+        model = network("adam", metrics=[failing])
+        with pytest.raises(ZeroDivisionError):
+            model.fit(*data(), epochs=9, callbacks=[Diary()], verbose=0)
+        weights = [each.tolist() for each in model.get_weights()]
+        return weights, model.optimizer.iterations, model.epochs_trained, model.history.history
+
+    found = left()
+    alone()
+    assert found == left()

@@ -152,8 +152,11 @@ class FusedEngine:
     def test_ahead(self, run: Run, ahead: Ahead, epochs: list[int]) -> Result:
         """Measures a run of as many epochs as are given here, each by the state after that one."""
         network, x, penalty = self._network, self._prepare(run.samples).x, None
-        weights = [each[epochs] for each in ahead.weights]
-        biases = [None if each is None else each[epochs] for each in ahead.biases]
+        are_all = len(epochs) == ahead.epochs
+        weights, biases = (
+            [each if are_all or each is None else each[epochs] for each in of]
+            for of in (ahead.weights, ahead.biases)
+        )
         with torch.no_grad():
             outputs = ops.predict(x, network.in_training, weights, biases, network.slopes)
             if network.regularizers:

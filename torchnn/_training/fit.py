@@ -263,7 +263,7 @@ class Fit:
         if run is None:
             return 0
         self.current, began = epoch, perf_counter()
-        self.begin(epoch)
+        self.tally.reset()
         ahead = lookahead.train(run)
         seconds = perf_counter() - began
         self.feed.learn(run, seconds)
@@ -286,23 +286,20 @@ class Fit:
             if i and not ahead.put(i):
                 lookahead.depth.lost()
                 return i
-            self.tell_of(epoch + i, each, seconds, has_begun=not i)
+            self.tell_of(epoch + i, each, seconds)
             if self.model.stop_training:
                 return i + 1
             self.interrupt.release()
         lookahead.depth.kept()
         return ahead.epochs
 
-    def tell_of(
-        self, epoch: int, figures: tuple[Any, ...], seconds: float, has_begun: bool
-    ) -> None:
+    def tell_of(self, epoch: int, figures: tuple[Any, ...], seconds: float) -> None:
         """Tells of an epoch after which the model is as if it had just been trained."""
-        if not has_begun:
-            self.begin(epoch)
+        self.begin(epoch)
         calls = self.callbacks.calls
-        self.tally.add(*figures)
-        self.tally.seconds = seconds
         try:
+            self.tally.add(*figures)
+            self.tally.seconds = seconds
             self.check(epoch, *figures[1:3])
             may_write = self.callbacks.model_access == "write"
             if self.callbacks.calls != calls and may_write:  # whoever is told of an invalid loss

@@ -42,9 +42,9 @@ class History(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(
-                float(value) if isinstance(value, (Real, Tensor)) else value
-            )
+            if type(value) is not float and isinstance(value, (Real, Tensor)):
+                value = float(value)
+            self.history.setdefault(name, []).append(value)
 
     def __repr__(self) -> str:
         return f"History({len(self.epoch)} epochs of {', '.join(self.history) or 'nothing'})"
