@@ -351,3 +351,15 @@ def test_a_name_and_a_function_of_ones_own_are_deserialized_too():
     assert activations.deserialize("doubled", {"doubled": doubled})(torch.ones(1)) == 2
     with pytest.raises(ValueError, match="unknown activation 'doubled'"):
         activations.deserialize("doubled")
+
+
+@pytest.mark.parametrize("module", [{}, {"module": None}, {"module": "keras.optimizers"}])
+def test_a_config_as_keras_writes_it_is_of_the_module_that_is_asked(module):
+    config = {"class_name": "Adam", "config": {"learning_rate": 0.25}} | module
+    assert optimizers.deserialize(config).learning_rate == 0.25
+    with pytest.raises(ValueError, match=r"torchnn\.optimizers has no class 'Eve'"):
+        optimizers.deserialize(config | {"class_name": "Eve"})
+    with pytest.raises(
+        ValueError, match="config must have the keys 'class_name' and 'config', got"
+    ):
+        optimizers.deserialize({"class_name": "Adam"} | module)

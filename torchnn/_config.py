@@ -80,7 +80,8 @@ def deserializer(get: Callable[[Any], Any]) -> Callable[..., Any]:
         """Returns what serialize was given, or what a name stands for.
 
         Args:
-            config: A name, or a dict of class_name and config.
+            config: A name, or a dict of class_name and config; without a module, or with one of
+                Keras's, it is of this one.
             custom_objects: From names to classes and functions of one's own.
 
         Raises:
@@ -88,7 +89,14 @@ def deserializer(get: Callable[[Any], Any]) -> Callable[..., Any]:
         """
         with known(custom_objects):
             if isinstance(config, dict):
-                return found(config)
+                if not {"class_name", "config"} <= config.keys():
+                    got = ", ".join(map(repr, config)) or "none"
+                    raise ValueError(
+                        f"config must have the keys 'class_name' and 'config', got {got}"
+                    )
+                module = str(config.get("module") or "keras")
+                is_kerass = module.partition(".")[0] == "keras"
+                return found(config | {"module": _home(get) if is_kerass else module})
             own = known_objects().get(config) if isinstance(config, str) else None
             return get(config if own is None else own)
 
