@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchnn import Sequential, callbacks, layers, models, optimizers
+from torchnn import Sequential, callbacks, layers, metrics, models, optimizers
 from torchnn._training import ahead
 from torchnn._training.batches import ArrayFeed
 from torchnn.callbacks import Callback
@@ -110,7 +110,7 @@ MODELS = {
     "pieces": lambda: network(
         optimizers.SGD(optimizers.schedules.PiecewiseConstantDecay([5], [0.5, 0.2]))
     ),
-    "metrics": lambda: network(metrics=["accuracy", "AUC", "mae"]),
+    "metrics": lambda: network(metrics=["accuracy", "AUC", "mae", "log_cosh", "f1_score"]),
     "dropout": lambda: network(dropout=0.5),
     "penalties": lambda: network(kernel_regularizer="l2", bias_regularizer="l1"),
     "no bias": lambda: network(use_bias=False),
@@ -180,6 +180,10 @@ def start_anew(model):
     model.optimizer.iterations = 0
 
 
+def count_other_epochs(model):
+    model.epochs_trained = 100
+
+
 def freeze(model):
     model.layers[0].trainable = False
 
@@ -236,6 +240,7 @@ def bend_the_schedule(model):
 ACTIONS = {
     "pieces": [bend_the_schedule, set_rate],
     "descent": [set_rate, assign_weight, write_past_pytorch, swap_data, scale, freeze, activate],
+    "clipped": [count_other_epochs, set_rate],
     "momentum": [set_momentum, forget_slots, replace_slots, train_more, start_anew],
     "adam": [start_anew, replace_slots, scale, hook, add_penalty, stop, look, set_rate],
     "dropout": [drop_more, other_seed, train_more],
@@ -510,6 +515,111 @@ def test_a_line_shows_the_time_of_its_own_epoch(capsys, monkeypatch):
     shown = re.findall(r"Epoch +\d/8 +(\S+ m?s)", capsys.readouterr().out)
     assert len(shown) == 8
     assert len(set(shown)) == 1  # its share, and not that of all for the first and none for others
+
+
+def rate(y_true, y_pred):
+    return RATE[0].current_learning_rate()
+
+
+RATE = []
+
+
+class Norm(metrics.MeanMetric):
+    """Of the weights, which is none of the predictions' affair."""
+
+    def values(self, y_true, y_pred):
+        return RATE[1].layers[0].weight.detach().norm().expand(len(y_pred))
+
+
+class Counting:
+    """As torchmetrics' do, it keeps a state of its own."""
+
+    def __init__(self):
+        self.seen = 0.0
+
+    def update(self, y_pred, y_true):
+        self.seen += float(RATE[1].layers[0].bias.detach().sum())
+
+    def compute(self):
+        return torch.tensor(self.seen)
+
+    def reset(self):
+        self.seen = 0.0
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("metric", [rate, Norm(), Counting()], ids=["rate", "norm", "counting"])
+def test_a_metric_of_ones_own_finds_the_model_as_it_was_then(metric, watched, monkeypatch):
+    """It is called when an epoch has been trained, and before the next one is."""
+    schedule = optimizers.schedules.ExponentialDecay(0.5, decay_steps=7, decay_rate=0.9)
+    model = network(optimizers.SGD(schedule), metrics=[metric])
+    RATE[:] = model.optimizer, model
+    norms, biases = [], []
+    own = At(lambda m: norms.append(m.layers[0].weight.norm().item()), *range(9))
+    also = At(lambda m: biases.append(m.layers[0].bias.detach().sum().item()), *range(9))
+    trained = counts_trained(monkeypatch)
+    history = model.fit(
+        *data(), 37, epochs=9, callbacks=[own, also] if watched else None, verbose=0
+    ).history
+    assert not trained
+    found = history[[*history][-1]]
+    assert len(set(found)) == 9
+    if metric is rate:
+        assert found == pytest.approx([schedule(epoch + 1) for epoch in range(9)])
+    elif watched:
+        assert found == pytest.approx(norms if isinstance(metric, Norm) else biases, rel=1e-5)
+
+
+def test_what_is_never_told_does_not_fail(alone):
+    """A metric sees no epoch behind the one that a callback has stopped at."""
+
+    def strict(y_true, y_pred):
+        if not torch.isfinite(y_pred).all():
+            raise ValueError("no number")
+        return (y_true - y_pred).abs()
+
+    model = Sequential([layers.Input((4,)), layers.Dense(8), layers.Dense(1)])
+    model.compile(optimizers.SGD(2.0), "mse", metrics=[strict])
+    last = At(stop, 2)
+    history = model.fit(*data(), 37, epochs=60, callbacks=[last], verbose=0)
+    assert history.epoch == [0, 1, 2]
+
+
+def test_a_setting_of_a_metric_counts_from_then_on(alone):
+    def found():
+        accuracy = metrics.BinaryAccuracy(threshold=0.5)
+        change = At(lambda model: setattr(accuracy, "threshold", 0.99), 4)
+        return fitted(
+            functools.partial(network, metrics=[accuracy]), change, validation_data=data()
+        )
+
+    trained = found()
+    alone()
+    assert trained == found()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: callbacks.ModelCheckpoint(folder / "{epoch}.keras"),
+        lambda folder: callbacks.CSVLogger(folder / "log.csv"),
+        lambda folder: callbacks.EarlyStopping("loss", restore_best_weights=True, patience=99),
+        lambda folder: callbacks.ReduceLROnPlateau("loss", patience=99),
+        lambda folder: callbacks.TerminateOnNaN(),
+    ],
+)
+def test_torchnns_own_are_trained_ahead_of(make, tmp_path, monkeypatch):
+    trained = counts_trained(monkeypatch)
+    network().fit(*data(), epochs=20, callbacks=[make(tmp_path)], validation_data=data(), verbose=0)
+    assert sum(trained) == 20
+
+
+def test_tensorboard_is_trained_ahead_of(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    trained = counts_trained(monkeypatch)
+    board = callbacks.TensorBoard(tmp_path, histogram_freq=1)
+    network().fit(*data(), epochs=20, callbacks=[board], verbose=0)
+    assert sum(trained) == 20
 
 
 def test_a_metric_that_fails_leaves_the_first_epoch_trained(alone):

@@ -129,8 +129,9 @@ class Guard:
 
     def _look(self) -> list[Any]:
         """What the optimizer has, held here so that nothing new can take its place."""
-        own = vars(self._optimizer) | GOES_ON
-        return [*own.values(), *chain.from_iterable(self._optimizer.slots.values())]
+        optimizer = self._optimizer
+        own, lists = vars(optimizer) | GOES_ON, optimizer.slots.values()
+        return [*own.values(), *optimizer.parameters, *chain.from_iterable(lists)]
 
 
 def shared(samples: Samples, prepared: Samples) -> list[Tensor]:

@@ -20,11 +20,12 @@ HELD_BY_ALL = ("_modules", "_parameters", *HOOKS)
 # What decides which engine may train a parameter, and whether it goes with the samples.
 TRAITS = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
 LAYOUT = attrgetter("dtype", "device", "shape")
-MODE = {"training": None}
+# What changes nothing: a mode that others turn on and off, and what a metric has counted last.
+IGNORED = {"training": None, "labels": None}
 
 
 class Watch:
-    """A model and its loss as they are, down to whatever decides how they are trained.
+    """A model, its loss and its metrics as they are, down to whatever decides how they are trained.
 
     It reads no numbers, and so takes some microseconds. What is written in place into a tensor
     shows in its version; that matters only where the kernels get something that was made of it
@@ -41,7 +42,9 @@ class Watch:
         # Told apart by identity, and held, so that nothing new can take the place of any of them.
         self._held: list[dict[str, Any]] = []
         # Told apart by value; of things without one, that is identity, too.
-        self._own: list[dict[str, Any]] = [] if recipe is None else [vars(recipe.loss)]
+        self._own: list[dict[str, Any]] = []
+        if recipe is not None:
+            self._own += map(vars, [recipe.loss, *recipe.metrics])
         self._parameters: list[Tensor] = []
         self._buffers: list[Tensor] = []
         modules = [model]
@@ -94,10 +97,9 @@ class Watch:
 
 
 def _are_same(own: dict[str, Any], then: dict[str, Any]) -> bool:
-    """Whether a module has what it had, but for whether it is training: that changes nothing here,
-    and others turn it off and on."""
+    """Whether a thing has what it had."""
     try:
-        return own == then or own | MODE == then | MODE
+        return own == then or own | IGNORED == then | IGNORED
     except (RuntimeError, TypeError, ValueError):  # a tensor or an array in the place of another
         return False
 

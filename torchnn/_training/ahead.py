@@ -1,4 +1,4 @@
-"""Epochs trained ahead of those who are told of them: how many, and how they are validated."""
+"""Epochs trained ahead of those who are told of them: when, how many, how they are validated."""
 
 from collections.abc import Container, Iterator
 from typing import Any
@@ -8,6 +8,9 @@ from torchnn._engine.choice import Engine
 from torchnn._engine.run import Run
 from torchnn._training.batches import ArrayFeed
 from torchnn._training.tally import Figures, Tally
+from torchnn.losses._functions import FunctionLoss
+from torchnn.metrics import MeanMetricWrapper, Metric
+from torchnn.metrics._torch import TorchAccumulator
 
 FEWEST, FIRST, MOST = 2, 8, 128  # epochs
 # What is told between two epochs takes less than a tenth of one that is longer.
@@ -103,6 +106,16 @@ class Lookahead:
     @property
     def _others(self) -> list[Any]:
         return [] if self._validation is None else [self._validation.samples]
+
+
+def is_pure(metric: Metric) -> bool:
+    """Whether a metric measures predictions and nothing else. One of somebody else's may look at
+    the model, fail, or count its calls: it is called when an epoch has been trained."""
+    loss = getattr(metric, "loss", None)
+    parts = [metric] if loss is None else [metric, loss]
+    is_others = isinstance(metric, (MeanMetricWrapper, TorchAccumulator))
+    is_others = is_others or isinstance(loss, FunctionLoss)
+    return not is_others and all(type(part).__module__.startswith("torchnn.") for part in parts)
 
 
 def is_due(epoch: int, freq: int | Container[int]) -> bool:

@@ -29,7 +29,7 @@ from torchnn._engine.choice import Engine
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Run
-from torchnn._training.ahead import Lookahead, is_due
+from torchnn._training.ahead import Lookahead, is_due, is_pure
 from torchnn._training.batches import ArrayFeed, Feed
 from torchnn._training.going_on import go_on, state_of
 from torchnn._training.loops import measure
@@ -110,6 +110,7 @@ class Fit:
             or self.may_be_changed
             or any(each.save_freq == "epoch" for each in self.backups)
         )
+        self.may_measure_late = all(map(is_pure, recipe.metrics))
         self.lookahead = self._lookahead()
         self.validated: Iterator[dict[str, float]] | None = None  # of the epochs to be told of
         self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
@@ -230,7 +231,7 @@ class Fit:
 
     def short_epochs(self, epoch: int) -> int:
         """Trains several epochs in one run, if nobody looks in between; returns how many."""
-        if self.looks_between_epochs or self.place.batches:
+        if self.looks_between_epochs or self.place.batches or not self.may_measure_late:
             return 0
         run = self.feed.epochs(self.place.epochs, self.epochs.stop - epoch)
         if run is None:
@@ -246,6 +247,7 @@ class Fit:
             or self.backups
             or self.ranks is not None
             or self.callbacks.listens(*BEFORE)
+            or not self.may_measure_late
         )
         if comes_between or not isinstance(feed, ArrayFeed):
             return None
@@ -282,8 +284,9 @@ class Fit:
     ) -> int:
         """Tells of one epoch after the other, each time as if only that one had been trained, until
         somebody changes what the next ones have come of; returns how many count."""
+        begun = self.place.epochs
         for i, each in enumerate(figures):
-            if i and not ahead.put(i):
+            if i and not (self.place.epochs == begun + i and ahead.put(i)):
                 lookahead.depth.lost()
                 return i
             self.tell_of(epoch + i, each, seconds)

@@ -65,12 +65,13 @@ class ModelCheckpoint(Monitor):
         self.initial_value_threshold = initial_value_threshold
         self._epoch = self._batches = 0
         if self.save_freq != "epoch":  # a hook for batches costs time
+            self.on_epoch_begin = self._begin_epoch  # type: ignore[method-assign]
             self.on_train_batch_end = self._count  # type: ignore[method-assign]
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._warned = False
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+    def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -90,7 +91,7 @@ class ModelCheckpoint(Monitor):
 
     def _save(self, epoch: int, batch: int | None, logs: dict[str, Any]) -> None:
         """Writes a file, if it is due."""
-        why = self._reason(logs) if self.save_best_only else ""
+        why = self._reason(epoch, logs) if self.save_best_only else ""
         if why is None:
             return
         path = self._path(epoch, batch, logs)
@@ -100,7 +101,7 @@ class ModelCheckpoint(Monitor):
             os.makedirs(folder, exist_ok=True)
         (self.model.save_weights if self.save_weights_only else self.model.save)(path)
 
-    def _reason(self, logs: dict[str, Any]) -> str | None:
+    def _reason(self, epoch: int, logs: dict[str, Any]) -> str | None:
         """Takes note of the value; in words, how it has improved, or None if it has not."""
         value = self._monitored(logs)
         if value is None:
@@ -108,7 +109,7 @@ class ModelCheckpoint(Monitor):
         if not self._improves(value, self.best):
             if self.verbose:
                 best = "nothing" if self.best is None else f"{self.best:.5f}"
-                print(f"Epoch {self._epoch + 1}: {self.monitor} did not improve from {best}")
+                print(f"Epoch {epoch + 1}: {self.monitor} did not improve from {best}")
             return None
         before, self.best = self.best, value
         change = (

@@ -85,8 +85,10 @@ class TensorBoard(Callback):
         self._listen_to_batches()
 
     def _listen_to_batches(self) -> None:
-        """A hook that is there costs time with every batch."""
+        """A hook that is there costs time with every batch or epoch."""
         hooks: dict[str, Any] = {}
+        if self.write_steps_per_second:
+            hooks["on_epoch_begin"] = self._begin_epoch
         if self.update_freq != "epoch":
             hooks["on_train_batch_end"] = self._end_batch
             if self.write_steps_per_second:
@@ -112,7 +114,7 @@ class TensorBoard(Callback):
         self._is_in_fit = False
         self._close()
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+    def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._begun = self.model.optimizer.iterations, perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:

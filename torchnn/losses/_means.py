@@ -127,7 +127,11 @@ class LogCosh(MeanLoss):
 
     def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         d = y_pred - y_true
-        return torch.logaddexp(d, -d) - math.log(2)
+        if d.requires_grad:
+            return torch.logaddexp(d, -d) - math.log(2)
+        # The last bit of logaddexp depends on where a number lies in an array.
+        size = d.abs()
+        return size + torch.log1p(torch.exp(-2 * size)) - math.log(2)
 
 
 class Poisson(MeanLoss):
