@@ -227,6 +227,7 @@ class Fit:
         self.catch_up()
         if self.place.batches and self.place.batches == self.feed.steps:
             self.end_epoch(self.current)
+            self.catch_up()
         self.remember_sums()
 
     def short_epochs(self, epoch: int) -> int:
