@@ -113,6 +113,7 @@ MODELS = {
     "metrics": lambda: network(metrics=["accuracy", "AUC", "mae", "log_cosh", "f1_score"]),
     "dropout": lambda: network(dropout=0.5),
     "penalties": lambda: network(kernel_regularizer="l2", bias_regularizer="l1"),
+    "a penalty on no bias": lambda: network(use_bias=False, bias_regularizer="l1"),
     "no bias": lambda: network(use_bias=False),
     "clipped": lambda: network(optimizers.Adam(0.01, clipnorm=0.1)),
 }

@@ -674,6 +674,16 @@ def test_a_hash_tells_any_change_of_a_bit(size, dtype):
     assert len(set(seen)) == len(seen) == 2 + len(bits) * len(places)
 
 
+@pytest.mark.parametrize("function", [lambda t: hashed([t]), lambda t: activate_(t, "tanh")])
+def test_memory_that_is_not_there_is_not_gone_through(function):
+    numbers = torch.ones(40, 10)
+    with pytest.raises(RuntimeError, match="must be contiguous, on the CPU"):
+        function(numbers.t())
+    numbers.untyped_storage().resize_(16)
+    with pytest.raises(RuntimeError, match="reaches beyond its storage"):
+        function(numbers)
+
+
 def test_what_swaps_places_or_changes_signs_shows_in_a_hash():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(100, 16, generator=generator)

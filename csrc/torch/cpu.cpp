@@ -68,9 +68,16 @@ void parallel_elements(int64_t count, int64_t row, const F& f) {
   parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
 }
 
+// What is gone through as memory: it must all be there.
+void check_whole(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), name, " must be contiguous, on the CPU");
+  std::vector<Extent> extents;
+  add_extent(extents, name, -1, t, false);
+}
+
 // In place. An element comes to the same bits wherever it lies, which is not so of PyTorch's own.
 void activate_(const Tensor& x, int64_t activation) {
-  STD_TORCH_CHECK(x.is_cpu() && x.is_contiguous(), "x must be contiguous, on the CPU");
+  check_whole("x", x);
   check_range("activation", activation, 0, Activations::size - 1);
   dispatch_float(x, [&]<class T>(T*) {
     T* a = mutable_data<T>(x);
@@ -250,7 +257,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
 int64_t hash(const std::vector<Tensor>& tensors) {
   uint64_t all = tensors.size();
   for (const Tensor& t : tensors) {
-    STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous(), "tensors must be contiguous, on the CPU");
+    check_whole("each tensor", t);
     if (t.numel()) all = cpu::hash(data<char>(t), t.numel() * t.element_size(), all);
   }
   return int64_t(all);

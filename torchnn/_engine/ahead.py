@@ -98,12 +98,8 @@ class Guard:
         numbers: Callable[[], list[Any]],
         shared: list[Tensor],
     ) -> None:
-        self._optimizer, self._watch, self._numbers, self._shared = (
-            optimizer,
-            watch,
-            numbers,
-            shared,
-        )
+        self._optimizer, self._watch = optimizer, watch
+        self._numbers, self._shared = numbers, shared
         self._held, self._numbers_then, self._hash = self._look(), numbers(), hashed(shared)
 
     @property

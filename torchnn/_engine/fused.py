@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchnn import ops
+from torchnn import ops, regularizers
 from torchnn._engine import graphs
 from torchnn._engine.ahead import MOST_BYTES, MOST_SHARED, Ahead, Guard, shared
 from torchnn._engine.autograd import Result, never
@@ -76,21 +76,22 @@ class FusedEngine:
         network, optimizer = self._network, self._optimizer
         with torch.no_grad():
             job = self._job(run)
-            pairs = [p for layer in network.layers for p in (layer.weight, layer.bias)]
-            job = replace(job, snapshots=[_room(run.epochs, each) for each in (pairs, *job.slots)])
+            state = network.parameters, *job.slots
+            job = replace(job, snapshots=[_room(run.epochs, each) for each in state])
             result = self._result(self._trainer.train(job))
         guard = self._guard([run.samples, *others], access, watch)
         return Ahead(result, job, optimizer, guard, is_read=access != "none")
 
     def _guard(self, every: list[Samples], access: str, watch: Watch | None) -> Guard:
         """On all that goes into a job and the measurements after it."""
-        optimizer, regularizers = self._optimizer, self._network.regularizers
-        behind_a_front = [each.x for each in every if self._network.front]  # not read as they are
+        optimizer, network = self._optimizer, self._network
+        penalties = [regularizer for regularizer, _ in network.regulated(network.parameters)]
+        behind_a_front = [each.x for each in every if network.front]  # not read as they are
 
         def numbers() -> list[Any]:
             versions = [*map(version, behind_a_front)]
             rate = repr(optimizer.learning_rate) if callable(optimizer.learning_rate) else None
-            return [[(r.l1, r.l2) for r in regularizers], _seed(optimizer), versions, rate]
+            return [[(r.l1, r.l2) for r in penalties], _seed(optimizer), versions, rate]
 
         own = watch if access == "write" else None
         return Guard(optimizer, own, numbers, self._shared(every, access))
@@ -128,7 +129,7 @@ class FusedEngine:
             input_seed=network.input_seed(_seed(optimizer)),
             weights=network.weights,
             biases=network.biases,
-            slots=_slots(optimizer, network.layers),
+            slots=_slots(optimizer, network.parameters),
             keep_predictions=self._keeps_predictions,
             steps_done=self._counter,
         )
@@ -142,9 +143,8 @@ class FusedEngine:
         """Measures each batch of the run, and changes nothing."""
         network = self._network
         outputs = self._outputs(run, network.in_training)
-        penalty = None
-        if network.regularizers:
-            penalty = network.penalty(network.weights, network.biases)
+        regulated = network.regulated(network.parameters)
+        penalty = regularizers.total(regulated) if regulated else None
         result = self._measured(run, outputs, penalty)
         self._counter += len(run)
         return result
@@ -159,11 +159,11 @@ class FusedEngine:
         )
         with torch.no_grad():
             outputs = ops.predict(x, network.in_training, weights, biases, network.slopes)
-            if network.regularizers:
-                penalties = [
-                    network.penalty(_of(i, weights), _of(i, biases)) for i in range(len(epochs))
-                ]
-                penalty = torch.stack(penalties).repeat_interleave(len(run) // run.epochs)
+            pairs = [p for pair in zip(weights, biases, strict=True) for p in pair]
+            regulated = [network.regulated(_of(i, pairs)) for i in range(len(epochs))]
+            if any(regulated):
+                penalties = torch.stack([regularizers.total(each) for each in regulated])
+                penalty = penalties.repeat_interleave(len(run) // run.epochs)
             return self._measured(run, outputs.flatten(0, 1), penalty)
 
     def _measured(self, run: Run, outputs: Tensor, penalty: Tensor | None) -> Result:
@@ -243,13 +243,12 @@ def _of(epoch: int, tensors: Sequence[Tensor | None]) -> list[Any]:
     return [None if t is None else t[epoch] for t in tensors]
 
 
-def _slots(optimizer: SlotOptimizer, layers: list[Any]) -> list[list[Tensor | None]]:
-    """For each slot, the tensors of weight and bias of each layer in turn."""
+def _slots(optimizer: SlotOptimizer, parameters: list[Tensor | None]) -> list[list[Tensor | None]]:
+    """For each slot, the tensors of these parameters."""
     if not optimizer.slots:
         return []
     place = {id(p): i for i, p in enumerate(optimizer.parameters)}
-    wanted = [p for layer in layers for p in (layer.weight, layer.bias)]
     return [
-        [None if p is None else tensors[place[id(p)]] for p in wanted]
+        [None if p is None else tensors[place[id(p)]] for p in parameters]
         for tensors in optimizer.slots.values()
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -101,26 +101,24 @@ class Plan:
         """Of each layer l1 and l2 of its weight, those of its bias, and its dropout; nothing if all
         are 0."""
         rows: list[tuple[float, ...]] = [
-            (*_factors(layer, "kernel"), *_factors(layer, "bias"), dropout_rate(dropout))
+            (*chain.from_iterable(_factors(layer, of) for of in REGULATED), dropout_rate(dropout))
             for layer, dropout in zip(self.layers, self.dropouts, strict=True)
         ]
         return rows if any(map(any, rows)) else []
 
     @property
-    def regularizers(self) -> list[Any]:
-        """Those of the layers' weights and biases."""
-        every = (getattr(layer, name, None) for layer in self.layers for name in REGULATED)
-        return [regularizer for regularizer in every if regularizer is not None]
+    def parameters(self) -> list[Tensor | None]:
+        """The weight and the bias of each layer in turn."""
+        return [p for layer in self.layers for p in (layer.weight, layer.bias)]
 
-    def penalty(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Any:
-        """What such weights and biases add to the loss."""
-        pairs = []
-        for layer, *own in zip(self.layers, weights, biases, strict=True):
-            for name, tensor in zip(REGULATED, own, strict=True):
-                regularizer = getattr(layer, name, None)
-                if regularizer is not None and tensor is not None:
-                    pairs.append((regularizer, tensor.t() if tensor.ndim == 2 else tensor))
-        return regularizers.total(pairs)
+    def regulated(self, parameters: Sequence[Tensor | None]) -> list[tuple[Any, Tensor]]:
+        """The regularizers, each with what it is of among such parameters."""
+        every = [getattr(layer, name, None) for layer in self.layers for name in REGULATED]
+        return [
+            (regularizer, p.t() if p.ndim == 2 else p)
+            for regularizer, p in zip(every, parameters, strict=True)
+            if regularizer is not None and p is not None
+        ]
 
     def seeds(self, seed: int) -> list[int]:
         """Those of what each layer drops, from one for all of them, or their own."""
@@ -304,7 +302,7 @@ def _check_regulation(network: Plan) -> None:
 
 def _factors(layer: Any, of: str) -> tuple[float, float]:
     """l1 and l2 of a layer's kernel or bias."""
-    regularizer = getattr(layer, f"{of}_{PENALTY}", None)
+    regularizer = getattr(layer, of, None)
     return (0.0, 0.0) if regularizer is None else (regularizer.l1, regularizer.l2)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torchnn._engine.ahead import Ahead
 from torchnn._engine.choice import Engine
-from torchnn._engine.run import Run
+from torchnn._engine.run import Run, Samples
 from torchnn._training.batches import ArrayFeed
 from torchnn._training.tally import Figures, Tally
 from torchnn.losses._functions import FunctionLoss
@@ -92,11 +92,12 @@ class Lookahead:
             first: The number of the first.
         """
         due = [i for i in range(ahead.epochs) if is_due(first + i, self._freq)]
-        return None if self._validation is None or not due else self._measured(ahead, due)
+        if self._validation is None or not due:
+            return None
+        return self._measured(self._validation.repeated(len(due)), ahead, due)
 
-    def _measured(self, ahead: Ahead, epochs: list[int]) -> Iterator[dict[str, float]]:
-        assert self._validation is not None
-        run, tally = self._validation.repeated(len(epochs)), Tally(self._metrics)
+    def _measured(self, run: Run, ahead: Ahead, epochs: list[int]) -> Iterator[dict[str, float]]:
+        tally = Tally(self._metrics)
         result = self._engine.test_ahead(run, ahead, epochs)
         for numbers in Figures(tally.metrics, run, result).wait():
             tally.reset()
@@ -104,7 +105,7 @@ class Lookahead:
             yield tally.logs()
 
     @property
-    def _others(self) -> list[Any]:
+    def _others(self) -> list[Samples]:
         return [] if self._validation is None else [self._validation.samples]
 
 
