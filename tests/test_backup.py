@@ -237,8 +237,6 @@ def test_a_backup_of_another_fit_is_refused_and_nothing_changes(tmp_path):
     with pytest.raises(ValueError, match="of a model trained by Adam, not SGD"):
         fitted(other, [BackupAndRestore(tmp_path / "b"), Death()])
     assert all(map(np.array_equal, before, other.get_weights()))
-    with pytest.raises(ValueError, match="with the callbacks BackupAndRestore, Death, not Backup"):
-        fitted(made(), [BackupAndRestore(tmp_path / "b")])
     later = made()
     fitted(later, [], epochs=2)
     with pytest.raises(ValueError, match="a fit that began after 0 epochs, not 2"):
@@ -246,6 +244,19 @@ def test_a_backup_of_another_fit_is_refused_and_nothing_changes(tmp_path):
     (tmp_path / "b" / "fit.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is damaged"):
         fitted(made(), [BackupAndRestore(tmp_path / "b"), Death()])
+
+
+def test_a_model_that_was_stopped_goes_on_in_the_same_process_without_what_stopped_it(tmp_path):
+    whole, cut = made(), made()
+    expected = fitted(whole, [EarlyStopping("loss", patience=50)])
+    backup = BackupAndRestore(tmp_path / "b")
+    stops = lambda: EarlyStopping("loss", patience=50)  # noqa: E731
+    for epoch in (1, 3):  # twice, so that a backup of what went on is gone on from
+        with pytest.raises(Killed):
+            fitted(cut, [backup, Death(epoch=epoch), stops()])
+    found = fitted(cut, [stops(), backup])  # in another order
+    assert found.history == expected.history
+    assert_same(whole, cut)
 
 
 def test_the_backup_stays_if_it_is_to_or_the_fit_fails(tmp_path):

@@ -76,6 +76,7 @@ class Model(Configured, Network):
 
     trainable = Layer.trainable
     stop_training = False
+    _stopped_fit: str | None = None  # the name of the last fit, if an error or Ctrl-C ended it
     history: History | Any = None  # type checkers need not be told that fit has been called
     sample_shape: tuple[int, ...] | None = None
     _recipe: Recipe | None = None

@@ -11,6 +11,7 @@
 #   counters-cuda.json  digest of ncu.csv    dense-cuda.json   single layers
 #   fit-cuda.json       fit, and calls       log.txt           what all of it said
 #   BUDGET=480               seconds for everything; 110 give correctness and the key numbers
+#   ONLY="smoke tests"       of the phases after load, these alone
 #   PYTHON=/path/to/python   the Python to use, instead of python3
 #   OUT=/path/to/folder      instead of build/gpu/out
 #   DRY=1                    without a GPU: what the CPU can run, on tiny networks, in seconds
@@ -38,11 +39,14 @@ note() {
   "$PYTHON" -m benchmarks.gpu.summary
 }
 
+wanted() { [[ -z ${ONLY:-} || $1 == @(load*|build) || " $ONLY " == *" $1 "* ]]; }
+
 # phase NAME LIMIT COMMAND...: runs it, into the log, its end also in sight. @ in the command is
 # three quarters of its limit: after these it is to begin nothing more.
 phase() {
   local name=$1 limit=$2 start=$SECONDS left=$((BUDGET - SECONDS)) code verdict
   shift 2
+  wanted "$name" || return 0
   if ((left < limit / 3)); then
     note "$name" "no time" 0
     return
@@ -63,7 +67,10 @@ phase() {
 }
 
 # on_gpu ...: a phase that the CPU cannot run.
-on_gpu() { if ((${#cpu[@]})); then note "$1" "needs a GPU" 0; else phase "$@"; fi; }
+on_gpu() {
+  wanted "$1" || return 0
+  if ((${#cpu[@]})); then note "$1" "needs a GPU" 0; else phase "$@"; fi
+}
 
 # module NAME ARGUMENT...: a module of the kit, after the name of its phase and its limit.
 module() {

@@ -26,6 +26,7 @@ NETWORKS = networks.NETWORKS | {
     "8-25-25-1": Network((8, 25, 25, 1), batch_size=32),
 }
 LOSS = "binary_crossentropy_from_logits"
+CLASSES_LOSS = "sparse_categorical_crossentropy_from_logits"
 SLOTS = {
     "gradient_descent": 0,
     "momentum": 1,
@@ -60,6 +61,10 @@ PLAN = [  # network, models, update rule; the most telling first
     ("full-batch", 1, "gradient_descent"),
     ("medium", 1, "gradient_descent"),
     ("large", 1, "gradient_descent"),
+    ("classes", 1, "adam"),
+    ("classes", 1, "gradient_descent"),
+    ("classes", 1056, "adam"),
+    ("regularized", 1, "gradient_descent"),
     ("notes", 133, "gradient_descent"),
     ("notes", 264, "gradient_descent"),
     ("notes", 4096, "gradient_descent"),
@@ -91,9 +96,13 @@ def arguments(
     where: str = "cuda",
     dtype: torch.dtype = torch.float32,
     update: str = "gradient_descent",
-    loss: str = LOSS,
+    loss: str | None = None,
 ) -> dict[str, object]:
-    """What ops.train_ is given; two models or more have weights and learning rates of their own."""
+    """What ops.train_ is given; two models or more have weights and learning rates of their own.
+
+    The loss is a cross-entropy, if none is given: of classes, if the network has them.
+    """
+    loss = loss or (CLASSES_LOSS if network.has_classes else LOSS)
     scales, rates = (torch.from_numpy(factors).to(where) for factors in spread(models))
 
     def own(array: np.ndarray) -> torch.Tensor:
@@ -120,12 +129,21 @@ def arguments(
         "options": OPTIONS,
         "steps_before": 0,
         "activations": ["sigmoid"] * (len(pairs) - 1) + [_last_for(loss)],
+        "regularization": _regularization(network),
         "weights": [weight for weight, _ in pairs],
         "biases": [bias for _, bias in pairs],
         "slots": [[torch.zeros_like(p) for p in parameters] for _ in range(SLOTS[update])],
         "keep_predictions": False,
         "steps_done": torch.zeros(1, dtype=torch.int64),
     }
+
+
+def _regularization(network: Network) -> list[list[float]]:
+    """Five numbers a layer, or none at all; the last layer drops nothing."""
+    if not (network.l2 or network.dropout):
+        return []
+    hidden, last = [[0, network.l2, 0, 0, rate] for rate in (network.dropout, 0)]
+    return [hidden] * (len(network.widths) - 2) + [last]
 
 
 def _last_for(loss: str) -> str:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 from torchnn import _warnings
 from torchnn._console.progress import Progress
@@ -55,7 +56,7 @@ class Fit:
     """One fit: its algorithm, and what that works with.
 
     Args:
-        model: A built module with the attributes stop_training, epochs_trained and history.
+        model: A built module with the attributes of a Model.
         recipe: What compile settled.
         feed: What to train on.
         validation: What to measure after each epoch, or None.
@@ -116,6 +117,8 @@ class Fit:
         self.tells_late = self.engine.is_queued and not (self.may_be_changed or self.backups)
         self.first = epochs.start  # the epoch to begin with
         self.began = recipe.optimizer.place.epochs
+        self.name = uuid4().hex  # by which a backup knows the fit that it is of
+        self.goes_on = model._stopped_fit  # the fit that was stopped in this process, if one was
         self.interrupt = HeldInterrupt() if self.ranks is None else self.ranks.interrupt
         self.untold: deque[Callable[[], None]] = deque()
         self.has_failed = False  # then only the history is told
@@ -135,7 +138,7 @@ class Fit:
     def run(self) -> History:
         """Trains the model and returns the history of the epochs."""
         model = self.model
-        model.stop_training, model.history = False, self.history
+        model.stop_training, model.history, model._stopped_fit = False, self.history, None
         self.place = self.resumed()
         with self.interrupt, mode(model, training=True), self.progress:
             self.call("on_train_begin", {})
@@ -144,6 +147,7 @@ class Fit:
                 self.fit()
                 self.finalize()
             except BaseException:
+                model._stopped_fit = self.name
                 self.settle()
                 raise
             finally:
@@ -155,7 +159,7 @@ class Fit:
         return self.history
 
     def restore(self) -> None:
-        """Goes on where another process was, if there is a backup."""
+        """Goes on where another fit was, mostly of another process, if there is a backup."""
         steps = self.recipe.optimizer.iterations
         kept = [backup.kept(steps) for backup in self.backups]
         state = next((each for each in kept if each is not None), None)

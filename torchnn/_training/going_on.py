@@ -1,7 +1,7 @@
 """What a fit needs to go on in another process: its state, and back."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ def state_of(fit: Any, epoch: int) -> dict[str, Any]:
     model, optimizer = fit.model, fit.recipe.optimizer
     return {
         "began": fit.began,
+        "name": fit.name,
         "epoch": epoch,
         "weights": dict(model.state_dict()),
         "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
@@ -58,10 +59,10 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
         if getattr(optimizer, name) != value:
             setattr(optimizer, name, value)
     fit.history.epoch, fit.history.history = (state["history"][n] for n in ("epoch", "history"))
-    for callback, (_, own) in zip(fit.callbacks.callbacks, state["callbacks"], strict=False):
-        callback.load_state_dict(own)
+    _give_back(fit.callbacks.callbacks, state["callbacks"])
     fit.logs, fit.has_warned = state["logs"], state["has_warned"]
     model.stop_training = state["stops"]
+    fit.began, fit.name = state["began"], state.get("name", fit.name)
     fit.feed.go_on(state["order"])
     _set_random_state(state["random"])
     if fit.ranks is not None:
@@ -70,22 +71,29 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
     fit.place = fit.resumed()
 
 
+def _give_back(callbacks: Sequence[Any], states: Sequence[tuple[str, Any]]) -> None:
+    """Gives callbacks their states: the first, the second ... of a class those of its name.
+
+    There may be others than before, as when the one is gone that made the fit stop; they begin anew.
+    """
+    kept: dict[str, list[Any]] = {}
+    for name, own in states:
+        kept.setdefault(name, []).append(own)
+    for callback in callbacks:
+        if own_kind := kept.get(type(callback).__name__):
+            callback.load_state_dict(own_kind.pop(0))
+
+
 def _check(fit: Any, state: Mapping[str, Any]) -> None:
     own = {n: tuple(t.shape) for n, t in _tensors(fit.model.state_dict()).items()}
     kept = {n: tuple(t.shape) for n, t in _tensors(state["weights"]).items()}
-    told = [name for name, _ in state["callbacks"]]
-    names = [type(each).__name__ for each in fit.callbacks.callbacks]
-    if fit.ranks is not None and fit.ranks.rank > 0:  # the first has them all
-        names = told
     different = (
         f"a model with the weights {kept}, not {own}"
         if kept != own
         else f"a model trained by {state['rule']}, not {_rule(fit.recipe.optimizer)}"
         if state["rule"] != _rule(fit.recipe.optimizer)
         else f"a fit that began after {state['began']} epochs, not {fit.began}"
-        if state["began"] != fit.began
-        else f"a fit with the callbacks {', '.join(told)}, not {', '.join(names)}"
-        if told != names
+        if state["began"] != fit.began and state.get("name", "") != fit.goes_on
         else None
     )
     if different:

@@ -18,7 +18,7 @@ class BackupAndRestore(Callback):
 
     It keeps weights, optimizer, History, random numbers, and what other callbacks remember
     (`state_dict` of those of one's own). The program must make the same model and give the same
-    data. Batches of a DataLoader or a generator go on with the epoch that was not finished, from
+    data; the model that was stopped goes on, too. Callbacks that are new begin anew. Batches of a DataLoader or a generator go on with the epoch that was not finished, from
     its beginning; so do metrics that are computed from all predictions at once.
 
     Args:
