@@ -74,7 +74,7 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
 def _give_back(callbacks: Sequence[Any], states: Sequence[tuple[str, Any]]) -> None:
     """Gives callbacks their states: the first, the second ... of a class those of its name.
 
-    There may be others than before, as when the one is gone that made the fit stop; they begin anew.
+    There may be others than before, as when the one is gone that made the fit stop.
     """
     kept: dict[str, list[Any]] = {}
     for name, own in states:

@@ -17,9 +17,10 @@ class BackupAndRestore(Callback):
         model.fit(x, y, epochs=1000, callbacks=[BackupAndRestore("backup")])
 
     It keeps weights, optimizer, History, random numbers, and what other callbacks remember
-    (`state_dict` of those of one's own). The program must make the same model and give the same
-    data; the model that was stopped goes on, too. Callbacks that are new begin anew. Batches of a DataLoader or a generator go on with the epoch that was not finished, from
-    its beginning; so do metrics that are computed from all predictions at once.
+    (`state_dict` of those of one's own). The program must make the same model, or go on with the
+    one that was stopped, and give the same data; callbacks that are new begin anew. Batches of a
+    DataLoader or a generator go on with the epoch that was not finished, from its beginning; so do
+    metrics that are computed from all predictions at once.
 
     Args:
         backup_dir: A folder for one fit alone, made if it is missing.
