@@ -1,7 +1,8 @@
 // The contract of one dense layer, a = activation(x @ weight.T + bias), and of its derivative.
 // All arrays are row-major and contiguous, except that the rows of x may lie x_stride apart.
 // A call computes a rectangle of its outputs, so that the caller can share one out among threads;
-// every element is summed in the same order whatever the rectangle, so threads change no bit.
+// every element is summed in the same order whatever the rectangle, so threads change no bit. On
+// the CPU, numbers below the smallest normal one are zeros (csrc/cpu/simd/subnormals.h).
 #pragma once
 
 #include <cstdint>
@@ -43,9 +44,9 @@ struct DenseBackward {
 
 namespace cpu {
 
-// a[i] = activation(a[i]) for count elements
+// a[i] = activation(a[i] + bias[i % units]) for count elements, whole rows; bias may be null
 template <class T>
-void activate(int64_t activation, T* a, int64_t count);
+void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count);
 
 // out[rows, units] = activation(x @ weight.T + bias)
 template <class T>

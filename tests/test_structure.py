@@ -25,7 +25,7 @@ FLOORS = [
     "_training",
     "_keras_weights",
     "_saving",
-    "_keras_models _network backend datasets model models saving sequential utils",
+    "_keras_models _network backend datasets model models saving sequential tuning utils",
     "__init__",
     "sklearn tf",
 ]
@@ -69,6 +69,7 @@ PUBLIC = {
     "torchnn.tf.math",
     "torchnn.tf.nn",
     "torchnn.tf.random",
+    "torchnn.tuning",
     "torchnn.utils",
 }
 ROOMS = ["torchnn._console", "torchnn._engine", "torchnn._files", "torchnn._training"]

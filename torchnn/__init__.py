@@ -34,7 +34,7 @@ from torchnn.optimizers import legacy as _legacy  # noqa: F401 (there as optimiz
 from torchnn.sequential import Sequential
 
 if TYPE_CHECKING:
-    from torchnn import datasets
+    from torchnn import datasets, tuning
 
 __all__ = [
     "Input",
@@ -54,12 +54,13 @@ __all__ = [
     "optimizers",
     "regularizers",
     "saving",
+    "tuning",
     "utils",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is not always needed when it is first asked for."""
-    if name in ("datasets", "sklearn", "tf"):
+    if name in ("datasets", "sklearn", "tf", "tuning"):
         return import_module(f"torchnn.{name}")
     raise AttributeError(f"module 'torchnn' has no attribute {name!r}")

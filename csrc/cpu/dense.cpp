@@ -8,6 +8,7 @@
 #include "memory.h"
 #include "simd/dot.h"
 #include "simd/isa.h"
+#include "simd/subnormals.h"
 
 namespace torchnn::cpu {
 namespace {
@@ -45,13 +46,22 @@ bool read_in_place(const DenseForward<T>& layer) {
 }  // namespace
 
 template <class T>
-void activate(int64_t activation, T* a, int64_t count) {
+void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count) {
+  const FlushSubnormals flush;
   const auto activate = activation_calls<T>(activation).usual_forward;
-  if (activate) activate(a, 1, count, count);
+  // With a bias, so many rows at a time that they are still in the first-level cache.
+  const int64_t row_bytes = units * int64_t(sizeof(T));
+  const int64_t at_once = bias ? std::max<int64_t>(1, 16 * 1024 / row_bytes) * units : count;
+  for (int64_t begin = 0; begin < count; begin += at_once) {
+    const int64_t size = std::min(at_once, count - begin);
+    if (bias) add_bias(bias, a + begin, size / units, units, units);
+    if (activate) activate(a + begin, 1, size, size);
+  }
 }
 
 template <class T>
 void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
+  const FlushSubnormals flush;
   const auto activate = activation_calls<T>(layer.activation).usual_forward;
   T* out = layer.out + rows.begin * layer.units + units.begin;
   if (read_in_place(layer)) {
@@ -77,6 +87,7 @@ void dense_forward(const DenseForward<T>& layer, Range rows, Range units) {
 
 template <class T>
 void dense_backward_z(const DenseBackward<T>& layer, Range rows) {
+  const FlushSubnormals flush;
   const int64_t first = rows.begin * layer.units, count = rows.size() * layer.units;
   activation_calls<T>(layer.activation)
       .backward(layer.grad_out + first, layer.out + first, layer.grad_z + first, 1, count, count,
@@ -85,6 +96,7 @@ void dense_backward_z(const DenseBackward<T>& layer, Range rows) {
 
 template <class T>
 void dense_backward_bias(const DenseBackward<T>& layer, Range units) {
+  const FlushSubnormals flush;
   // So many rows are summed on their own, so that rounding errors grow with the block.
   constexpr int64_t block = 128;
   if (units.size() == 0) return;
@@ -106,6 +118,7 @@ void dense_backward_bias(const DenseBackward<T>& layer, Range units) {
 
 template <class T>
 void dense_backward_x(const DenseBackward<T>& layer, Range rows, Range features) {
+  const FlushSubnormals flush;
   multiply(Product<T>{
       .rows = rows.size(),
       .columns = features.size(),
@@ -121,6 +134,7 @@ void dense_backward_x(const DenseBackward<T>& layer, Range rows, Range features)
 
 template <class T>
 void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range features) {
+  const FlushSubnormals flush;
   multiply(Product<T>{
       .rows = units.size(),
       .columns = features.size(),
@@ -135,7 +149,7 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
 }
 
 #define TORCHNN_INSTANTIATE(T)                                           \
-  template void activate(int64_t, T*, int64_t);                          \
+  template void activate(int64_t, T*, const T*, int64_t, int64_t);       \
   template void dense_forward(const DenseForward<T>&, Range, Range);     \
   template void dense_backward_z(const DenseBackward<T>&, Range);        \
   template void dense_backward_bias(const DenseBackward<T>&, Range);     \

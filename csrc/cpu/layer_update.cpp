@@ -67,6 +67,10 @@ struct UpdateTile {
   TORCHNN_FN void run() const {
     using V = Register<Isa, T>;
     Tile<V, height, registers> tile;
+    // The weights are wanted when the sums are there: they may lie far away.
+    const T* const weights = layer.weight.values + unit * layer.weight.stride + feature;
+#pragma GCC unroll 16
+    for (int i = 0; i < height; ++i) __builtin_prefetch(weights + i * layer.weight.stride, 1, 3);
     tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
     // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
     // has been put aside, which is in the cache.

@@ -7,6 +7,7 @@
 #include "../errors.h"
 #include "../train.h"
 #include "pace.h"
+#include "simd/subnormals.h"
 #include "team.h"
 
 namespace torchnn::cpu {
@@ -38,7 +39,10 @@ bool is_short(const Train<T>& job, int64_t models) {
 template <class T, class F>
 void run_parallel(const Train<T>& job, int64_t parts, const F& f) {
   FirstError error;
-  auto guarded = [&](int64_t part) { error.guard([&] { f(part); }); };
+  auto guarded = [&](int64_t part) {
+    const FlushSubnormals flush;
+    error.guard([&] { f(part); });
+  };
   using Guarded = decltype(guarded);
   job.parallel(parts, [](void* f, int64_t i) { (*static_cast<Guarded*>(f))(i); }, &guarded);
   error.rethrow();

@@ -364,6 +364,7 @@ bool can_reserve(const Train<T>& job) {
 template <class T>
 void train(const Train<T>& job, const Models& models) {
   if (job.samples == 0) return;
+  const FlushSubnormals flush;
   std::vector<TrainLayer<T>> layers;
   if (models.count == 1) return train_one(model_of(job, models, 0, layers));
   reserve(job);  // so that what can fail does so before any model has changed
@@ -385,6 +386,7 @@ void train(const Train<T>& job, const Models& models) {
 
 template <class T>
 void predict(const Train<T>& job) {
+  const FlushSubnormals flush;
   Trainer<T>(job).predict();
 }
 

@@ -11,62 +11,12 @@
 #include "../cpu/simd/isa.h"
 #include "../dense.h"
 #include "../hash.h"
-#include "binding.h"
+#include "cpu_dense.h"
+#include "cpu_ways.h"
 #include "training.h"
 
 namespace torchnn {
 namespace {
-
-// Calls f with a null pointer of the tensor's element type.
-template <class F>
-void dispatch_float(const Tensor& t, F&& f) {
-  switch (t.scalar_type()) {
-    case ScalarType::Float: return f(static_cast<float*>(nullptr));
-    case ScalarType::Double: return f(static_cast<double*>(nullptr));
-    default: STD_TORCH_CHECK(false, "x must be float32 or float64");
-  }
-}
-
-// Shares the longer side of a (rows, columns) output out among the threads: one call of
-// f(rows, columns) for each. Waking them takes microseconds, so little work stays on this thread.
-template <class F>
-void parallel_rectangles(int64_t rows, int64_t columns, int64_t depth, const F& f) {
-  constexpr int64_t serial = 1 << 20;     // multiply-adds: 10 to 20 us
-  constexpr int64_t activation = 32;      // what an activation costs in these
-  constexpr int64_t multiple = 24;        // whole register tiles for every thread but one
-  if (rows == 0 || columns == 0) return;  // of nothing there may be very much
-  const bool by_rows = rows >= columns;
-  const int64_t length = by_rows ? rows : columns, work = rows * columns * (depth + activation);
-  if (work < 2 * serial || torch::stable::get_num_threads() == 1)
-    return f(Range{0, rows}, Range{0, columns});
-  const int64_t parts = (length + multiple - 1) / multiple;
-  const int64_t grain = std::max<int64_t>(1, serial * parts / work);
-  parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
-    const Range part{begin * multiple, std::min(end * multiple, length)};
-    if (by_rows)
-      f(part, Range{0, columns});
-    else
-      f(Range{0, rows}, part);
-  });
-}
-
-// Where the product of a large layer goes, the one place (measured: docs/log.md). With AVX2, MKL is
-// as fast as our blocks, and steadier on a busy machine; with AVX-512 on AMD it runs at half the
-// speed, so there all layers are ours.
-bool library_multiplies(int64_t dim, int64_t rows, int64_t in_features, int64_t units) {
-  constexpr int64_t large = 1 << 25;  // products
-  return cpu::capability_in_use() == cpu::Capability::avx2 && dim == 2 &&
-         std::min({rows, in_features, units}) >= 64 &&
-         double(rows) * double(in_features) * double(units) >= large;
-}
-
-// f(begin, end) for parts of `count` rows of so many elements that are worth a thread.
-template <class F>
-void parallel_elements(int64_t count, int64_t row, const F& f) {
-  constexpr int64_t worth = 1 << 15;
-  if (count * row <= worth) return f(0, count);
-  parallel_for(0, count, std::max<int64_t>(1, worth / row), f);
-}
 
 // What is gone through as memory: it must all be there.
 void check_whole(const char* name, const Tensor& t) {
@@ -82,103 +32,9 @@ void activate_(const Tensor& x, int64_t activation) {
   dispatch_float(x, [&]<class T>(T*) {
     T* a = mutable_data<T>(x);
     parallel_elements(x.numel(), 1, [&](int64_t begin, int64_t end) {
-      cpu::activate(activation, a + begin, end - begin);
+      cpu::activate<T>(activation, a + begin, nullptr, 1, end - begin);
     });
   });
-}
-
-Tensor dense(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-             int64_t activation) {
-  check_dense(x, weight, bias, activation, DeviceType::CPU);
-  const int64_t in_features = weight.size(1), units = weight.size(0);
-  if (library_multiplies(x.dim(), x.size(0), in_features, units)) {
-    Tensor out = linear(x, weight, bias);
-    dispatch_float(x, [&]<class T>(T*) {
-      T* a = mutable_data<T>(out);
-      parallel_elements(out.numel(), 1, [&](int64_t begin, int64_t end) {
-        cpu::activate(activation, a + begin, end - begin);
-      });
-    });
-    return out;
-  }
-  const Rows rows = as_rows(x);
-  const Tensor w = make_contiguous(weight), b = bias ? make_contiguous(*bias) : w;
-  Tensor out = new_output(x, units);
-  dispatch_float(x, [&]<class T>(T*) {
-    const DenseForward<T> layer{
-        .x = data<T>(rows.tensor),
-        .weight = data<T>(w),
-        .bias = bias ? data<T>(b) : nullptr,
-        .out = mutable_data<T>(out),
-        .rows = rows.count,
-        .in_features = in_features,
-        .units = units,
-        .x_stride = rows.row_stride,
-        .activation = activation,
-    };
-    parallel_rectangles(rows.count, units, in_features,
-                        [&](Range rows, Range units) { cpu::dense_forward(layer, rows, units); });
-  });
-  return out;
-}
-
-// The gradients of dense; one that is not needed comes back with no elements.
-std::tuple<Tensor, Tensor, Tensor> dense_backward(const Tensor& grad_out,
-                                                  const std::optional<Tensor>& out,
-                                                  const std::optional<Tensor>& x,
-                                                  const std::optional<Tensor>& weight,
-                                                  int64_t activation, bool need_x, bool need_weight,
-                                                  bool need_bias) {
-  const BackwardOf of(grad_out, out, x, weight, activation, need_x, need_weight, need_bias,
-                      DeviceType::CPU);
-  const int64_t rows = of.rows, in_features = of.in_features, units = of.units;
-  const Rows x_rows = as_rows(of.x);
-  const Tensor w = make_contiguous(of.weight), a = make_contiguous(of.out),
-               grad = make_contiguous(grad_out);
-  const Tensor grad_z = of.is_linear() ? grad : new_output(grad_out, units);
-  const bool by_library = library_multiplies(grad_out.dim(), rows, in_features, units);
-  Tensor grad_x =
-      need_x && !by_library ? new_output(grad_out, in_features) : new_tensor<1>(grad_out, {0});
-  Tensor grad_weight =
-      new_tensor<2>(grad_out, {need_weight && !by_library ? units : 0, in_features});
-  Tensor grad_bias = new_tensor<1>(grad_out, {need_bias ? units : 0});
-  dispatch_float(grad_out, [&]<class T>(T*) {
-    const DenseBackward<T> layer{
-        .grad_out = data<T>(grad),
-        .out = data<T>(a),
-        .x = data<T>(x_rows.tensor),
-        .weight = data<T>(w),
-        .grad_z = static_cast<T*>(grad_z.data_ptr()),
-        .grad_x = mutable_data<T>(grad_x),
-        .grad_weight = mutable_data<T>(grad_weight),
-        .grad_bias = mutable_data<T>(grad_bias),
-        .rows = rows,
-        .in_features = in_features,
-        .units = units,
-        .x_stride = x_rows.row_stride,
-        .activation = activation,
-    };
-    if (!of.is_linear())
-      parallel_elements(rows, units, [&](int64_t begin, int64_t end) {
-        cpu::dense_backward_z(layer, {begin, end});
-      });
-    if (need_bias) cpu::dense_backward_bias(layer, {0, units});
-    if (by_library) return;
-    if (need_x)
-      parallel_rectangles(rows, in_features, units, [&](Range rows, Range features) {
-        cpu::dense_backward_x(layer, rows, features);
-      });
-    if (need_weight)
-      parallel_rectangles(units, in_features, rows, [&](Range units, Range features) {
-        cpu::dense_backward_weight(layer, units, features);
-      });
-  });
-  if (by_library && need_x) grad_x = torch::stable::matmul(grad_z, of.weight);
-  if (by_library && need_weight) {
-    Tensor grad_z_turned = grad_z;
-    grad_weight = torch::stable::matmul(torch::stable::transpose(grad_z_turned, 0, 1), of.x);
-  }
-  return {grad_x, grad_weight, grad_bias};
 }
 
 // ---- whole networks ----
@@ -221,7 +77,7 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
   const int64_t x_of_model = model_stride("x", x, 2, network);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   const int64_t blocks = (samples + rows_at_once - 1) / rows_at_once;
-  const bool is_few = 2 * samples * x.element_size() <= cpu::vector_bytes();  // half a register
+  const bool is_few = 2 * samples * int64_t(x.element_size()) <= cpu::vector_bytes();  // half a register
   Tensor out =
       many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
@@ -338,11 +194,13 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def("updates() -> str");
   m.def("train_options() -> str");
   m.def("cpu_capability() -> str");
+  m.def("choose_ways(str how) -> ()");
+  m.def("ways() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
-  m.impl("dense_forward", TORCH_BOX(&torchnn::dense));
-  m.impl("dense_backward", TORCH_BOX(&torchnn::dense_backward));
+  m.impl("dense_forward", TORCH_BOX(&torchnn::cpu_dense));
+  m.impl("dense_backward", TORCH_BOX(&torchnn::cpu_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
   m.impl("activate_", TORCH_BOX(&torchnn::activate_));
@@ -356,6 +214,8 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
   m.impl("updates", TORCH_BOX(&torchnn::names<torchnn::Updates>));
   m.impl("train_options", TORCH_BOX(&torchnn::train_options));
   m.impl("cpu_capability", TORCH_BOX(&torchnn::cpu_capability));
+  m.impl("choose_ways", TORCH_BOX(&torchnn::choose_ways));
+  m.impl("ways", TORCH_BOX(&torchnn::ways));
 }
 
 // Importing the module loads the library, whose static initialisers register the operators.

@@ -1,0 +1,147 @@
+#include "cpu_ways.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <sstream>
+
+namespace torchnn {
+namespace {
+
+enum class How : int { measured, ours, library };
+constexpr std::array<const char*, 3> hows{"measured", "ours", "library"};
+
+How how_of(const std::string& name) {
+  const auto* found = std::find(hows.begin(), hows.end(), name);
+  STD_TORCH_CHECK(found != hows.end(), "how must be measured, ours or library, got ", name);
+  return How(found - hows.begin());
+}
+
+How how_at_first() {
+  const char* asked = std::getenv("TORCHNN_PRODUCTS");
+  if (!asked || !*asked) return How::measured;
+  const std::string name = asked;
+  STD_TORCH_CHECK(std::find(hows.begin(), hows.end(), name) != hows.end(),
+                  "TORCHNN_PRODUCTS must be measured, ours or library, got ", name);
+  return how_of(name);
+}
+
+std::atomic<How>& how() {
+  static std::atomic<How> chosen = how_at_first();
+  return chosen;
+}
+
+// Sizes that share a choice differ by less than half: the place of the highest bit, and the next.
+int64_t size_class(int64_t n) {
+  const int64_t bits = std::bit_width(uint64_t(n));
+  return 2 * bits + (bits > 1 ? n >> (bits - 2) & 1 : 0);
+}
+
+using Key = std::array<int64_t, 6>;
+
+struct Choice {
+  ProductKind kind;  // the first of them
+  int64_t threads;
+  Range rows, columns;  // what of it was computed
+  double ours, library;  // microseconds
+
+  // Ours, unless the library is clearly faster: where both are alike, noise must not choose.
+  bool is_for_library() const { return library < 0.97 * ours; }
+};
+
+struct Choices {
+  std::mutex mutex;
+  std::map<Key, Choice> made;
+  static Choices& all() {
+    static Choices& choices = *new Choices;  // threads may outlive what is destroyed at exit
+    return choices;
+  }
+};
+
+double microseconds(const Compute& compute, Range rows, Range columns, int64_t calls) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin = Clock::now();
+  for (int64_t i = 0; i < calls; ++i) compute(rows, columns);
+  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count() / double(calls);
+}
+
+// A part of a product that takes a millisecond, about: a choice costs ten.
+void cut(const ProductKind& kind, Range& rows, Range& columns) {
+  constexpr double enough = 1 << 26;  // multiply-adds
+  constexpr int64_t least = 64;
+  while (double(rows.end) * double(columns.end) * double(kind.depth) > enough &&
+         std::max(rows.end, columns.end) > least)
+    (rows.end > columns.end ? rows : columns).end /= 2;
+}
+
+Choice measure(const ProductKind& kind, const Compute& ours, const Compute& library) {
+  constexpr int rounds = 5;
+  constexpr double round = 60;        // microseconds, at least
+  constexpr double patience = 30000;  // microseconds: on a busy machine, one round must do
+  Choice choice{kind, torch::stable::get_num_threads(), {0, kind.rows}, {0, kind.columns}, 0, 0};
+  cut(kind, choice.rows, choice.columns);
+  auto time = [&](const Compute& compute, int64_t calls) {
+    return microseconds(compute, choice.rows, choice.columns, calls);
+  };
+  double spent = time(ours, 1) + time(library, 1);  // fresh memory, threads that wake up
+  const double once = std::min(time(ours, 1), time(library, 1));
+  const int64_t calls = std::clamp<int64_t>(int64_t(round / std::max(once, 1e-3)), 1, 64);
+  choice.ours = choice.library = 1e300;
+  for (int i = 0; i == 0 || (i < rounds && spent < patience); ++i) {
+    const double own = time(ours, calls), other = time(library, calls);
+    spent += double(calls) * (own + other);
+    choice.ours = std::min(choice.ours, own);  // the best: what disturbs can only slow it down
+    choice.library = std::min(choice.library, other);
+  }
+  return choice;
+}
+
+}  // namespace
+
+bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute& library) {
+  constexpr double least = 1 << 17;  // multiply-adds: less takes no longer than to ask the library
+  if (double(kind.rows) * double(kind.columns) * double(kind.depth) < least) return false;
+  const How chosen = how().load(std::memory_order_relaxed);
+  if (chosen != How::measured) return chosen == How::library;
+  const Key key{kind.place,
+                kind.element_size,
+                int64_t(torch::stable::get_num_threads()),
+                size_class(kind.rows),
+                size_class(kind.columns),
+                size_class(kind.depth)};
+  Choices& choices = Choices::all();
+  {
+    const std::lock_guard lock(choices.mutex);
+    const auto found = choices.made.find(key);
+    if (found != choices.made.end()) return found->second.is_for_library();
+  }
+  // Not under the lock: the library may want others that wait for it. The first choice holds.
+  const Choice choice = measure(kind, ours, library);
+  const std::lock_guard lock(choices.mutex);
+  return choices.made.emplace(key, choice).first->second.is_for_library();
+}
+
+void choose_ways(std::string name) { how() = how_of(name); }
+
+std::string ways() {
+  static constexpr std::array<const char*, 3> places{"forward", "grad_x", "grad_weight"};
+  Choices& choices = Choices::all();
+  const std::lock_guard lock(choices.mutex);
+  std::ostringstream out;
+  out << hows[int(how().load())] << '\n';
+  for (const auto& [key, choice] : choices.made)
+    out << places[choice.kind.place] << ' ' << choice.kind.rows << ' ' << choice.kind.columns << ' '
+        << choice.kind.depth << ' ' << choice.kind.element_size << ' ' << choice.threads << ' '
+        << choice.rows.end << ' ' << choice.columns.end << ' ' << choice.ours << ' '
+        << choice.library << ' ' << (choice.is_for_library() ? "library" : "ours") << '\n';
+  return out.str();
+}
+
+}  // namespace torchnn
