@@ -67,16 +67,26 @@ struct UpdateTile {
   TORCHNN_FN void run() const {
     using V = Register<Isa, T>;
     Tile<V, height, registers> tile;
-    // The weights are wanted when the sums are there: they may lie far away.
-    const T* const weights = layer.weight.values + unit * layer.weight.stride + feature;
+    const int64_t first = unit * layer.weight.stride + feature;
+    if (layer.is_far)  // the weights are wanted when the sums are there
 #pragma GCC unroll 16
-    for (int i = 0; i < height; ++i) __builtin_prefetch(weights + i * layer.weight.stride, 1, 3);
+      for (int i = 0; i < height; ++i)
+        __builtin_prefetch(layer.weight.values + first + i * layer.weight.stride, 1, 3);
     tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
     // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
     // has been put aside, which is in the cache.
     const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
     const bool adjusts = at_once && is_adjusted(layer.weight, *layer.step);
-    const int64_t first = unit * layer.weight.stride + feature;
+    if (at_once && layer.is_first && !adjusts) {
+      const UpdateStep<T> step = *layer.step;  // a copy: what is stored cannot change it
+#pragma GCC unroll 16
+      for (int i = 0; i < height; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j < registers; ++j)
+          take_step<GradientDescent>(layer.weight, first + i * layer.weight.stride + j * lanes<V>,
+                                     tile.sum[i][j], step);
+      return;
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i)
 #pragma GCC unroll 4

@@ -46,6 +46,7 @@ struct LayerUpdate {
   // Rows of the next input, if they lie in memory far away: each block of features fetches its own.
   const T* const* next_x;
   int64_t next_rows;
+  bool is_far;  // the weight does not fit the second-level cache beside all else
 };
 
 // The features that a tile of the weight is wide.

@@ -15,7 +15,7 @@ namespace torchnn::cpu {
 template <class T>
 struct Network {
   std::vector<Layer<T>> layers;
-  int64_t stride;  // between the features of a chunk: its rows, in whole registers
+  int64_t stride;  // between the features of a chunk
   Padding<T> padded;
   T* outputs = nullptr;  // (lanes, units) of the last layer, for a chunk that goes by rows
   T* targets = nullptr;  // (units of the last layer, stride)

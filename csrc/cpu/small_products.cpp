@@ -41,21 +41,25 @@ template <class T>
 struct MultiplySmall {
   template <class Isa>
   static TORCHNN_FN void run(const SmallProduct<T>& p) {
-    constexpr int64_t most_depth = 256;  // 32 KB of b, in registers two wide: what fits close by
+    // A panel of b, two registers wide, fills half of a first-level cache of 32 KB; a block of a,
+    // the rows of some tiles, a part of the second.
     constexpr int64_t width = lanes<Register<Isa, T>>;
+    constexpr int64_t most_depth = 256, block_rows = 128;
     const EvenTiles depths(p.depth, most_depth), tiles(p.rows, Isa::small_tile_rows);
+    const EvenTiles blocks(tiles.count, std::max<int64_t>(1, block_rows / Isa::small_tile_rows));
     for (int64_t d = 0; d < depths.count; ++d)
-      for (int64_t t = 0; t < tiles.count; ++t) {
-        const int64_t row = tiles.begin(t), height = tiles.begin(t + 1) - row;
-        const int64_t k = depths.begin(d), depth = depths.begin(d + 1) - k;
-        int64_t column = 0;
-        for (; column + 2 * width <= p.columns; column += 2 * width)
-          with_height<Isa::small_tile_rows>(height,
-                                            ProductTile<Isa, T, 2>{p, row, column, k, depth});
-        if (column < p.columns)
-          with_height<Isa::small_tile_rows>(height,
-                                            ProductTile<Isa, T, 1>{p, row, column, k, depth});
-      }
+      for (int64_t block = 0; block < blocks.count; ++block)
+        for (int64_t column = 0; column < p.columns; column += 2 * width)
+          for (int64_t t = blocks.begin(block); t < blocks.begin(block + 1); ++t) {
+            const int64_t row = tiles.begin(t), height = tiles.begin(t + 1) - row;
+            const int64_t k = depths.begin(d), depth = depths.begin(d + 1) - k;
+            if (column + width < p.columns)
+              with_height<Isa::small_tile_rows>(height,
+                                                ProductTile<Isa, T, 2>{p, row, column, k, depth});
+            else
+              with_height<Isa::small_tile_rows>(height,
+                                                ProductTile<Isa, T, 1>{p, row, column, k, depth});
+          }
   }
 };
 

@@ -43,27 +43,28 @@ class Trainer {
   // among that of others in this thread.
   explicit Trainer(const Train<T>& job, int64_t gradients = 0, int64_t place = 0)
       : job_(job),
-        stride_(padded_(std::min(job.batch_size, chunk_rows))),
+        most_rows_(padded_(std::min(job.batch_size, chunk_rows))),
+        stride_(padded_.odd_lines(most_rows_)),
         has_penalties_(job.has_penalties()) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
-    slices_ = std::clamp<int64_t>(first.in_features * first.units * stride_ / products_a_slice, 1,
+    slices_ = std::clamp<int64_t>(first.in_features * first.units * most_rows_ / products_a_slice, 1,
                                   std::min(most_slices, blocks_));
     int64_t products = 0;
     for (int64_t l = 1; l < job.layer_count; ++l)
-      products += 3 * job.layers[l].in_features * job.layers[l].units * stride_;
+      products += 3 * job.layers[l].in_features * job.layers[l].units * most_rows_;
     is_replicated_ = products < products_worth_sharing;
     networks_.assign(is_replicated_ ? std::min(job.threads, slices_) : 1, {job, stride_});
     const bool puts_gradients_aside =
         job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
     gradients = std::max<int64_t>(gradients, puts_gradients_aside);
     memory_.allocate(place, [&](Pieces<T>& memory) { take_memory(memory, gradients); });
-    now_.x.resize(stride_), next_.x.resize(stride_);
+    now_.x.resize(most_rows_), next_.x.resize(most_rows_);
   }
 
   // As many as find work in every chunk.
   int64_t most_threads() const {
-    return std::min(job_.threads, is_replicated_ ? slices_ : stride_ / padded_.lanes);
+    return std::min(job_.threads, is_replicated_ ? slices_ : most_rows_ / padded_.lanes);
   }
 
   void train(Team& team, Pace& pace) {
@@ -131,9 +132,9 @@ class Trainer {
   void predict() {
     is_predicting_ = true;
     read();
-    for (int64_t first = 0; first < job_.samples; first += stride_) {
+    for (int64_t first = 0; first < job_.samples; first += most_rows_) {
       Work<T> work;
-      work.first = first, work.rows = std::min(stride_, job_.samples - first);
+      work.first = first, work.rows = std::min(most_rows_, job_.samples - first);
       begin(work);
       for (int64_t slice = 0; slice < slices_; ++slice) take_in(slice);
       std::swap(now_, next_);
@@ -314,7 +315,8 @@ class Trainer {
 
   const Train<T>& job_;
   const Padding<T> padded_;
-  const int64_t stride_;  // between the features of a chunk: its rows, in whole registers
+  const int64_t most_rows_;  // of a chunk, in whole registers
+  const int64_t stride_;     // between the features of a chunk
   const bool has_penalties_;
   int64_t blocks_, slices_;  // of the first layer's features
   bool is_replicated_, is_predicting_ = false;
