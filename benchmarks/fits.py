@@ -13,6 +13,8 @@ from benchmarks.networks import Network
 
 
 def _loss(network: Network) -> str:
+    if network.loss == "mse":
+        return "mean_squared_error"
     return "sparse_categorical_crossentropy" if network.has_classes else "binary_crossentropy"
 
 
@@ -31,12 +33,11 @@ class TorchnnFit:
         options = {"dtype": dtype, "kernel_regularizer": penalty}
         layers = []
         for i, o in pairwise(network.widths):
-            layers.append(tn.layers.Dense(o, "sigmoid", in_features=i, **options))
+            layers.append(tn.layers.Dense(o, network.activation, in_features=i, **options))
             layers += [tn.layers.Dropout(network.dropout)] if network.dropout else []
         if network.dropout:
             layers.pop()
-        if network.has_classes:
-            layers[-1].activation = "softmax"
+        layers[-1].activation = network.last_activation
         self.model = tn.Sequential(layers)
         self.model.set_weights([array for layer in network.weights() for array in layer])
         kind = tn.optimizers.Adam if network.adam else tn.optimizers.SGD
@@ -97,9 +98,9 @@ class KerasFit:
         penalty = keras.regularizers.L2(network.l2) if network.l2 else None
         layers = [keras.Input((network.widths[0],))]
         for units in network.widths[1:-1]:
-            layers.append(keras.layers.Dense(units, "sigmoid", kernel_regularizer=penalty))
+            layers.append(keras.layers.Dense(units, network.activation, kernel_regularizer=penalty))
             layers += [keras.layers.Dropout(network.dropout)] if network.dropout else []
-        last = "softmax" if network.has_classes else "sigmoid"
+        last = network.last_activation
         layers.append(keras.layers.Dense(network.widths[-1], last, kernel_regularizer=penalty))
         self.model = keras.Sequential(layers)
         self.model.set_weights([array for layer in network.weights() for array in layer])

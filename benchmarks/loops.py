@@ -27,7 +27,8 @@ class NumpyLoop:
         self.steps = 0
 
     def fit(self, epochs: int) -> list[float]:
-        return [self.epoch() for _ in range(epochs)]
+        with np.errstate(over="ignore"):  # exp(-z) of a saturated sigmoid, which is 0 then
+            return [self.epoch() for _ in range(epochs)]
 
     def epoch(self) -> float:
         total, size = 0.0, self.network.batch_size
@@ -37,16 +38,18 @@ class NumpyLoop:
         return total / len(self.x)
 
     def step(self, x: np.ndarray, y: np.ndarray) -> float:
-        network, activations, kept, z = self.network, [x], [], x
-        for kernel, bias in self.weights:
-            z = activations[-1] @ kernel + bias
-            a, scale = 1 / (1 + np.exp(-z)), None
-            if network.dropout and kernel is not self.weights[-1][0]:
+        network, activations, kept = self.network, [x], []
+        is_relu = network.activation == "relu"
+        *hidden, (kernel, bias) = self.weights
+        for inner, shift in hidden:
+            z = activations[-1] @ inner + shift
+            a, scale = np.maximum(z, 0) if is_relu else 1 / (1 + np.exp(-z)), None
+            if network.dropout:
                 is_kept = self.random.random(a.shape, np.float32) >= network.dropout
                 scale = is_kept.astype(a.dtype) / (1 - network.dropout)
             kept.append((a, scale))
             activations.append(a if scale is None else a * scale)
-        loss, grad = self.loss_and_gradient(z, y)
+        loss, grad = self.loss_and_gradient(activations[-1] @ kernel + bias, y)
         loss += network.l2 * sum((kernel**2).sum() for kernel, _ in self.weights)
         self.steps += 1
         for layer in range(len(self.weights) - 1, -1, -1):
@@ -55,7 +58,7 @@ class NumpyLoop:
             grad_kernel, grad_bias = inputs.T @ grad, grad.sum(axis=0)
             if layer:
                 a, scale = kept[layer - 1]
-                grad = grad @ kernel.T * a * (1 - a)
+                grad = grad @ kernel.T * (a > 0 if is_relu else a * (1 - a))
                 grad = grad if scale is None else grad * scale
             if network.l2:
                 grad_kernel += 2 * network.l2 * kernel
@@ -63,6 +66,9 @@ class NumpyLoop:
         return float(loss)
 
     def loss_and_gradient(self, z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        if self.network.loss == "mse":
+            off = z - y
+            return (off * off).mean(), 2 / off.size * off
         if not self.network.has_classes:
             loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
             return loss.mean(), (1 / (1 + np.exp(-z)) - y) / len(z)
@@ -86,20 +92,30 @@ class NumpyLoop:
 
 
 class TorchLoop:
-    """nn.Sequential and torch.optim.SGD; the batches are slices of tensors, or a DataLoader's."""
+    """nn.Sequential and torch.optim.SGD; the batches are slices of tensors, or a DataLoader's.
 
-    def __init__(self, network: Network, threads: int | None = None, loader: bool = False):
+    Args:
+        where: "cpu" or "cuda", the place of everything.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        threads: int | None = None,
+        loader: bool = False,
+        where: str = "cpu",
+    ):
         import torch
 
         if threads:
             torch.set_num_threads(threads)
         self.network = network
-        self.x, self.y = map(torch.from_numpy, network.data())
-        self.model = torch_model(network)
-        kind = torch.nn.CrossEntropyLoss if network.has_classes else torch.nn.BCEWithLogitsLoss
-        self.loss = kind()
+        self.x, self.y = (torch.from_numpy(array).to(where) for array in network.data())
+        self.model = torch_model(network).to(where)
+        self.loss = torch_loss(network)
         parameters, rate = self.model.parameters(), network.learning_rate
-        adam = partial(torch.optim.Adam, eps=EPSILON)
+        # Where it can be, the number of steps is on the device, so that a CUDA graph counts them.
+        adam = partial(torch.optim.Adam, eps=EPSILON, capturable=where == "cuda")
         self.optimizer = (adam if network.adam else torch.optim.SGD)(parameters, lr=rate)
         self.kernels = [p for p in self.model.parameters() if p.ndim == 2]
         self.batches = self.loaded() if loader else self
@@ -171,15 +187,25 @@ def torch_model(network: Network):
         for linear, (kernel, bias) in zip(linears, network.weights(), strict=True):
             linear.weight.copy_(torch.from_numpy(kernel).T)
             linear.bias.copy_(torch.from_numpy(bias))
-    after = [nn.Sigmoid(), *([nn.Dropout(network.dropout)] if network.dropout else [])]
+    activation = nn.ReLU() if network.activation == "relu" else nn.Sigmoid()
+    after = [activation, *([nn.Dropout(network.dropout)] if network.dropout else [])]
     chain = [m for linear in linears for m in (linear, *after)]
     return nn.Sequential(*chain[: -len(after)])
+
+
+def torch_loss(network: Network):
+    """The loss of the last layer's logits, or of its numbers."""
+    from torch import nn
+
+    if network.loss == "mse":
+        return nn.MSELoss()
+    return nn.CrossEntropyLoss() if network.has_classes else nn.BCEWithLogitsLoss()
 
 
 def needs_a_plain_one(network: Network) -> None:
     """Raises for whoever trains plain networks alone."""
     if not network.is_plain:
-        raise NotImplementedError("it is written for one output and plain gradient descent")
+        raise NotImplementedError("it is written for sigmoids, one output, and gradient descent")
 
 
 class JaxLoop:
@@ -250,8 +276,9 @@ class JaxLoop:
         from jax import nn
         from jax import numpy as jnp
 
+        activation = nn.relu if self.network.activation == "relu" else nn.sigmoid
         for layer, (kernel, bias) in enumerate(weights[:-1]):
-            x = nn.sigmoid(x @ kernel + bias)
+            x = activation(x @ kernel + bias)
             if self.network.dropout:
                 own = jax.random.fold_in(key, layer)
                 is_kept = jax.random.bernoulli(own, 1 - self.network.dropout, x.shape)
@@ -259,6 +286,8 @@ class JaxLoop:
         kernel, bias = weights[-1]
         z = x @ kernel + bias
         penalty = self.network.l2 * sum((kernel**2).sum() for kernel, _ in weights)
+        if self.network.loss == "mse":
+            return jnp.mean((z - y) ** 2) + penalty
         if self.network.has_classes:
             return -nn.log_softmax(z)[jnp.arange(len(y)), y].mean() + penalty
         return jnp.mean(jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))) + penalty

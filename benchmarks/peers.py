@@ -83,4 +83,5 @@ PEERS = {
     ),
 }
 
+OWN_ADAM = ("torch-1-thread", "torch", "torch-loader")  # epsilon is added in another place there
 IN_SWEEPS = ("torchnn", "jax", "torch")

@@ -69,6 +69,8 @@ class Worker:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
     def _ask(self, **request):
         try:

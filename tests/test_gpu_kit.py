@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.gpu import counters, kit
+from benchmarks.gpu import counters, kit, rivals
 from torchnn import ops
 
 ROOT = Path(__file__).parent.parent
@@ -72,15 +73,24 @@ def test_own_times_have_their_rows(dry):
     assert [row["fit_on"] for row in rows if "fit_on" in row] == ["cpu"]
 
 
-def test_rivals_are_checked_and_timed_beside_ours(dry):
-    rows = {row["rival"]: row for row in rows_of(dry[0], "rivals-cuda")}
-    assert {"CUDA graph", "eager", "torch.func", "JAX", "JAX exact"} == set(rows)
-    for name, row in rows.items():
-        if name.startswith("JAX") and "error" in row:
-            assert row["error"] == "ModuleNotFoundError: No module named 'jax'"
-            continue
-        assert row["loss_off_by"] < 1e-5
+@pytest.mark.parametrize("of_jax", [False, True], ids=["PyTorch", "JAX"])
+def test_rivals_are_checked_and_timed_beside_ours(dry, of_jax):
+    if of_jax and not find_spec("jax"):
+        pytest.skip("jax comes with the extra bench")
+    found = rows_of(dry[0], "rivals-cuda")
+    assert [(r["rival"], r["network"], r["models"]) for r in found] == rivals.DRY_PLAN
+    rows = [row for row in found if row["rival"].startswith("JAX") == of_jax]
+    assert {("classes", 1), ("tiny", 3)} <= {(row["network"], row["models"]) for row in rows}
+    for row in rows:
+        assert "error" not in row, row
+        assert row["loss_off_by"] < 5e-5
         assert row["ratio"] == row["us_a_step"]["median"] / row["ours"]["median"]
+
+
+@pytest.mark.skipif(find_spec("jax") is not None, reason="jax is here")
+def test_without_jax_its_rows_say_so(dry):
+    rows = [r for r in rows_of(dry[0], "rivals-cuda") if r["rival"].startswith("JAX")]
+    assert {row["error"] for row in rows} == {"ModuleNotFoundError: No module named 'jax'"}
 
 
 def test_single_layers_have_their_rows(dry):

@@ -12,7 +12,7 @@ from torch.func import grad_and_value, vmap
 
 from benchmarks.gpu import device
 from benchmarks.gpu.training import spread
-from benchmarks.loops import JaxLoop, TorchLoop, torch_model
+from benchmarks.loops import JaxLoop, TorchLoop
 from benchmarks.networks import Network
 
 
@@ -20,10 +20,8 @@ class Eager(TorchLoop):
     """The eager loop of benchmarks.loops on a device, which waits for nothing within an epoch."""
 
     def __init__(self, network: Network, models: int, where: str) -> None:
-        super().__init__(network)
-        self.x, self.y, self.where = self.x.to(where), self.y.to(where), where
-        self.model = torch_model(network).to(where)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=network.learning_rate)
+        super().__init__(network, where=where)
+        self.where = where
         self.total = torch.zeros((), device=where)
 
     def epoch(self) -> torch.Tensor:
@@ -55,6 +53,9 @@ class Graph(Eager):
     def __init__(self, network: Network, models: int, where: str) -> None:
         super().__init__(network, models, where)
         self.replay = record_epoch(self.whole_epoch, self.model.parameters(), where)
+        for state in self.optimizer.state.values():  # what the epochs before the recording left
+            for tensor in state.values():
+                tensor.zero_()
 
     def whole_epoch(self) -> torch.Tensor:
         """Leaves no gradient, since memory from before a recording may not be freed within."""
@@ -70,8 +71,8 @@ class Func(TorchLoop):
     """torch.func's vmap over models, weights stacked, in one CUDA graph of an epoch."""
 
     def __init__(self, network: Network, models: int, where: str, compiled: bool = False) -> None:
-        super().__init__(network)
-        self.x, self.y, self.where = self.x.to(where), self.y.to(where), where
+        super().__init__(network, where=where)
+        self.where = where
         scales, rates = (torch.from_numpy(f).float().to(where) for f in spread(models))
         self.state = [
             torch.from_numpy(array).to(where) * scales.view(-1, *[1] * array.ndim)
@@ -147,25 +148,33 @@ class Jax(JaxLoop):
         from jax import numpy as jnp
 
         scales, rates = (jnp.asarray(factors.astype(np.float32)) for factors in spread(models))
-        self.weights = jax.tree.map(lambda w: w * scales.reshape(-1, *[1] * w.ndim), self.weights)
-        train = jax.vmap(self.train, in_axes=(0, 0, None, None))
+
+        def times(factors: jax.Array, array: jax.Array) -> jax.Array:
+            return factors.reshape(-1, *[1] * array.ndim) * array
+
+        weights, moments, key, t = self.state
+        weights = jax.tree.map(partial(times, scales), weights)
+        moments = jax.tree.map(partial(times, jnp.ones(models)), moments)
+        self.state = weights, moments, jax.random.split(key, models), t
+        axes = 0, 0, 0, None  # of the state: all have taken as many steps
+        train = jax.vmap(self.train, in_axes=(0, axes, None, None), out_axes=(axes, 0))
         self.epoch = partial(jax.jit(train, donate_argnums=1), rates * self.network.learning_rate)
 
-    def train(self, rate, weights, full, rest):
+    def train(self, rate, state, full, rest):
         """An epoch of one model with its own learning rate."""
         own = copy.copy(self)
         own.rate = rate
-        return JaxLoop.epoch(own, weights, full, rest)
+        return JaxLoop.epoch(own, state, full, rest)
 
     def one_epoch(self):
         """Queues an epoch; returns its mean loss, or what will be it."""
-        self.weights, loss = self.jitted(self.weights, self.full, self.rest)
+        self.state, loss = self.jitted(self.state, self.full, self.rest)
         return loss
 
     def wait(self) -> None:
         import jax
 
-        jax.block_until_ready(self.weights)
+        jax.block_until_ready(self.state)
 
 
 RIVALS: dict[str, Callable[[Network, int, str], object]] = {

@@ -33,6 +33,8 @@ PLAN = [  # rival, network, models; the most telling first, and those that are s
     ("JAX", "notes", 1056),
     ("JAX", "digits", 1056),
     ("CUDA graph", "notes", 1),
+    ("JAX", "classes", 1),
+    ("CUDA graph", "classes", 1),
     ("torch.func", "notes", 132),
     ("torch.func", "notes", 1056),
     ("JAX", "notes", 4096),
@@ -55,6 +57,9 @@ DRY_PLAN = [
     ("torch.func", "tiny", 3),
     ("JAX", "tiny", 1),
     ("JAX exact", "tiny", 3),
+    ("CUDA graph", "classes", 1),
+    ("JAX", "classes", 1),
+    ("JAX exact", "classes", 3),
 ]
 
 
@@ -106,7 +111,8 @@ def compare(rival: str, network: str, models: int, where: str) -> kit.Row:
     """Checks a rival and ourselves, then times both in turn."""
     net = network_of(network, where)
     begun = time.perf_counter()
-    peer, ours = RIVALS[rival](net, models, where), Ours(net, models, where)
+    update = "adam" if net.adam else "gradient_descent"
+    peer, ours = RIVALS[rival](net, models, where), Ours(net, models, where, update=update)
     found = losses(peer)
     ready = time.perf_counter() - begun
     expected = losses(ours)
