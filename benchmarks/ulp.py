@@ -14,9 +14,14 @@ CHUNK = 1 << 22
 
 
 def ulp_errors(values, exact):
-    """|values - exact| in units of the last place of exact; the exact values are float64."""
-    magnitude = exact.abs().clamp_min(torch.finfo(torch.float32).smallest_normal)
-    return (values.double() - exact).abs() / torch.exp2(torch.floor(torch.log2(magnitude)) - 23)
+    """|values - exact| in units of the last place of exact; the exact values are float64.
+
+    0 is right where the exact value is below the smallest normal number, or as good as there.
+    """
+    smallest = torch.finfo(torch.float32).smallest_normal
+    unit = torch.exp2(torch.floor(torch.log2(exact.abs().clamp_min(smallest))) - 23)
+    errors = (values.double() - exact).abs() / unit
+    return errors.where((values != 0) | (exact.abs() > smallest * (1 + 1e-6)), 0)
 
 
 def fused_sigmoid(z):

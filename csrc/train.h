@@ -55,6 +55,7 @@ struct Train {
   // (samples): which row of x, y and sample_weight comes when; null for 0, 1, ...
   const int64_t* order = nullptr;
   int64_t x_stride;
+  bool x_is_padded = false;  // on the CPU: its rows go on with zeros up to whole registers
   int64_t samples;         // to train on in this call, of all epochs together
   int64_t epoch_size = 0;  // samples an epoch: a batch ends where its epoch does
   int64_t batch_size;      // the last batch of an epoch may be shorter

@@ -21,10 +21,12 @@ template <class Isa, class T, int height, int registers>
 struct Shape {
   using V = Register<Isa, T>;
   static constexpr int64_t rows = height, columns = registers * lanes<V>;
-  // A panel of b, block_depth x columns, fills half of a first-level cache of 32 KB; a block of a,
-  // block_rows x block_depth, some 70 KB of the second; a block of b about 1 MB of the third.
-  static constexpr int64_t block_depth = 16 * 1024 / (columns * sizeof(T));
-  static constexpr int64_t block_rows = 72, block_columns = 1024;
+  // A panel of b, block_depth x columns, comes from the first-level cache, or at its largest, with
+  // AVX-512, from the second as fast as it is needed; a block of a, block_rows x block_depth, some
+  // 300 KB, from the second; a block of b, some 800 KB, from the third. c is read and written once
+  // for each block of the depth (measured: docs/log.md).
+  static constexpr int64_t block_depth = 384;
+  static constexpr int64_t block_rows = 192 * 4 / sizeof(T), block_columns = 512 * 4 / sizeof(T);
 
   // c = start + a @ b for one tile. The element a[i][k] is at a[i * a_stride + k * a_step], one of
   // which is 1, and the rows of b lie b_stride apart.
@@ -88,12 +90,11 @@ struct Blocks {
                   b_memory.get((Shape::block_columns + Shape::columns) * Shape::block_depth)};
     for (int64_t column = 0; column < p.columns; column += Shape::block_columns) {
       const int64_t width = std::min(Shape::block_columns, p.columns - column);
-      int64_t k = 0;
-      do {  // at least once: with no depth, c is the bias
-        const int64_t depth = std::min(Shape::block_depth, p.depth - k);
-        blocks.multiply(column, width, k, depth);
-        k += depth;
-      } while (k < p.depth);
+      const EvenTiles depths(std::max<int64_t>(p.depth, 1), Shape::block_depth);
+      for (int64_t d = 0; d < depths.count; ++d) {  // once with no depth: c is the bias
+        const int64_t k = std::min(depths.begin(d), p.depth);
+        blocks.multiply(column, width, k, std::min(depths.begin(d + 1), p.depth) - k);
+      }
     }
   }
 

@@ -221,7 +221,8 @@ class Trainer {
   // Rows of x are read where they lie if they are whole registers and nothing of them is dropped,
   // and copied if not.
   bool is_copied() const {
-    return job_.layers[0].in_features % padded_.lanes != 0 || job_.input_dropout > 0;
+    const bool is_whole = job_.x_is_padded || job_.layers[0].in_features % padded_.lanes == 0;
+    return !is_whole || job_.input_dropout > 0;
   }
 
   // A register of the batch holds so few rows that dot products, along the features, are faster.
@@ -344,6 +345,34 @@ void train_one(const Train<T>& job) {
   with_engine(job, [&]<class Engine>() { train_with<Engine>(job); });
 }
 
+// The job on rows of x that begin where cache lines do, and are padded to whole registers: a register
+// that lies in two lines takes twice as long to load. They are copied, into `memory`, if each of
+// them is read often and they do not lie so already; where there is no memory, x stays as it is.
+template <class T>
+Train<T> on_aligned_rows(Train<T> job, const Models& models, Scratch<T>& memory) {
+  constexpr int64_t often = 8, most_bytes = int64_t(1) << 28;
+  const int64_t features = job.layers[0].in_features, line = 64 / int64_t(sizeof(T));
+  const Padding<T> padded;
+  const int64_t stride = padded.odd_lines(features);
+  const bool is_aligned = reinterpret_cast<uintptr_t>(job.x) % 64 == 0 && job.x_stride % line == 0;
+  if (models.x || (is_aligned && features % padded.lanes == 0) ||
+      double(job.samples) * double(models.count) < double(often) * double(models.rows) ||
+      double(models.rows) * double(stride) * sizeof(T) > double(most_bytes))
+    return job;
+  T* rows;
+  try {
+    rows = memory.get(models.rows * stride);
+  } catch (const std::bad_alloc&) {
+    return job;
+  }
+  for (int64_t i = 0; i < models.rows; ++i) {
+    const T* from = job.x + i * job.x_stride;
+    std::fill(std::copy(from, from + features, rows + i * stride), rows + (i + 1) * stride, T(0));
+  }
+  job.x = rows, job.x_stride = stride, job.x_is_padded = true;
+  return job;
+}
+
 // Takes the memory that this thread needs for any of the models; it stays the thread's.
 template <class T>
 void reserve(Train<T> job) {
@@ -364,9 +393,11 @@ bool can_reserve(const Train<T>& job) {
 }  // namespace
 
 template <class T>
-void train(const Train<T>& job, const Models& models) {
-  if (job.samples == 0) return;
+void train(const Train<T>& given, const Models& models) {
+  if (given.samples == 0) return;
   const FlushSubnormals flush;
+  Scratch<T> rows;
+  const Train<T> job = on_aligned_rows(given, models, rows);
   std::vector<TrainLayer<T>> layers;
   if (models.count == 1) return train_one(model_of(job, models, 0, layers));
   reserve(job);  // so that what can fail does so before any model has changed
