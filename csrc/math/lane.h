@@ -54,10 +54,6 @@ TORCHNN_FN float divide_by_one_to_two(float a, float b) {
 }
 #endif
 
-// n / (sqrt(v) + epsilon) for v >= 0, within three units in the last place
-TORCHNN_FN float divide_by_root(float n, float v, float e) { return n / (sqrt(v) + e); }
-TORCHNN_FN double divide_by_root(double n, double v, double e) { return n / (sqrt(v) + e); }
-
 #if !defined(__CUDACC__)
 
 // ---- SIMD registers: GCC and Clang vector extensions, which any target can lower ----
@@ -146,32 +142,6 @@ template <Simd V>
 TORCHNN_FN V sqrt(V x) {
   for (int i = 0; i < lanes<V>; ++i) x[i] = sqrt(x[i]);  // one instruction, the compiler finds
   return x;
-}
-
-template <Simd V>
-TORCHNN_FN V divide_by_root(V n, V v, Element<V> epsilon) {
-  return n / (sqrt(v) + epsilon);
-}
-
-// For 16 floats, the instructions for a root and a quotient take some 36 cycles on processors of
-// Intel's, which also do nothing else of the kind meanwhile. Newton's steps take a third of that, and
-// begin with what halving, or negating, an exponent comes to.
-template <Simd V>
-  requires(sizeof(V) == 64 && std::is_same_v<Element<V>, float>)
-TORCHNN_FN V divide_by_root(V n, V v, float epsilon) {
-  using I = decltype(V{} < V{});
-  constexpr float most = std::numeric_limits<float>::max();
-  const V kept = v > most ? V{} + most : v;  // NaN stays NaN
-  V y = (V)(0x5f3759df - ((I)kept >> 1));          // 1 / sqrt(v), within 4 %; 0 has a large one
-  const V half = kept * 0.5f;
-  for (int i = 0; i < 3; ++i) y *= 1.5f - half * y * y;
-  V root = kept * y;
-  root += 0.5f * y * (kept - root * root);
-  const V divisor = root + epsilon;
-  V r = (V)(0x7ef311c7 - (I)divisor);  // 1 / divisor, within 13 %
-  for (int i = 0; i < 3; ++i) r *= 2 - divisor * r;
-  const V quotient = n * r;
-  return quotient + r * (n - quotient * divisor);
 }
 
 // What exp needs to know of a floating type. ln2 is split so that n * ln2_high is exact.

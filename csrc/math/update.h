@@ -112,7 +112,7 @@ struct Adam {
   static TORCHNN_FN void apply(Lane& w, Lane* slots, Lane grad, const UpdateStep<T>& step) {
     slots[0] += (grad - slots[0]) * step.rest_1;
     slots[1] += (grad * grad - slots[1]) * step.rest_2;
-    w -= divide_by_root(step.corrected_rate * slots[0], slots[1], step.epsilon);
+    w -= step.corrected_rate * slots[0] / (sqrt(slots[1]) + step.epsilon);
   }
 };
 

@@ -217,42 +217,9 @@ void check_all(const char* what) {
   check(what, Problem<T>({300, 300, 1}, 9, 9, 0, 0));       // a product in parts of its depth
 }
 
-// The step of Adam in a register of any width, from the smallest v to the largest.
-template <class V>
-void check_divide_by_root(const char* what) {
-  std::mt19937 generator(1);
-  std::uniform_real_distribution<double> size(-37.9, 38.5);
-  for (int round = 0; round < 20000; ++round) {
-    const float epsilon = round % 3 ? 1e-7f : 0.0f;
-    V n, v;
-    for (int i = 0; i < lanes<V>; ++i)
-      n[i] = float(std::pow(10, size(generator) / 4)), v[i] = float(std::pow(10, size(generator)));
-    if (round == 0) v = V{} + 0.0f, v[1] = std::numeric_limits<float>::max();
-    const V found = divide_by_root(n, v, round ? epsilon : 1e-7f);
-    for (int i = 0; i < lanes<V>; ++i) {
-      const double exact = n[i] / (std::sqrt(double(v[i])) + (round ? epsilon : 1e-7f));
-      if (!(std::abs(found[i] - exact) <= 3 * std::ldexp(1, -23) * std::abs(exact))) {
-        std::printf("%s: %g / root of %g is %g, not %g\n", what, n[i], v[i], found[i], exact);
-        ++failures;
-        return;
-      }
-    }
-  }
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const V kept = divide_by_root(V{} + 1.0f, V{} + nan, 1e-7f);
-  const V none = divide_by_root(V{} + 1.0f, V{} + std::numeric_limits<float>::infinity(), 1e-7f);
-  if (kept[0] == kept[0] || !(none[0] >= 0 && none[0] < 1e-18)) {
-    std::printf("%s: NaN gives %g, infinity %g\n", what, kept[0], none[0]);
-    ++failures;
-  }
-}
-
 }  // namespace
 
 int main() {
-  check_divide_by_root<Vector<float, 64>>("64 bytes");
-  check_divide_by_root<Vector<float, 32>>("32 bytes");
-  check_divide_by_root<Vector<float, 16>>("16 bytes");
   check_all<float>("float");
   check_all<double>("double");
   std::printf("%d failures\n", failures);
