@@ -35,8 +35,12 @@ class Peer:
     differs: str = ""
 
 
+# Where there is a GPU, these would take it: all of benchmarks.training is on the CPU.
+_ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def _keras(label: str, backend: str, package: str, **options: object) -> Peer:
-    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **_ON_CPU}
     return Peer(label, partial(fits.KerasFit, **options), ("keras", package), environment)
 
 
@@ -56,7 +60,7 @@ PEERS = {
         ("torch",),
         differs="without what fit does around the training: data checks, history, callbacks",
     ),
-    "jax": Peer("JAX, jitted lax.scan epoch", loops.JaxLoop, ("jax",)),
+    "jax": Peer("JAX, jitted lax.scan epoch", loops.JaxLoop, ("jax",), _ON_CPU),
     "numpy": Peer("NumPy by hand", loops.NumpyLoop, ("numpy",)),
     "sklearn": Peer(
         "scikit-learn MLPClassifier",

@@ -1,5 +1,9 @@
 """Numbers below the smallest normal one are zeros in native calls, and nowhere else."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +50,39 @@ def test_the_modes_of_every_thread_are_put_back(threads):
     with pytest.raises(RuntimeError):  # the same where a call fails
         torch.ops.torchnn.dense_forward(inputs[0].detach(), torch.randn(3, 7), None, 0)
     assert are_kept()
+
+
+FRESH = """
+import torch, torchnn
+from torchnn import ops
+torch.set_num_threads(2)
+{first}
+small = torch.full((1 << 20,), 1e-40)
+print(int((small * 1.0 == 0).sum()))
+"""
+FIRST = {
+    "layer": "ops.dense(torch.ones(200, 300), torch.ones(100, 300))",
+    "gradients": "x = torch.ones(200, 300, requires_grad=True); "
+    "ops.dense(x, torch.ones(100, 300), None, 'sigmoid').sum().backward()",
+    "training": "m = torchnn.Sequential([torchnn.layers.Dense(200, 'relu', in_features=300), "
+    "torchnn.layers.Dense(1)]); m.compile('sgd', 'mse'); "
+    "m.fit(torch.ones(999, 300), torch.ones(999, 1), epochs=2, verbose=0)",
+    "prediction": "m = torchnn.Sequential([torchnn.layers.Dense(200, 'relu', in_features=30)]); "
+    "m.predict(torch.ones(9999, 30), verbose=0)",
+}
+
+
+@pytest.mark.parametrize("how", ["ours", "library", "measured"])
+@pytest.mark.parametrize("first", FIRST)
+def test_threads_that_begin_in_a_native_call_compute_with_subnormal_numbers(first, how):
+    # A thread begins with the modes of whoever starts it: the first parallel work of a process.
+    result = subprocess.run(
+        [sys.executable, "-c", FRESH.format(first=FIRST[first])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TORCHNN_PRODUCTS": how, "OMP_NUM_THREADS": "2"},
+    )
+    assert result.stdout == "0\n", result.stderr
 
 
 def test_who_flushes_goes_on_to(threads):

@@ -35,7 +35,8 @@ bool is_short(const Train<T>& job, int64_t models) {
 }
 
 // f(0), ... f(parts - 1) on the threads that the caller lends. What one of them throws, this throws
-// when all are done.
+// when all are done. Each part flushes subnormals for itself, and the caller must not: a thread that
+// begins here has the caller's modes, and keeps them.
 template <class T, class F>
 void run_parallel(const Train<T>& job, int64_t parts, const F& f) {
   FirstError error;
@@ -57,7 +58,10 @@ void train_with(Train<T> job) {
   const int64_t threads = engine.most_threads();
   Team team(threads);
   Pace& pace = pace_of(job);
-  if (threads == 1) return engine.train(team, pace);
+  if (threads == 1) {
+    const FlushSubnormals flush;
+    return engine.train(team, pace);
+  }
   run_parallel(job, threads, [&](int64_t part) {
     if (part > 0) return team.help(part);
     FirstError error;

@@ -395,7 +395,6 @@ bool can_reserve(const Train<T>& job) {
 template <class T>
 void train(const Train<T>& given, const Models& models) {
   if (given.samples == 0) return;
-  const FlushSubnormals flush;
   Scratch<T> rows;
   const Train<T> job = on_aligned_rows(given, models, rows);
   std::vector<TrainLayer<T>> layers;

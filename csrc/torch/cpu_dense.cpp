@@ -43,7 +43,8 @@ Tensor view(const Tensor& like, const T* first, int64_t rows, int64_t columns, i
 
 // c = a @ b by the library behind torch.mm.
 void multiply_by_library(const Tensor& c, const Tensor& a, const Tensor& b) {
-  const cpu::FlushSubnormals flush;  // for this thread: the library's others are its own affair
+  std::optional<cpu::FlushSubnormals> flush;  // where the library begins no threads
+  if (torch::stable::get_num_threads() == 1) flush.emplace();
   std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
                                     torch::stable::detail::from(c)};
   TORCH_ERROR_CODE_CHECK(

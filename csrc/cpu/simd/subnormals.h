@@ -11,7 +11,8 @@
 namespace torchnn::cpu {
 
 // While one lives, they are zeros for this thread, what is read and what is computed; then the
-// thread's modes are again what they were.
+// thread's modes are again what they were. No thread may begin meanwhile: it would have these modes
+// for good.
 class FlushSubnormals {
  public:
   FlushSubnormals() : before_(modes()) {
