@@ -60,15 +60,15 @@ torch.set_num_threads(2)
 small = torch.full((1 << 20,), 1e-40)
 print(int((small * 1.0 == 0).sum()))
 """
-FIRST = {
-    "layer": "ops.dense(torch.ones(200, 300), torch.ones(100, 300))",
-    "gradients": "x = torch.ones(200, 300, requires_grad=True); "
+FIRST = {  # with tensors so small that PyTorch has begun no thread for them
+    "layer": "ops.dense(torch.ones(100, 300), torch.ones(100, 300))",
+    "gradients": "x = torch.ones(100, 300, requires_grad=True); "
     "ops.dense(x, torch.ones(100, 300), None, 'sigmoid').sum().backward()",
-    "training": "m = torchnn.Sequential([torchnn.layers.Dense(200, 'relu', in_features=300), "
+    "training": "m = torchnn.Sequential([torchnn.layers.Dense(200, 'relu', in_features=30), "
     "torchnn.layers.Dense(1)]); m.compile('sgd', 'mse'); "
-    "m.fit(torch.ones(999, 300), torch.ones(999, 1), epochs=2, verbose=0)",
+    "m.fit(torch.ones(999, 30), torch.ones(999, 1), epochs=9, batch_size=128, verbose=0)",
     "prediction": "m = torchnn.Sequential([torchnn.layers.Dense(200, 'relu', in_features=30)]); "
-    "m.predict(torch.ones(9999, 30), verbose=0)",
+    "m.predict(torch.ones(1090, 30), batch_size=1090, verbose=0)",
 }
 
 
