@@ -56,11 +56,11 @@ struct Train {
   const int64_t* order = nullptr;
   int64_t x_stride;
   bool x_is_padded = false;  // on the CPU: its rows go on with zeros up to whole registers
-  int64_t samples;         // to train on in this call, of all epochs together
-  int64_t epoch_size = 0;  // samples an epoch: a batch ends where its epoch does
-  int64_t batch_size;      // the last batch of an epoch may be shorter
-  int64_t loss = 0;        // place in Losses
-  int64_t update = 0;      // place in Updates
+  int64_t samples;           // to train on in this call, of all epochs together
+  int64_t epoch_size = 0;    // samples an epoch: a batch ends where its epoch does
+  int64_t batch_size;        // the last batch of an epoch may be shorter
+  int64_t loss = 0;          // place in Losses
+  int64_t update = 0;        // place in Updates
   TrainOptions options{};
   double input_dropout = 0;  // the probability that a feature of a row is dropped, below 1
   int64_t input_seed = 0;    // of these

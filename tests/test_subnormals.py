@@ -29,9 +29,13 @@ def are_kept():
     return bool((small * 1.0 != 0).all()) and np.float32(TINY) * np.float32(1) != 0
 
 
+def network():
+    return Sequential([Dense(25, "sigmoid", in_features=64), Dense(1, "sigmoid", in_features=25)])
+
+
 def trained(epochs=30):
     torch.manual_seed(0)
-    model = Sequential([Dense(25, "sigmoid", in_features=64), Dense(1, "sigmoid", in_features=25)])
+    model = network()
     model.compile("sgd", "bce")
     x = np.random.default_rng(0).uniform(0, 255, (2000, 64)).astype("float32")
     model.fit(x, (x[:, :1] > 99).astype("float32"), epochs=epochs, verbose=0)
@@ -104,14 +108,16 @@ def test_they_are_zeros_in_a_layer(rows, dtype, threads):
     assert (small.sum(1) > 0).all()
     assert (ops.dense(small, weight) == 0).all()
     assert (ops.dense(weight, torch.full((40, 70), SMALL[dtype], dtype=dtype)) == 0).all()
-    saturated = torch.full((rows, 70), -1.25 if dtype == torch.float32 else -10.15, dtype=dtype)
-    out = ops.dense(saturated, weight, None, "sigmoid")  # e^-87.5, e^-710.5: as PyTorch's
+    low = -1.25 if dtype == torch.float32 else -10.15  # e^-87.5, e^-710.5
+    saturated = torch.full((rows, 70), low, dtype=dtype)
+    out = ops.dense(saturated, weight, None, "sigmoid")
     assert (torch.exp(saturated.sum(1)) > 0).all()
     assert (out == 0).all()
 
 
 def test_gradients_below_the_smallest_number_are_zeros(threads):
-    inputs = [torch.ones(600, 70, requires_grad=True), torch.full((40, 70), 0.5, requires_grad=True)]
+    x, weight = torch.ones(600, 70), torch.full((40, 70), 0.5)
+    inputs = [x.requires_grad_(), weight.requires_grad_()]
     out = ops.dense(*inputs, activation="sigmoid")  # e^-35 from 1
     grads = torch.autograd.grad(out, inputs, torch.full((600, 40), 1e-36))
     assert all((grad == 0).all() for grad in grads)
@@ -119,7 +125,7 @@ def test_gradients_below_the_smallest_number_are_zeros(threads):
 
 def test_saturated_features_come_to_what_they_do_in_float64(threads):
     model, x = trained(epochs=2)
-    expected = Sequential([Dense(25, "sigmoid", in_features=64), Dense(1, "sigmoid", in_features=25)])
+    expected = network()
     expected.set_weights(model.get_weights())
     expected.to(torch.float64)
     np.testing.assert_allclose(

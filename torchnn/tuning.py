@@ -23,7 +23,7 @@ from torchnn import _checks, ops
 
 __all__ = ["Choice", "choices", "get_products", "measure", "set_products"]
 
-_HOW = ("measured", "ours", "library")
+_HOW = ("measured", "ours", "library")  # as in csrc/torch/cpu_ways.cpp
 _SHAPES = ("128x784x128", "128x784x512", "512x1024x1024", "128x512x512", "512x3000x700")
 
 
@@ -74,7 +74,7 @@ def set_products(how: str) -> None:
     Raises:
         ValueError: how is something else.
     """
-    torch.ops.torchnn.choose_ways(_checks.choice("how", how, _HOW))
+    torch.ops.torchnn.choose_ways(_HOW.index(_checks.choice("how", how, _HOW)))
 
 
 def choices() -> list[Choice]:
@@ -110,11 +110,10 @@ def measure(rows: int, in_features: int, units: int, dtype: torch.dtype = torch.
         units: Its outputs.
         dtype: torch.float32 or torch.float64.
     """
-    x, weight = torch.randn(rows, in_features, dtype=dtype), torch.randn(units, in_features)
-    weight = (weight / in_features**0.5).to(dtype)
-    inputs = [x.requires_grad_(), weight.requires_grad_()]
-    out = ops.dense(*inputs, activation="sigmoid")
-    torch.autograd.grad(out, inputs, torch.randn(rows, units, dtype=dtype))
+    x = torch.randn(rows, in_features, dtype=dtype, requires_grad=True)
+    weight = torch.randn(units, in_features, dtype=dtype) / in_features**0.5
+    out = ops.dense(x, weight.requires_grad_(), None, "sigmoid")
+    torch.autograd.grad(out, (x, weight), torch.randn(rows, units, dtype=dtype))
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -162,8 +161,8 @@ def main() -> None:
     options = parser.parse_args()
     for threads in options.threads:
         torch.set_num_threads(threads)
-        for shape in options.shapes or map(_shape, _SHAPES):
-            measure(*shape, dtype=getattr(torch, options.dtype))
+        for rows, in_features, units in options.shapes or map(_shape, _SHAPES):
+            measure(rows, in_features, units, getattr(torch, options.dtype))
     show()
 
 

@@ -39,7 +39,8 @@ struct Layer : TrainLayer<T> {
   // gradients: how many may be put aside.
   void take_parameters(Pieces<T>& memory, int64_t gradients) {
     const Padding<T> padded;
-    const int64_t in_stride = padded.odd_lines(this->in_features), out_stride = padded.odd_lines(this->units);
+    const int64_t in_stride = padded.odd_lines(this->in_features),
+                  out_stride = padded.odd_lines(this->units);
     const int64_t size = this->units * in_stride;
     w = {memory.take(size), {}, in_stride, this->weight_penalty};
     b = {memory.take(out_stride), {}, out_stride, this->bias ? this->bias_penalty : Penalty<T>{}};

@@ -88,9 +88,12 @@ struct Blocks {
     static thread_local Scratch<T> a_memory, b_memory;
     Blocks blocks{p, a_memory.get(Shape::block_rows * Shape::block_depth),
                   b_memory.get((Shape::block_columns + Shape::columns) * Shape::block_depth)};
-    for (int64_t column = 0; column < p.columns; column += Shape::block_columns) {
-      const int64_t width = std::min(Shape::block_columns, p.columns - column);
-      const EvenTiles depths(std::max<int64_t>(p.depth, 1), Shape::block_depth);
+    const EvenTiles depths(std::max<int64_t>(p.depth, 1), Shape::block_depth);
+    // A shallow block of b is so much wider: rows of c are written on and on.
+    const int64_t panels = Shape::block_columns / Shape::columns;
+    const int64_t most_width = panels * (Shape::block_depth / depths.most()) * Shape::columns;
+    for (int64_t column = 0; column < p.columns; column += most_width) {
+      const int64_t width = std::min(most_width, p.columns - column);
       for (int64_t d = 0; d < depths.count; ++d) {  // once with no depth: c is the bias
         const int64_t k = std::min(depths.begin(d), p.depth);
         blocks.multiply(column, width, k, std::min(depths.begin(d + 1), p.depth) - k);

@@ -35,8 +35,8 @@ bool is_short(const Train<T>& job, int64_t models) {
 }
 
 // f(0), ... f(parts - 1) on the threads that the caller lends. What one of them throws, this throws
-// when all are done. Each part flushes subnormals for itself, and the caller must not: a thread that
-// begins here has the caller's modes, and keeps them.
+// when all are done. Each part flushes subnormals for itself, and the caller must not: a thread
+// that begins here has the caller's modes, and keeps them.
 template <class T, class F>
 void run_parallel(const Train<T>& job, int64_t parts, const F& f) {
   FirstError error;

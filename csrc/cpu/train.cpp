@@ -48,8 +48,8 @@ class Trainer {
         has_penalties_(job.has_penalties()) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
-    slices_ = std::clamp<int64_t>(first.in_features * first.units * most_rows_ / products_a_slice, 1,
-                                  std::min(most_slices, blocks_));
+    slices_ = std::clamp<int64_t>(first.in_features * first.units * most_rows_ / products_a_slice,
+                                  1, std::min(most_slices, blocks_));
     int64_t products = 0;
     for (int64_t l = 1; l < job.layer_count; ++l)
       products += 3 * job.layers[l].in_features * job.layers[l].units * most_rows_;
@@ -345,9 +345,10 @@ void train_one(const Train<T>& job) {
   with_engine(job, [&]<class Engine>() { train_with<Engine>(job); });
 }
 
-// The job on rows of x that begin where cache lines do, and are padded to whole registers: a register
-// that lies in two lines takes twice as long to load. They are copied, into `memory`, if each of
-// them is read often and they do not lie so already; where there is no memory, x stays as it is.
+// The job on rows of x that begin where cache lines do, and are padded to whole registers: a
+// register that lies in two lines takes twice as long to load. They are copied, into `memory`, if
+// each of them is read often and they do not lie so already; where there is no memory, x stays as
+// it is.
 template <class T>
 Train<T> on_aligned_rows(Train<T> job, const Models& models, Scratch<T>& memory) {
   constexpr int64_t often = 8, most_bytes = int64_t(1) << 28;

@@ -136,6 +136,11 @@ inline Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<
   return out;
 }
 
+inline void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
+  STD_TORCH_CHECK(value >= least && value <= most, name, " must be from ", least, " to ", most,
+                  ", got ", value);
+}
+
 inline void check_activation(int64_t activation) {
   STD_TORCH_CHECK(activation >= 0 && activation < Activations::size, "no activation ", activation);
 }

@@ -77,7 +77,8 @@ Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const T
   const int64_t x_of_model = model_stride("x", x, 2, network);
   constexpr int64_t rows_at_once = 64;  // so that what goes from layer to layer stays in the cache
   const int64_t blocks = (samples + rows_at_once - 1) / rows_at_once;
-  const bool is_few = 2 * samples * int64_t(x.element_size()) <= cpu::vector_bytes();  // half a register
+  const bool is_few =
+      2 * samples * int64_t(x.element_size()) <= cpu::vector_bytes();  // half a register
   Tensor out =
       many ? new_tensor<3>(x, {models, samples, units}) : new_tensor<2>(x, {samples, units});
   dispatch_network(x, [&]<class T>(T*) {
@@ -194,7 +195,7 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
   m.def("updates() -> str");
   m.def("train_options() -> str");
   m.def("cpu_capability() -> str");
-  m.def("choose_ways(str how) -> ()");
+  m.def("choose_ways(int how) -> ()");
   m.def("ways() -> str");
 }
 

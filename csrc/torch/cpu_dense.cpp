@@ -1,6 +1,7 @@
 #include "cpu_dense.h"
 
 #include <array>
+#include <functional>
 
 #include "../cpu/simd/subnormals.h"
 #include "cpu_ways.h"
@@ -25,7 +26,8 @@ void parallel_rectangles(Range rows, Range columns, int64_t depth, const F& f) {
   const int64_t parts = (side.size() + multiple - 1) / multiple;
   const int64_t grain = std::max<int64_t>(1, serial * parts / work);
   parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
-    const Range part{side.begin + begin * multiple, std::min(side.begin + end * multiple, side.end)};
+    const Range part{side.begin + begin * multiple,
+                     std::min(side.begin + end * multiple, side.end)};
     if (by_rows)
       f(part, columns);
     else
@@ -47,15 +49,18 @@ void multiply_by_library(const Tensor& c, const Tensor& a, const Tensor& b) {
   if (torch::stable::get_num_threads() == 1) flush.emplace();
   std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
                                     torch::stable::detail::from(c)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
   torch::stable::detail::to<Tensor>(stack[0]);  // it is c, and ours to release
 }
 
 // A whole product, by whichever way is faster.
-void multiply(const ProductKind& kind, const Compute& ours, const Compute& library) {
+template <class Ours, class Library>
+void multiply(const ProductKind& kind, const Ours& ours, const Library& library) {
   const Range rows{0, kind.rows}, columns{0, kind.columns};
-  (is_for_library(kind, ours, library) ? library : ours)(rows, columns);
+  if (!kind.is_small() && is_for_library(kind, std::cref(ours), std::cref(library)))
+    library(rows, columns);
+  else
+    ours(rows, columns);
 }
 
 template <class T>
@@ -66,13 +71,12 @@ void forward(const DenseForward<T>& layer, const Tensor& like) {
                         [&](Range rows, Range units) { cpu::dense_forward(layer, rows, units); });
   };
   auto library = [&](Range rows, Range units) {
-    multiply_by_library(
-        view(like, layer.out + rows.begin * layer.units + units.begin, rows.size(), units.size(),
-             layer.units, 1),
-        view(like, layer.x + rows.begin * layer.x_stride, rows.size(), in_features, layer.x_stride,
-             1),
-        view(like, layer.weight + units.begin * in_features, in_features, units.size(), 1,
-             in_features));
+    multiply_by_library(view(like, layer.out + rows.begin * layer.units + units.begin, rows.size(),
+                             units.size(), layer.units, 1),
+                        view(like, layer.x + rows.begin * layer.x_stride, rows.size(), in_features,
+                             layer.x_stride, 1),
+                        view(like, layer.weight + units.begin * in_features, in_features,
+                             units.size(), 1, in_features));
     const T* const bias = layer.bias ? layer.bias + units.begin : nullptr;
     const int64_t width = units.size();
     parallel_elements(rows.size(), width, [&](int64_t begin, int64_t end) {
@@ -150,10 +154,12 @@ Tensor cpu_dense(const Tensor& x, const Tensor& weight, const std::optional<Tens
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> cpu_dense_backward(
-    const Tensor& grad_out, const std::optional<Tensor>& out, const std::optional<Tensor>& x,
-    const std::optional<Tensor>& weight, int64_t activation, bool need_x, bool need_weight,
-    bool need_bias) {
+std::tuple<Tensor, Tensor, Tensor> cpu_dense_backward(const Tensor& grad_out,
+                                                      const std::optional<Tensor>& out,
+                                                      const std::optional<Tensor>& x,
+                                                      const std::optional<Tensor>& weight,
+                                                      int64_t activation, bool need_x,
+                                                      bool need_weight, bool need_bias) {
   const BackwardOf of(grad_out, out, x, weight, activation, need_x, need_weight, need_bias,
                       DeviceType::CPU);
   const int64_t rows = of.rows, in_features = of.in_features, units = of.units;

@@ -32,9 +32,11 @@ Tensor cpu_dense(const Tensor& x, const Tensor& weight, const std::optional<Tens
                  int64_t activation);
 
 // The gradients of dense; one that is not needed comes back with no elements.
-std::tuple<Tensor, Tensor, Tensor> cpu_dense_backward(
-    const Tensor& grad_out, const std::optional<Tensor>& out, const std::optional<Tensor>& x,
-    const std::optional<Tensor>& weight, int64_t activation, bool need_x, bool need_weight,
-    bool need_bias);
+std::tuple<Tensor, Tensor, Tensor> cpu_dense_backward(const Tensor& grad_out,
+                                                      const std::optional<Tensor>& out,
+                                                      const std::optional<Tensor>& x,
+                                                      const std::optional<Tensor>& weight,
+                                                      int64_t activation, bool need_x,
+                                                      bool need_weight, bool need_bias);
 
 }  // namespace torchnn

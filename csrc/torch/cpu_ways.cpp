@@ -1,7 +1,5 @@
 #include "cpu_ways.h"
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -11,6 +9,9 @@
 #include <map>
 #include <mutex>
 #include <sstream>
+#include <string>
+
+#include "binding.h"
 
 namespace torchnn {
 namespace {
@@ -18,19 +19,13 @@ namespace {
 enum class How : int { measured, ours, library };
 constexpr std::array<const char*, 3> hows{"measured", "ours", "library"};
 
-How how_of(const std::string& name) {
-  const auto* found = std::find(hows.begin(), hows.end(), name);
-  STD_TORCH_CHECK(found != hows.end(), "how must be measured, ours or library, got ", name);
-  return How(found - hows.begin());
-}
-
 How how_at_first() {
   const char* asked = std::getenv("TORCHNN_PRODUCTS");
   if (!asked || !*asked) return How::measured;
-  const std::string name = asked;
-  STD_TORCH_CHECK(std::find(hows.begin(), hows.end(), name) != hows.end(),
-                  "TORCHNN_PRODUCTS must be measured, ours or library, got ", name);
-  return how_of(name);
+  const auto* found = std::find(hows.begin(), hows.end(), std::string(asked));
+  STD_TORCH_CHECK(found != hows.end(), "TORCHNN_PRODUCTS must be measured, ours or library, got ",
+                  asked);
+  return How(found - hows.begin());
 }
 
 std::atomic<How>& how() {
@@ -49,7 +44,7 @@ using Key = std::array<int64_t, 6>;
 struct Choice {
   ProductKind kind;  // the first of them
   int64_t threads;
-  Range rows, columns;  // what of it was computed
+  Range rows, columns;   // what of it was computed
   double ours, library;  // microseconds
 
   // Ours, unless the library is clearly faster: where both are alike, noise must not choose.
@@ -72,8 +67,9 @@ double microseconds(const Compute& compute, Range rows, Range columns, int64_t c
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count() / double(calls);
 }
 
-// A part of a product that takes a millisecond, about, or a sixteenth of the whole, so that a choice
-// costs little beside it. Rows are cut first: what is packed of b is then used as it is in the whole.
+// A part of a product that takes a millisecond, about, or a sixteenth of the whole, so that a
+// choice costs little beside it. Rows are cut first: what is packed of b is then used as it is in
+// the whole.
 void cut(const ProductKind& kind, Range& rows, Range& columns) {
   constexpr int64_t few = 128;
   auto products = [&] { return double(rows.end) * double(columns.end) * double(kind.depth); };
@@ -107,8 +103,6 @@ Choice measure(const ProductKind& kind, const Compute& ours, const Compute& libr
 }  // namespace
 
 bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute& library) {
-  constexpr double least = 1 << 17;  // multiply-adds: less takes no longer than to ask the library
-  if (double(kind.rows) * double(kind.columns) * double(kind.depth) < least) return false;
   const How chosen = how().load(std::memory_order_relaxed);
   if (chosen != How::measured) return chosen == How::library;
   const Key key{kind.place,
@@ -129,7 +123,10 @@ bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute&
   return choices.made.emplace(key, choice).first->second.is_for_library();
 }
 
-void choose_ways(std::string name) { how() = how_of(name); }
+void choose_ways(int64_t chosen) {
+  check_range("how", chosen, 0, int64_t(hows.size()) - 1);
+  how() = How(chosen);
+}
 
 std::string ways() {
   static constexpr std::array<const char*, 3> places{"forward", "grad_x", "grad_weight"};

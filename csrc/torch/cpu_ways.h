@@ -1,6 +1,6 @@
-// Which of two ways to a product is the faster one: our blocks, or the library behind torch.mm. That
-// differs from processor to processor, and on one of them from size to size, so the clock says it:
-// both compute a part of the first product of a size, and the choice is kept for the process.
+// Which of two ways to a product is the faster one: our blocks, or the library behind torch.mm.
+// That differs from processor to processor, and on one of them from size to size, so the clock says
+// it: both compute a part of the first product of a size, and the choice is kept for the process.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,23 @@ struct ProductKind {
   Place place;
   int64_t rows, columns, depth;
   int64_t element_size;
+
+  // It takes no longer than to ask the library: always ours.
+  bool is_small() const {
+    constexpr double least = 1 << 17;  // multiply-adds
+    return double(rows) * double(columns) * double(depth) < least;
+  }
 };
 
 // Computes a rectangle of c.
 using Compute = std::function<void(Range rows, Range columns)>;
 
-// Whether to leave a product to the library. Both must be able to compute any rectangle of it, and
-// what they computed may be overwritten. Called on a product that is too small for a measurement,
-// it says no.
+// Whether to leave a product that is not small to the library. Both must be able to compute any
+// rectangle of it, again and again.
 bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute& library);
 
-// How to choose from now on: "measured", "ours" or "library".
-void choose_ways(std::string how);
+// How to choose from now on: 0 by the clock, 1 always ours, 2 always the library.
+void choose_ways(int64_t how);
 std::string ways();  // how that is, and what has been measured, a line for each choice
 
 }  // namespace torchnn

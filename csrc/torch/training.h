@@ -59,11 +59,6 @@ struct Network {
 
 // ---- checks ----
 
-inline void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
-  STD_TORCH_CHECK(value >= least && value <= most, name, " must be from ", least, " to ", most,
-                  ", got ", value);
-}
-
 inline std::string as_text(const std::vector<int64_t>& shape) {
   std::string text;
   for (int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);

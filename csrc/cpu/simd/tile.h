@@ -36,6 +36,7 @@ struct EvenTiles {
   int64_t n, count;
   EvenTiles(int64_t n, int64_t most) : n(n), count((n + most - 1) / most) {}
   int64_t begin(int64_t tile) const { return n * tile / count; }
+  int64_t most() const { return (n + count - 1) / count; }  // rows of one
 };
 
 // Calls f.template run<height>() with height, from 1 to most, known to the compiler.
