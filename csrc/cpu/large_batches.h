@@ -66,9 +66,7 @@ class LargeBatches {
   // As many as there is room for in the second-level cache (measured: docs/log.md). It follows from
   // the network alone, since it decides in which order products are summed.
   static int64_t most_shares(const Train<T>& job) {
-    int64_t weights = 0;
-    for (int64_t l = 0; l < job.layer_count; ++l)
-      weights += job.layers[l].in_features * job.layers[l].units;
+    const int64_t weights = weight_count(job);
     return weights <= 1 << 14 ? 8 : weights <= 1 << 16 ? 4 : 1;
   }
 

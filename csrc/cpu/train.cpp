@@ -18,6 +18,9 @@ namespace {
 // products are summed, and results must not depend on the number of threads.
 constexpr int64_t most_slices = 4;
 constexpr int64_t products_a_slice = 1 << 15;
+// Each slice leaves sums of its own for all units: with fewer features they cost more than it
+// saves.
+constexpr int64_t features_a_slice = 24;
 
 // Of what lies beyond the first layer, in a chunk: up to here every thread does all of it for
 // itself, since handing it over would take longer (measured: docs/log.md).
@@ -36,27 +39,32 @@ template <class T>
 class Trainer {
  public:
   // Rows that go through the network at once: what they leave behind stays in the second-level
-  // cache.
-  static constexpr int64_t chunk_rows = 128;
+  // cache. In a large network it would not in any case, and more rows save ways through its
+  // weights.
+  static constexpr int64_t chunk_rows = 128, most_chunk_rows = 512;
+  static constexpr int64_t many_weights = 1 << 18;
 
   // gradients: how many may be put aside, if that is not for the Trainer to say. place: its memory
   // among that of others in this thread.
   explicit Trainer(const Train<T>& job, int64_t gradients = 0, int64_t place = 0)
       : job_(job),
-        most_rows_(padded_(std::min(job.batch_size, chunk_rows))),
+        chunk_rows_(weight_count(job) < many_weights ? chunk_rows : most_chunk_rows),
+        most_rows_(padded_(std::min(job.batch_size, chunk_rows_))),
         stride_(padded_.odd_lines(most_rows_)),
         has_penalties_(job.has_penalties()) {
     const TrainLayer<T>& first = job.layers[0];
     blocks_ = update_tile_count<T>(1, padded_(first.in_features));
-    slices_ = std::clamp<int64_t>(first.in_features * first.units * most_rows_ / products_a_slice,
-                                  1, std::min(most_slices, blocks_));
+    slices_ =
+        std::clamp<int64_t>(first.in_features * first.units * most_rows_ / products_a_slice, 1,
+                            std::min({most_slices, blocks_,
+                                      std::max<int64_t>(first.in_features / features_a_slice, 1)}));
     int64_t products = 0;
     for (int64_t l = 1; l < job.layer_count; ++l)
       products += 3 * job.layers[l].in_features * job.layers[l].units * most_rows_;
     is_replicated_ = products < products_worth_sharing;
     networks_.assign(is_replicated_ ? std::min(job.threads, slices_) : 1, {job, stride_});
     const bool puts_gradients_aside =
-        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows;
+        job.update != Updates::place<GradientDescent>() || job.batch_size > chunk_rows_;
     gradients = std::max<int64_t>(gradients, puts_gradients_aside);
     memory_.allocate(place, [&](Pieces<T>& memory) { take_memory(memory, gradients); });
     now_.x.resize(most_rows_), next_.x.resize(most_rows_);
@@ -71,7 +79,7 @@ class Trainer {
     read();
     Work<T> work;
     do {  // behind the last chunk comes one without rows
-      work = {chunk_after(job_, work, chunk_rows)};
+      work = {chunk_after(job_, work, chunk_rows_)};
       work.loss = job_.losses + work.step;
       work.adds = !work.is_first(), work.takes_step = work.is_last();
       advance(team, pace, work);
@@ -316,6 +324,7 @@ class Trainer {
 
   const Train<T>& job_;
   const Padding<T> padded_;
+  const int64_t chunk_rows_;
   const int64_t most_rows_;  // of a chunk, in whole registers
   const int64_t stride_;     // between the features of a chunk
   const bool has_penalties_;
@@ -356,7 +365,7 @@ Train<T> on_aligned_rows(Train<T> job, const Models& models, Scratch<T>& memory)
   const Padding<T> padded;
   const int64_t stride = padded.odd_lines(features);
   const bool is_aligned = reinterpret_cast<uintptr_t>(job.x) % 64 == 0 && job.x_stride % line == 0;
-  if (models.x || (is_aligned && features % padded.lanes == 0) ||
+  if (models.x || models.rows == 0 || (is_aligned && features % padded.lanes == 0) ||
       double(job.samples) * double(models.count) < double(often) * double(models.rows) ||
       double(models.rows) * double(stride) * sizeof(T) > double(most_bytes))
     return job;

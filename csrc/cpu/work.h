@@ -46,6 +46,14 @@ UpdateStep<T> step_of(const Train<T>& job, int64_t i) {
   return {job.options, job.learning_rates[i], step_number(job, i)};
 }
 
+template <class T>
+int64_t weight_count(const Train<T>& job) {
+  int64_t weights = 0;
+  for (int64_t l = 0; l < job.layer_count; ++l)
+    weights += job.layers[l].in_features * job.layers[l].units;
+  return weights;
+}
+
 // Model m by itself, with layers in place of the job's.
 template <class T>
 Train<T> model_of(const Train<T>& job, const Models& models, int64_t m,
