@@ -31,7 +31,6 @@ from benchmarks.workers import PeerError, Worker
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}  # of a loss, relative to the float64 loop's
 OF_LARGE_FEATURES = 100  # times that: a few sigmoids are not quite saturated
-OF_JAX = 5  # it sums in another order on some processors, as of some versions
 OF_OWN_ADAM = 1e-4  # in any dtype
 CHECKED_STEPS = 64  # at least; and at least two epochs
 MOST_EPOCHS, LEAST_EPOCHS = 100, 3  # a turn
@@ -77,10 +76,7 @@ class Comparison:
 
     def tolerance(self, name: str, network: Network) -> float:
         """How far the losses of a peer may be from the float64 loop's."""
-        factor = max(
-            OF_LARGE_FEATURES if _is_large(network) else 1,
-            OF_JAX if "jax" in PEERS[name].packages else 1,
-        )
+        factor = OF_LARGE_FEATURES if _is_large(network) else 1
         least = OF_OWN_ADAM if network.adam and name in OWN_ADAM else 0
         return max(factor * TOLERANCE[self.dtype], least)
 

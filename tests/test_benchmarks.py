@@ -186,9 +186,9 @@ def test_a_peer_that_fails_stays_out_whenever_that_is(fake, capsys, number):
 def test_tolerances_are_those_of_the_network_and_the_peer(fake):
     with ExitStack() as stack:
         tolerance = training.Comparison(["torchnn"], "float32", 2, stack).tolerance
-    assert [tolerance(name, TINY) for name in ("torchnn", "torch", "jax")] == [1e-5, 1e-5, 5e-5]
+    assert [tolerance(name, TINY) for name in ("torchnn", "torch", "jax")] == [1e-5, 1e-5, 1e-5]
     adam = replace(TINY, adam=True)
-    assert [tolerance(name, adam) for name in ("torchnn", "torch", "jax")] == [1e-5, 1e-4, 5e-5]
+    assert [tolerance(name, adam) for name in ("torchnn", "torch", "jax")] == [1e-5, 1e-4, 1e-5]
     for highest, expected in ((1.0, 1e-5), (20.0, 1e-3)):
         assert tolerance("torchnn", replace(TINY, highest=highest)) == pytest.approx(expected)
 

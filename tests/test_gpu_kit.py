@@ -83,7 +83,8 @@ def test_rivals_are_checked_and_timed_beside_ours(dry, of_jax):
     assert {("classes", 1), ("tiny", 3)} <= {(row["network"], row["models"]) for row in rows}
     for row in rows:
         assert "error" not in row, row
-        assert row["loss_off_by"] < 5e-5
+        has_own_adam = row["network"] == "classes" and not of_jax  # epsilon in another place
+        assert row["loss_off_by"] < (5e-5 if has_own_adam else 1e-5)
         assert row["ratio"] == row["us_a_step"]["median"] / row["ours"]["median"]
 
 

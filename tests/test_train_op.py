@@ -4,7 +4,6 @@ import inspect
 import re
 from dataclasses import fields
 from itertools import pairwise
-from statistics import median
 
 import pytest
 import torch
@@ -345,24 +344,52 @@ def test_autocast_and_autograd_do_not_reach_into_a_network():
 @pytest.mark.parametrize("steps", [1, 10, 100])
 @pytest.mark.parametrize("update", SLOTS)
 def test_float32_is_as_exact_as_pytorch_for_many_steps(steps, update):
-    # In one training, errors may cancel or grow a hundredfold, PyTorch's as ours: hence five.
-    trainings = [excess(update, steps, seed) for seed in range(5)]
+    # In one training PyTorch's own errors may cancel, so it is measured by its worst of five.
+    trainings = [errors(update, steps, seed) for seed in range(5)]
     for several in zip(*trainings, strict=True):
-        assert median(several) <= 1
-        assert all(one <= 100 for one in several)
+        worst = max(theirs / size if size else 0 for _, theirs, size in several)
+        ours, _, size = several[0]
+        assert ours <= (4 * worst + 1e-6) * size
 
 
-def excess(update, steps, seed):
-    """For each result of a training in float32: our error, over four times that of PyTorch."""
+def errors(update, steps, seed):
+    """For each result of a training in float32: our error, PyTorch's, and the largest number."""
     arguments = job((30, 20, 10, 1), 100, 16, torch.float32, update, steps=steps, seed=seed)
     exact = run(reference.train_, cast(arguments, torch.float64))
     eager = run(reference.train_, arguments)
-    found = []
-    for ours, theirs, truth in zip(run(ops.train_, arguments), eager, exact, strict=True):
-        allowed = 4 * (theirs.double() - truth).abs().max() + 1e-6 * truth.abs().max()
-        # The smallest number is for what is zero, and stays so.
-        found.append(((ours.double() - truth).abs().max() / allowed.clamp(min=1e-300)).item())
-    return found
+    return [
+        tuple(t.abs().max().item() for t in (ours.double() - truth, theirs.double() - truth, truth))
+        for ours, theirs, truth in zip(run(ops.train_, arguments), eager, exact, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [1, 5, 16, 20, 100])
+@pytest.mark.parametrize("rows", [3, 16, 200])
+def test_rows_that_are_copied_to_be_aligned_change_no_bit(rows, features, dtype):
+    # A call of ten epochs copies them, one of a single epoch does not.
+    layers = (features, 6, 2)
+    given = job(layers, rows, min(rows, 64), dtype, "momentum", order=None, steps=1)
+    wide = torch.full((rows, features + 7), torch.nan, dtype=dtype)
+    wide[:, 1 : features + 1] = given["x"]
+    given["x"] = wide[:, 1 : features + 1]
+    batches = -(-rows // given["batch_size"])
+    given |= {"epoch_size": rows, "learning_rates": [0.1] * batches}
+
+    def ten_times(*arguments, **named):
+        return [ops.train_(*arguments, **named) for _ in range(10)][-1]
+
+    one = run(ten_times, given)
+    order = torch.arange(rows).repeat(10)
+    many = given | {"order": order, "learning_rates": [0.1] * (10 * batches)}
+    ours = run(ops.train_, many)
+    assert torch.equal(ours[0][-batches:], one[0])
+    assert all(map(torch.equal, ours[2:], one[2:]))
+
+
+@pytest.mark.parametrize("update", ["gradient_descent", "adam"])
+def test_a_large_network_takes_many_rows_at_once(update):
+    assert_same_training(job((600, 450, 3), 1100, 700, update=update, steps=3))
 
 
 def test_sample_weights_and_weight_decay():

@@ -149,6 +149,19 @@ def test_another_way_is_an_error_and_changes_nothing():
     assert tuning.get_products() == "ours"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((0, 2, 3), ValueError, "rows must be a positive integer"),
+        ((1, 2.5, 3), TypeError, "in_features must be a positive integer"),
+        ((1, 2, 3, torch.float16), ValueError, "dtype must be torch.float32 or torch.float64"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        tuning.measure(*arguments)
+
+
 def run(*arguments, products=None):
     environment = {k: v for k, v in os.environ.items() if k != "TORCHNN_PRODUCTS"}
     if products is not None:
@@ -177,6 +190,10 @@ def test_the_table():
     for product in ("forward 100x50x200", "grad_x 100x200x50", "grad_weight 50x200x100"):
         words = [*product.split(), "float64"]
         assert any(all(word in line for word in words) for line in lines), product
+    for wrong, message in ((["0x2x3"], "of positive numbers"), (["--threads", "0"], "a positive")):
+        refused = run("-m", "torchnn.tuning", *wrong)
+        assert refused.returncode == 2
+        assert f"must be {message}" in refused.stderr
     wrong = run("-m", "torchnn.tuning", "100x200")
     assert wrong.returncode == 2
     assert "must be like 128x784x512" in wrong.stderr

@@ -3,9 +3,9 @@
 A product of `torchnn.ops.dense`, or of its gradients, can be computed by torchnn's own blocks or by
 the library behind `torch.mm`. Which is faster differs from processor to processor, and from size to
 size. So the first product of a size is timed both ways, on a part of it that takes about a
-millisecond, and the faster one is taken from then on. Sizes that differ by less than half share a
-choice, which also depends on the dtype and the number of threads. Small products, below 131,072
-multiply-adds, are always torchnn's own; so is all that `fit` trains in its own engine.
+millisecond or is a sixteenth, and the faster way is taken from then on. Sizes that differ by less
+than half share a choice, which also depends on the dtype and the number of threads. Small products,
+below 131,072 multiply-adds, are always torchnn's own; so is what `fit` trains in its own engine.
 
 The two ways sum in different orders, so results differ in their last bits, and a choice that falls
 otherwise in the next process changes them. `set_products("ours")`, or the environment variable
@@ -109,7 +109,16 @@ def measure(rows: int, in_features: int, units: int, dtype: torch.dtype = torch.
         in_features: The inputs of the layer.
         units: Its outputs.
         dtype: torch.float32 or torch.float64.
+
+    Raises:
+        TypeError: A number is no integer.
+        ValueError: A number is not positive, or dtype is another one.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    rows = _checks.positive_int("rows", rows)
+    in_features = _checks.positive_int("in_features", in_features)
+    units = _checks.positive_int("units", units)
     x = torch.randn(rows, in_features, dtype=dtype, requires_grad=True)
     weight = torch.randn(units, in_features, dtype=dtype) / in_features**0.5
     out = ops.dense(x, weight.requires_grad_(), None, "sigmoid")
@@ -124,6 +133,12 @@ def _shape(text: str) -> tuple[int, int, int]:
     if min(rows, in_features, units) < 1:
         raise argparse.ArgumentTypeError(f"must be of positive numbers, got {text}")
     return rows, in_features, units
+
+
+def _thread_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return int(text)
 
 
 def show() -> None:
@@ -156,7 +171,8 @@ def main() -> None:
     parser.add_argument(
         "shapes", nargs="*", type=_shape, metavar="ROWSxIN_FEATURESxUNITS", help="of layers"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
+    here = [torch.get_num_threads()]
+    parser.add_argument("--threads", type=_thread_count, nargs="+", default=here)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     options = parser.parse_args()
     for threads in options.threads:

@@ -54,7 +54,7 @@ void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t co
   const int64_t at_once = bias ? std::max<int64_t>(1, 16 * 1024 / row_bytes) * units : count;
   for (int64_t begin = 0; begin < count; begin += at_once) {
     const int64_t size = std::min(at_once, count - begin);
-    if (bias) add_bias(bias, a + begin, size / units, units, units);
+    if (bias) add_bias(bias, a + begin, size / units, units);
     if (activate) activate(a + begin, 1, size, size);
   }
 }

@@ -27,9 +27,9 @@ struct ActivationCalls {
 template <class T>
 ActivationCalls<T> activation_calls(int64_t place);
 
-// a[row] += bias for each row of a[rows, columns].
+// a[row] += bias for each row of a[rows, columns], one behind the other.
 template <class T>
-void add_bias(const T* bias, T* a, int64_t rows, int64_t columns, int64_t stride);
+void add_bias(const T* bias, T* a, int64_t rows, int64_t columns);
 
 // A key as wide as a T.
 template <class T>

@@ -41,8 +41,8 @@ template <class T>
 struct MultiplySmall {
   template <class Isa>
   static TORCHNN_FN void run(const SmallProduct<T>& p) {
-    // A panel of b, two registers wide, fills half of a first-level cache of 32 KB; a block of a,
-    // the rows of some tiles, a part of the second.
+    // A panel of b, two registers wide, has 16 KB, or 32 with AVX-512: what fits close by; a block
+    // of a, the rows of some tiles, a part of the second-level cache.
     constexpr int64_t width = lanes<Register<Isa, T>>;
     constexpr int64_t most_depth = 256, block_rows = 128;
     const EvenTiles depths(p.depth, most_depth), tiles(p.rows, Isa::small_tile_rows);

@@ -62,7 +62,7 @@ def go_on(fit: Any, state: Mapping[str, Any]) -> None:
     _give_back(fit.callbacks.callbacks, state["callbacks"])
     fit.logs, fit.has_warned = state["logs"], state["has_warned"]
     model.stop_training = state["stops"]
-    fit.began, fit.name = state["began"], state.get("name", fit.name)
+    fit.began, fit.name = state["began"], state["name"]
     fit.feed.go_on(state["order"])
     _set_random_state(state["random"])
     if fit.ranks is not None:
@@ -93,7 +93,7 @@ def _check(fit: Any, state: Mapping[str, Any]) -> None:
         else f"a model trained by {state['rule']}, not {_rule(fit.recipe.optimizer)}"
         if state["rule"] != _rule(fit.recipe.optimizer)
         else f"a fit that began after {state['began']} epochs, not {fit.began}"
-        if state["began"] != fit.began and state.get("name", "") != fit.goes_on
+        if state["began"] != fit.began and state["name"] != fit.goes_on
         else None
     )
     if different:
