@@ -27,7 +27,7 @@ struct Layer : TrainLayer<T> {
   T *kept = nullptr, *kept_rows = nullptr;
   Key<T>*row_keys = nullptr, *unit_keys = nullptr;  // (rows), (b.stride): of what is dropped
   T* grad_t;                                        // (units, rows): grad_z
-  T* grad;                                          // (rows, b.stride): the same, transposed
+  T* grad;                                          // (lanes, b.stride): the same of a few rows
   int64_t stride;  // between the features in x_t, out and grad_t: all rows of a chunk
 
   Layer(const TrainLayer<T>& layer, int64_t slot_count, int64_t stride)
@@ -60,7 +60,7 @@ struct Layer : TrainLayer<T> {
   void take_outputs(Pieces<T>& memory) {
     out = memory.take(b.stride * stride);
     grad_t = memory.take(b.stride * stride);
-    grad = memory.take(stride * b.stride);
+    grad = memory.take(Padding<T>().lanes * b.stride);
     if (keeps_more()) {
       kept = memory.take(b.stride * stride);
       kept_rows = memory.take(Padding<T>().lanes * b.stride);
@@ -215,8 +215,11 @@ struct Layer : TrainLayer<T> {
     drop_gradients(grad_out, this->units, end - begin, stride, unit_keys, row_keys + begin);
     calls.backward(grad_out, (kept ? kept : out) + begin, grad_out, this->units, end - begin,
                    stride, T(this->slope));
-    transpose(b.stride, end - begin, StridedRows<T>{grad_out, stride}, grad + begin * b.stride,
-              b.stride);
+  }
+
+  // grad_z of a few rows, by rows.
+  void turn_gradients() {
+    transpose(b.stride, Padding<T>().lanes, StridedRows<T>{grad_t, stride}, grad, b.stride);
   }
 
   // grad_x = grad_z @ weight, which is grad_out of the layer before
@@ -245,8 +248,9 @@ struct Layer : TrainLayer<T> {
     return {.units = this->units,
             .in_features = Padding<T>()(this->in_features),
             .rows = work.rows,
-            .grad = grad,
-            .grad_stride = b.stride,
+            .grad = work.by_rows ? grad : grad_t,
+            .grad_stride = work.by_rows ? 1 : stride,
+            .grad_step = work.by_rows ? b.stride : 1,
             .weight = w,
             .bias = b,
             .has_bias = this->bias != nullptr,

@@ -1,5 +1,6 @@
 #include "layer_update.h"
 
+#include "elementwise.h"
 #include "simd/isa.h"
 #include "simd/tile.h"
 
@@ -72,7 +73,11 @@ struct UpdateTile {
 #pragma GCC unroll 16
       for (int i = 0; i < height; ++i)
         __builtin_prefetch(layer.weight.values + first + i * layer.weight.stride, 1, 3);
-    tile.accumulate(layer.rows, DenseColumn<T>{layer.grad + unit, layer.grad_stride}, x, feature);
+    const T* grad = layer.grad + unit * layer.grad_stride;
+    if (layer.grad_step == 1)
+      tile.accumulate(layer.rows, StridedColumn<T, height>(grad, layer.grad_stride), x, feature);
+    else
+      tile.accumulate(layer.rows, DenseColumn<T>{grad, layer.grad_step}, x, feature);
     // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
     // has been put aside, which is in the cache.
     const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
@@ -132,17 +137,29 @@ struct UpdateTiles {
 
   template <class Isa>
   static TORCHNN_FN void update_bias(const LayerUpdate<T>& layer) {
-    using V = Register<Isa, T>;
-    for (int64_t unit = 0; unit < layer.units; unit += lanes<V>) {
-      V sum = layer.is_first ? V{} : load<V>(layer.bias_gradient + unit);
-      const T* grad = layer.grad + unit;
-      for (int64_t row = 0; row < layer.rows; ++row, grad += layer.grad_stride)
-        sum += load<V>(grad);
-      store(layer.bias_gradient + unit, sum);
+    for (int64_t unit = 0; unit < layer.units; ++unit) {
+      const T sum = sum_over_rows<Isa>(layer, layer.grad + unit * layer.grad_stride);
+      layer.bias_gradient[unit] = layer.is_first ? sum : layer.bias_gradient[unit] + sum;
     }
     if (layer.step)
       take_steps<T>(layer.update, layer.bias, layer.bias_gradient, 0, 1, layer.bias.stride,
                     *layer.step);
+  }
+
+  // grad: that of a unit in the first row.
+  template <class Isa>
+  static TORCHNN_FN T sum_over_rows(const LayerUpdate<T>& layer, const T* grad) {
+    using V = Register<Isa, T>;
+    if (layer.grad_step != 1) {  // a few rows
+      T sum = 0;
+      for (int64_t row = 0; row < layer.rows; ++row) sum += grad[row * layer.grad_step];
+      return sum;
+    }
+    V sum{};
+    int64_t row = 0;
+    for (; row + lanes<V> <= layer.rows; row += lanes<V>) sum += load<V>(grad + row);
+    if (row < layer.rows) sum += load_part<V>(grad + row, layer.rows - row);
+    return torchnn::sum(sum);
   }
 };
 

@@ -34,8 +34,8 @@ template <class T>
 struct LayerUpdate {
   int64_t units, in_features;  // in_features: whole registers
   int64_t rows;
-  const T* grad;  // grad_z (rows, grad_stride)
-  int64_t grad_stride;
+  const T* grad;  // grad_z: that of unit n in row i is at grad[n * grad_stride + i * grad_step]
+  int64_t grad_stride, grad_step;
   Parameter<T> weight, bias;
   bool has_bias;
   T* weight_gradient;         // like weight: where the gradient is put aside, if it ever is

@@ -124,6 +124,7 @@ struct Network {
 
   void backward_by_rows(int64_t rows) {
     layers.back().backward_z(0, padded.lanes);
+    layers.back().turn_gradients();
     for (size_t l = layers.size() - 1; l > 0; --l) layers[l].backward_by_rows(rows, layers[l - 1]);
   }
 

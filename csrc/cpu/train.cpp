@@ -119,7 +119,7 @@ class Trainer {
     std::swap(now_, next_);
     begin(next);
     // Going by rows reads all of the first layer, and is too little work to share.
-    const int64_t threads = goes_by_rows(now_) ? 1 : pace.threads(team.size(), now_.work.rows);
+    const int64_t threads = now_.work.by_rows ? 1 : pace.threads(team.size(), now_.work.rows);
     step_.reset();
     if (now_.work.rows && now_.work.takes_step) step_ = step_of(job_, now_.work.step);
     const T penalty = step_ && has_penalties_ ? penalty_of(layers()) : T(0);
@@ -175,6 +175,7 @@ class Trainer {
   // The rows that fill the last register up are zeros.
   void begin(const Work<T>& work) {
     next_.work = work;
+    next_.work.by_rows = 2 * (is_predicting_ ? job_.batch_size : work.rows) <= padded_.lanes;
     for (int64_t i = 0; i < padded_(work.rows); ++i)
       next_.x[i] = i < work.rows ? job_.x + row_of(job_, work.first + i) * job_.x_stride : zeros_;
     if (job_.input_dropout == 0) return;
@@ -233,11 +234,6 @@ class Trainer {
     return !is_whole || job_.input_dropout > 0;
   }
 
-  // A register of the batch holds so few rows that dot products, along the features, are faster.
-  bool goes_by_rows(const Begun& chunk) const {
-    return 2 * (is_predicting_ ? job_.batch_size : chunk.work.rows) <= padded_.lanes;
-  }
-
   // 1. a slice of the first layer: its part of bias + x @ weight.T
   void take_in(int64_t slice) {
     const Layer<T>& layer = networks_[0].layers[0];
@@ -252,7 +248,7 @@ class Trainer {
     if (job_.input_dropout > 0 && begin < end)
       drop(Dropping<T>(job_.input_dropout), row_keys_, feature_keys_ + begin, layer.x + begin, rows,
            end - begin, layer.w.stride);
-    if (goes_by_rows(next_)) return;
+    if (next_.work.by_rows) return;
     if (is_copied())
       transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
                 stride_);
@@ -281,14 +277,14 @@ class Trainer {
     // 3. loss, and its derivative with respect to the outputs
     network.measure(job_, now_.work, begin, end);
     // 4. backward: grad_z of each layer, from the last to the first
-    if (goes_by_rows(now_))
+    if (now_.work.by_rows)
       network.backward_by_rows(now_.work.rows);
     else
       network.backward(begin, end);
   }
 
   void forward(Network<T>& network, int64_t begin, int64_t end) {
-    if (goes_by_rows(now_))
+    if (now_.work.by_rows)
       return network.forward_by_rows(now_.work.rows, is_copied() ? nullptr : now_.x.data());
     const Layer<T>& first = network.layers[0];
     add_up(slices_, first.b.stride * stride_, first.units, end - begin, stride_,

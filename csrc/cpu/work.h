@@ -18,6 +18,7 @@ struct Work : Chunk {
   int64_t gradient = 0;    // which of those that are put aside
   bool adds = false;       // to what others have left there
   bool takes_step = true;  // with what has been added up by then
+  bool by_rows = false;    // so few rows that dot products, along the features, are faster
 };
 
 template <class T>
