@@ -19,7 +19,7 @@ struct Layer : TrainLayer<T> {
   int64_t slot_count;
   Parameter<T> w, b;
   T *weight_gradient, *bias_gradient;  // (gradients) like w and b
-  T* x_t;  // (in_features, rows): the input, transposed: the output of the layer before
+  T* x_t;  // (in_features, rows): the output of the layer before; the first layer has none
   T* x;    // (rows, w.stride): the input
   T* out;  // (units, rows)
   // What the derivative is computed from, if that is not out: z, or what has been dropped since;
@@ -54,7 +54,7 @@ struct Layer : TrainLayer<T> {
 
   void take_inputs(Pieces<T>& memory, T* outputs_before) {
     x = memory.take(stride * w.stride);
-    x_t = outputs_before ? outputs_before : memory.take(w.stride * stride);
+    x_t = outputs_before;
   }
 
   void take_outputs(Pieces<T>& memory) {

@@ -24,14 +24,15 @@ struct ProductTile {
     else
       tile.accumulate(depth, DenseColumn<T>{a, p.a_step}, b, column);
     T* c = p.c + row * p.c_stride + column;
+    const bool adds = p.adds || k > 0;
 #pragma GCC unroll 16
     for (int i = 0; i < height; ++i) {
-      const T bias = p.bias ? p.bias[row + i] : T(0);
+      const T bias = p.bias && !adds ? p.bias[row + i] : T(0);
 #pragma GCC unroll 4
       for (int j = 0; j < registers; ++j) {
         T* to = c + i * p.c_stride + j * lanes<V>;
         // Added last, so that a rounding error grows with the part of the depth.
-        store<V>(to, tile.sum[i][j] + (k == 0 ? V{} + bias : load<V>(to)));
+        store<V>(to, tile.sum[i][j] + (adds ? load<V>(to) : V{} + bias));
       }
     }
   }

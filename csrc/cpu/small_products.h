@@ -23,6 +23,7 @@ struct SmallProduct {
   const T* bias;  // (rows), or null
   T* c;
   int64_t c_stride;
+  bool adds = false;  // to c, and no bias
 };
 
 template <class T>

@@ -22,6 +22,9 @@ constexpr int64_t products_a_slice = 1 << 15;
 // saves.
 constexpr int64_t features_a_slice = 24;
 
+// Columns of x that are turned at once.
+constexpr int64_t turned_features = 256;
+
 // Of what lies beyond the first layer, in a chunk: up to here every thread does all of it for
 // itself, since handing it over would take longer (measured: docs/log.md).
 constexpr int64_t products_worth_sharing = 1 << 18;
@@ -144,7 +147,7 @@ class Trainer {
       Work<T> work;
       work.first = first, work.rows = std::min(most_rows_, job_.samples - first);
       begin(work);
-      for (int64_t slice = 0; slice < slices_; ++slice) take_in(slice);
+      for (int64_t slice = 0; slice < slices_; ++slice) take_in(slice, 0);
       std::swap(now_, next_);
       forward(networks_[0], 0, padded_(work.rows));
       networks_[0].store_predictions(job_, work, 0, work.rows);
@@ -166,6 +169,7 @@ class Trainer {
     for (Network<T>& network : networks_) network.take_memory(memory, first, gradients);
     now_.products = memory.take(slices_ * first.b.stride * stride_);
     next_.products = memory.take(slices_ * first.b.stride * stride_);
+    turned_ = memory.take(std::min(job_.threads, slices_) * turned_features * stride_);
     zeros_ = memory.take(first.w.stride);
     if (job_.input_dropout == 0) return;
     row_keys_ = reinterpret_cast<Key<T>*>(memory.take(stride_));
@@ -221,7 +225,7 @@ class Trainer {
   void turn_slices(const Network<T>& network, int64_t part, int64_t parts) {
     for (int64_t s = slices_ * part / parts; s < slices_ * (part + 1) / parts; ++s) {
       if (now_.work.rows) update_slice(network, s);
-      if (next_.work.rows) take_in(s);
+      if (next_.work.rows) take_in(s, part);
     }
   }
 
@@ -234,14 +238,14 @@ class Trainer {
     return !is_whole || job_.input_dropout > 0;
   }
 
-  // 1. a slice of the first layer: its part of bias + x @ weight.T
-  void take_in(int64_t slice) {
+  // 1. a slice of the first layer: its part of bias + x @ weight.T. The thread that does this part
+  // of the work turns some columns of x at a time, into memory of its own that stays in the cache.
+  void take_in(int64_t slice, int64_t part) {
     const Layer<T>& layer = networks_[0].layers[0];
     const int64_t width = block_features<T>(), rows = padded_(next_.work.rows);
     const int64_t begin = first_block(slice) * width;
     const int64_t end = std::min(first_block(slice + 1) * width, layer.in_features);
     const T* const* x = next_.x.data();
-    T* x_t = layer.x_t + begin * stride_;
     if (is_copied())
       for (int64_t i = 0; i < rows; ++i)
         std::copy(x[i] + begin, x[i] + end, layer.x + i * layer.w.stride + begin);
@@ -249,22 +253,27 @@ class Trainer {
       drop(Dropping<T>(job_.input_dropout), row_keys_, feature_keys_ + begin, layer.x + begin, rows,
            end - begin, layer.w.stride);
     if (next_.work.by_rows) return;
-    if (is_copied())
-      transpose(rows, padded_(end - begin), StridedRows<T>{layer.x + begin, layer.w.stride}, x_t,
-                stride_);
-    else
-      transpose(rows, end - begin, ListedRows<T>{x, begin}, x_t, stride_);
-    multiply(SmallProduct<T>{.rows = layer.units,
-                             .columns = rows,
-                             .depth = end - begin,
-                             .a = layer.w.values + begin,
-                             .a_stride = layer.w.stride,
-                             .a_step = 1,
-                             .b = x_t,
-                             .b_stride = stride_,
-                             .bias = layer.bias && slice == 0 ? layer.b.values : nullptr,
-                             .c = next_.products + slice * layer.b.stride * stride_,
-                             .c_stride = stride_});
+    T* turned = turned_ + part * turned_features * stride_;
+    for (int64_t k = begin; k < end; k += turned_features) {
+      const int64_t depth = std::min(turned_features, end - k);
+      if (is_copied())
+        transpose(rows, padded_(depth), StridedRows<T>{layer.x + k, layer.w.stride}, turned,
+                  stride_);
+      else
+        transpose(rows, depth, ListedRows<T>{x, k}, turned, stride_);
+      multiply(SmallProduct<T>{.rows = layer.units,
+                               .columns = rows,
+                               .depth = depth,
+                               .a = layer.w.values + k,
+                               .a_stride = layer.w.stride,
+                               .a_step = 1,
+                               .b = turned,
+                               .b_stride = stride_,
+                               .bias = layer.bias && slice == 0 ? layer.b.values : nullptr,
+                               .c = next_.products + slice * layer.b.stride * stride_,
+                               .c_stride = stride_,
+                               .adds = k > begin});
+    }
   }
 
   void back_propagate(Network<T>& network, int64_t begin, int64_t end) {
@@ -329,6 +338,7 @@ class Trainer {
   std::vector<Network<T>> networks_;  // replicas, or one; their first layer's parameters are one
   int64_t fresh_ = 1;                 // replicas whose parameters are those of the first
   Pieces<T> memory_;
+  T* turned_;  // (threads, turned_features, stride_)
   T* zeros_;
   Key<T>*row_keys_ = nullptr, *feature_keys_ = nullptr;  // of what the next chunk drops of x
   Begun now_, next_;
