@@ -153,6 +153,7 @@ struct ExpConstants<float> {
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
   static constexpr float round = 0x1.8p23f;            // x + round - round rounds x to an integer
   static constexpr float lowest = -104, highest = 89;  // e^x is 0 below, infinite above
+  static constexpr float lowest_normal = -88;          // e^x is subnormal, and so is 2^n
   static constexpr int mantissa_bits = 23, exponent_bias = 127, degree = 7, log1p_terms = 9;
 };
 template <>
@@ -160,12 +161,13 @@ struct ExpConstants<double> {
   using Integer = int64_t;
   static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double round = 0x1.8p52;
-  static constexpr double lowest = -746, highest = 710;
+  static constexpr double lowest = -746, highest = 710, lowest_normal = -709;
   static constexpr int mantissa_bits = 52, exponent_bias = 1023, degree = 13, log1p_terms = 18;
 };
 
 // e^x - 1 = (1 + m) 2^n - 1, with n the nearest integer to x / ln 2 and m = e^r - 1 on the rest r,
-// |r| <= ln(2) / 2, by the Taylor series: the first term left out is below a tenth of an ulp.
+// |r| <= ln(2) / 2, by the Taylor series: the first term left out is below a tenth of an ulp. Its
+// terms are added up in pairs, so that fewer of them wait for one another.
 template <Simd V>
 struct ExpParts {
   using T = Element<V>;
@@ -180,13 +182,27 @@ struct ExpParts {
     n = (I)rounded - (I)(V{} + C::round);
     rounded -= C::round;
     V r = (x - rounded * C::ln2_high) - rounded * C::ln2_low;
-    V series = V{} + T(1) / factorial(C::degree);
+    static_assert(C::degree % 2 == 1);
+    const V square = r * r;
+    V series = pair(r, C::degree - 1);
 #pragma GCC unroll 16
-    for (int k = C::degree - 1; k >= 2; --k) series = series * r + T(1) / factorial(k);
-    m = series * r * r + r;
+    for (int k = C::degree - 3; k >= 2; k -= 2) series = series * square + pair(r, k);
+    m = series * square + r;
   }
 
-  static constexpr T factorial(int k) { return k <= 1 ? T(1) : k * factorial(k - 1); }
+  // Terms k and k + 1, over r^k.
+  static TORCHNN_FN V pair(V r, int k) {
+    return r * terms.of[k + 1] + terms.of[k];
+  }
+
+  struct Terms {
+    T of[C::degree + 1];  // 1 / k!
+    constexpr Terms() : of{1} {
+      T factorial = 1;
+      for (int k = 1; k <= C::degree; ++k) of[k] = 1 / (factorial *= T(k));
+    }
+  };
+  static constexpr Terms terms{};
 
   static TORCHNN_FN V power_of_two(I n) { return (V)((n + C::exponent_bias) << C::mantissa_bits); }
 };
@@ -201,15 +217,12 @@ TORCHNN_FN V exp(V x) {
   return (1 + e.m) * e.power_of_two(half) * e.power_of_two(e.n - half);
 }
 
-// For x <= 0, where 2^n does not overflow. At its lower end it would underflow too early: 2^shift
-// keeps it in the range of normal numbers, so that e^x is rounded once, where it is subnormal.
+// For x <= 0, where 2^n does not overflow. Where it is no normal number, it is taken for 0.
 template <Simd V>
 TORCHNN_FN V exp_nonpositive(V x) {
   using C = ExpConstants<Element<V>>;
-  constexpr int shift = C::mantissa_bits + 2;
-  ExpParts<V> e(x < C::lowest ? V{} + C::lowest : x);  // comparisons, not max: NaN stays NaN
-  return (1 + e.m) * e.power_of_two(e.n + shift) *
-         (Element<V>(1) / Element<V>(int64_t(1) << shift));
+  ExpParts<V> e(x < C::lowest_normal ? V{} + C::lowest_normal : x);  // not max: NaN stays NaN
+  return (1 + e.m) * e.power_of_two(e.n);
 }
 
 // For x <= 0, where 2^n does not matter once it is below the last bit of 1.
