@@ -1,6 +1,7 @@
 // The register tile that every product of ours is made of.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "../../math/lane.h"
@@ -33,10 +34,12 @@ struct Tile {
 
 // How n rows are cut into tiles of at most `most` rows, as even as they come: 25 are 13 and 12.
 struct EvenTiles {
-  int64_t n, count;
-  EvenTiles(int64_t n, int64_t most) : n(n), count((n + most - 1) / most) {}
-  int64_t begin(int64_t tile) const { return n * tile / count; }
-  int64_t most() const { return (n + count - 1) / count; }  // rows of one
+  int64_t count, least, higher;  // tiles, rows of one; the first few are a row higher
+  EvenTiles(int64_t n, int64_t most) : count((n + most - 1) / most) {
+    least = count ? n / count : 0, higher = n - least * count;
+  }
+  int64_t begin(int64_t tile) const { return tile * least + std::min(tile, higher); }
+  int64_t most() const { return least + (higher > 0); }
 };
 
 // Calls f.template run<height>() with height, from 1 to most, known to the compiler.
