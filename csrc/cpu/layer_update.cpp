@@ -58,10 +58,25 @@ void take_steps(int64_t update, const Parameter<T>& parameter, const T* gradient
   });
 }
 
+// How a layer's weights take a step, decided once for all tiles.
+template <class T>
+struct Manner {
+  // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
+  // has been put aside, which is in the cache.
+  bool at_once, adjusts;
+  bool is_plain;  // at once, and with nothing but the sum of the tile
+
+  explicit Manner(const LayerUpdate<T>& layer)
+      : at_once(layer.step && layer.update == Updates::place<GradientDescent>()),
+        adjusts(at_once && is_adjusted(layer.weight, *layer.step)),
+        is_plain(at_once && layer.is_first && !adjusts) {}
+};
+
 template <class Isa, class T, class Rows, int registers>
 struct UpdateTile {
   const LayerUpdate<T>& layer;
   const Rows& x;
+  const Manner<T>& manner;
   int64_t unit, feature;
 
   template <int height>
@@ -78,11 +93,7 @@ struct UpdateTile {
       tile.accumulate(layer.rows, StridedColumn<T, height>(grad, layer.grad_stride), x, feature);
     else
       tile.accumulate(layer.rows, DenseColumn<T>{grad, layer.grad_step}, x, feature);
-    // Plain gradient descent remembers nothing and is done at once; what needs more goes over what
-    // has been put aside, which is in the cache.
-    const bool at_once = layer.step && layer.update == Updates::place<GradientDescent>();
-    const bool adjusts = at_once && is_adjusted(layer.weight, *layer.step);
-    if (at_once && layer.is_first && !adjusts) {
+    if (manner.is_plain) {
       const UpdateStep<T> step = *layer.step;  // a copy: what is stored cannot change it
 #pragma GCC unroll 16
       for (int i = 0; i < height; ++i)
@@ -99,13 +110,13 @@ struct UpdateTile {
         const int64_t at = first + i * layer.weight.stride + j * lanes<V>;
         V gradient = tile.sum[i][j];
         if (!layer.is_first) gradient += load<V>(layer.weight_gradient + at);
-        if (adjusts) gradient = adjusted(gradient, layer.weight, at, *layer.step);
-        if (at_once)
+        if (manner.adjusts) gradient = adjusted(gradient, layer.weight, at, *layer.step);
+        if (manner.at_once)
           take_step<GradientDescent>(layer.weight, at, gradient, *layer.step);
         else
           store(layer.weight_gradient + at, gradient);
       }
-    if (layer.step && !at_once)
+    if (layer.step && !manner.at_once)
       take_steps<T>(layer.update, layer.weight, layer.weight_gradient, first, height,
                     registers * lanes<V>, *layer.step);
   }
@@ -118,20 +129,21 @@ struct UpdateTiles {
                              int64_t end) {
     constexpr int64_t width = lanes<Register<Isa, T>>;
     const EvenTiles tiles(layer.units, Isa::small_tile_rows);
+    const Manner<T> manner(layer);
+    int64_t feature = begin / tiles.count * 2 * width, t = begin % tiles.count;
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t feature = tile / tiles.count * 2 * width, t = tile % tiles.count;
       const int64_t unit = tiles.begin(t), height = tiles.begin(t + 1) - unit;
-      for (int64_t i = t; i < layer.next_rows; i += tiles.count) {
-        __builtin_prefetch(layer.next_x[i] + feature, 0, 2);
-        __builtin_prefetch(layer.next_x[i] + feature + width, 0, 2);
-      }
+      for (int64_t i = t; i < layer.next_rows; i += tiles.count)
+        for (int64_t k = 0; k < 2 * width; k += 64 / int64_t(sizeof(T)))  // each cache line
+          __builtin_prefetch(layer.next_x[i] + feature + k, 0, 2);
       if (feature + width < layer.in_features)
-        with_height<Isa::small_tile_rows>(height,
-                                          UpdateTile<Isa, T, Rows, 2>{layer, x, unit, feature});
+        with_height<Isa::small_tile_rows>(
+            height, UpdateTile<Isa, T, Rows, 2>{layer, x, manner, unit, feature});
       else
-        with_height<Isa::small_tile_rows>(height,
-                                          UpdateTile<Isa, T, Rows, 1>{layer, x, unit, feature});
+        with_height<Isa::small_tile_rows>(
+            height, UpdateTile<Isa, T, Rows, 1>{layer, x, manner, unit, feature});
       if (tile == 0 && layer.has_bias) update_bias<Isa>(layer);
+      if (++t == tiles.count) t = 0, feature += 2 * width;
     }
   }
 
