@@ -28,6 +28,7 @@ class ArrayFeed:
         first: Samples to rehearse with: all of them, since labels are looked at then.
         steps: Batches an epoch: all of them, or what limit has set.
         identity: Equal for feeds whose epochs are cut alike.
+        paces: By batch size, how many batches a run has; may be what another feed has learnt.
     """
 
     def __init__(self, samples: Samples, batch_size: int, seed: int | None = None) -> None:
@@ -36,7 +37,7 @@ class ArrayFeed:
         self.count = len(samples)
         self._all = Batches(self.count, max(self.count, 1), batch_size).count
         self.steps: int | None = self._all
-        self._pace = FIRST_PACE
+        self.paces: dict[int, int] = {}
         # Of a device that works through a queue, two runs are under way at a time.
         self._pause = PAUSE / 2 if is_queued(samples.x.device) else PAUSE
 
@@ -47,6 +48,10 @@ class ArrayFeed:
     @property
     def _steps(self) -> int:
         return self._all if self.steps is None else self.steps
+
+    @property
+    def _pace(self) -> int:
+        return self.paces.get(self.batch_size, FIRST_PACE)
 
     @property
     def is_whole(self) -> bool:
@@ -129,7 +134,7 @@ class ArrayFeed:
 
     def learn(self, run: Run, seconds: float) -> None:
         """Sets the length of the runs to come by how long one took."""
-        self._pace = max(1, int(len(run) * self._pause / max(seconds, 1e-6)))
+        self.paces[self.batch_size] = max(1, int(len(run) * self._pause / max(seconds, 1e-6)))
 
     def _orders(self, epoch: int, count: int, seed: int | None = None) -> Tensor:
         """The rows' order in so many epochs, one after the other."""

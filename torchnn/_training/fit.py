@@ -81,6 +81,8 @@ class Fit:
         validation_freq: int | Container[int] = 1,
     ) -> None:
         self.model, self.recipe, self.epochs = model, recipe, epochs
+        if isinstance(feed, ArrayFeed):
+            feed.paces = recipe.paces
         work = Work(None, feed, validation, callbacks, verbose)
         work = join(model, recipe, work, epochs=epochs, validation_freq=validation_freq)
         self.ranks, feed, validation, callbacks, verbose = work
