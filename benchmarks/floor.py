@@ -47,6 +47,12 @@ class Floor(NamedTuple):
     all_cores: float
     measured: str
 
+    @property
+    def together(self) -> float:
+        """How many times as fast as one core all are: 1 for two threads of one core, which a
+        shared machine may give for two cores, for seconds or hours."""
+        return self.all_cores / self.one_core
+
     def microseconds(self, flop: float) -> tuple[float, float]:
         """The least time for this many operations, on one core and on all."""
         return flop / self.one_core / 1e3, flop / self.all_cores / 1e3

@@ -119,6 +119,7 @@ class Comparison:
     def rows(self, network: Network, contenders: list[Contender]) -> list[dict[str, object]]:
         """What was found out about each, with its ratio to torchnn and to the floor."""
         times = {c.worker.name: timing(c.samples) for c in contenders}
+        together = floor.measure(self.dtype, torch.get_num_threads()).together
         ours = times["torchnn"].median if "torchnn" in times else None
         floors = self.floor.microseconds(network.flop)
         return [
@@ -132,6 +133,7 @@ class Comparison:
                 "flop": network.flop,
                 "floor_one_core": floors[0],
                 "floor_all_cores": floors[1],
+                "cores_together": together,
                 "peer": c.worker.name,
                 "label": c.worker.peer.label,
                 "differs": c.worker.peer.differs,
@@ -181,7 +183,8 @@ def print_table(rows: list[dict[str, object]], cores: int) -> None:
     title = (
         f"{first['layers']}, {first['batch']}, {first['samples']:,} samples, {first['dtype']}: "
         f"{first['flop'] / 1e6:.2f} MFLOP a step; floor {floors[0]:.1f} us on one core, "
-        f"{floors[1]:.1f} us on {cores}"
+        f"{floors[1]:.1f} us on {cores}, which were {first['cores_together']:.2f} times as fast as "
+        "one when it was over"
     )
     columns = ["", "us a step", "p20", "p80", "torchnn = 1", "floor = 1", f"{cores} cores"]
     lines = [

@@ -191,9 +191,7 @@ struct ExpParts {
   }
 
   // Terms k and k + 1, over r^k.
-  static TORCHNN_FN V pair(V r, int k) {
-    return r * terms.of[k + 1] + terms.of[k];
-  }
+  static TORCHNN_FN V pair(V r, int k) { return r * terms.of[k + 1] + terms.of[k]; }
 
   struct Terms {
     T of[C::degree + 1];  // 1 / k!
