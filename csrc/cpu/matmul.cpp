@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "elementwise.h"
 #include "memory.h"
 #include "simd/isa.h"
 #include "simd/rows.h"
@@ -173,11 +174,40 @@ struct MultiplyRow {
   }
 };
 
+// A depth of one: each row of c is a multiple of the one row of b, and only its stores take time.
+template <class T>
+struct MultiplyOuter {
+  template <class Isa>
+  static TORCHNN_FN void run(const Product<T>& p) {
+    using V = Register<Isa, T>;
+    const int64_t block = std::max<int64_t>(1, 16 * 1024 / (p.columns * int64_t(sizeof(T))));
+    for (int64_t first = 0; first < p.rows; first += block) {
+      const int64_t rows = std::min(block, p.rows - first);
+      T* const c = p.c + first * p.c_stride;
+      for (int64_t row = 0; row < rows; ++row) {
+        const T factor = *p.a.at(first + row, 0);
+        T* to = c + row * p.c_stride;
+        int64_t i = 0;
+        for (; i + lanes<V> <= p.columns; i += lanes<V>)
+          store(to + i, factor * load<V>(p.b.data + i) + (p.bias ? load<V>(p.bias + i) : V{}));
+        if (const int64_t left = p.columns - i; left > 0)
+          store_part(to + i,
+                     factor * load_part<V>(p.b.data + i, left) +
+                         (p.bias ? load_part<V>(p.bias + i, left) : V{}),
+                     left);
+      }
+      if (p.finish) p.finish(c, rows, p.columns, p.c_stride);
+    }
+  }
+};
+
 }  // namespace
 
 template <class T>
 void multiply(const Product<T>& product) {
-  if (product.rows == 1 || product.depth == 1)
+  if (product.depth == 1 && product.b.column_stride == 1 && product.columns > 0)
+    run<MultiplyOuter<T>>(product);
+  else if (product.rows == 1)
     run<MultiplyRow<T>>(product);
   else
     run<Multiply<T>>(product);
