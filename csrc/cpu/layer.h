@@ -128,18 +128,27 @@ struct Layer : TrainLayer<T> {
     if (begin == 0) add_up(count, b.stride, 1, b.stride, b.stride, bias_gradient, bias_gradient);
   }
 
-  // out = bias + x @ weight.T
-  void multiply_forward(int64_t begin, int64_t end) {
-    multiply(SmallProduct<T>{.rows = this->units,
+  // Calls f(the first, how many) for some units after the other: so few that what a product leaves
+  // of them is still in the cache when their activation comes.
+  template <class F>
+  void by_units(const F& f) const {
+    constexpr int64_t most = 128;
+    for (int64_t unit = 0; unit < this->units; unit += most)
+      f(unit, std::min(most, this->units - unit));
+  }
+
+  // out = bias + x @ weight.T, of so many units from this one on
+  void multiply_forward(int64_t unit, int64_t count, int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = count,
                              .columns = end - begin,
                              .depth = this->in_features,
-                             .a = w.values,
+                             .a = w.values + unit * w.stride,
                              .a_stride = w.stride,
                              .a_step = 1,
                              .b = x_t + begin,
                              .b_stride = stride,
-                             .bias = this->bias ? b.values : nullptr,
-                             .c = out + begin,
+                             .bias = this->bias ? b.values + unit : nullptr,
+                             .c = out + unit * stride + begin,
                              .c_stride = stride});
   }
 
@@ -197,6 +206,11 @@ struct Layer : TrainLayer<T> {
     }
   }
 
+  // There are none where nothing is dropped.
+  static const Key<T>* from(const Key<T>* keys, int64_t first) {
+    return keys ? keys + first : nullptr;
+  }
+
   // Those of what has been dropped are 0.
   void drop_gradients(T* grad_out, int64_t rows, int64_t columns, int64_t stride,
                       const Key<T>* keys_down, const Key<T>* keys_across) const {
@@ -204,17 +218,20 @@ struct Layer : TrainLayer<T> {
       drop(Dropping<T>(this->dropout), keys_down, keys_across, grad_out, rows, columns, stride);
   }
 
-  void activate(int64_t begin, int64_t end) {
-    T* const own = kept ? kept + begin : nullptr;
-    finish(out + begin, this->units, end - begin, stride, own, stride, unit_keys, row_keys + begin);
+  void activate(int64_t unit, int64_t count, int64_t begin, int64_t end) {
+    const int64_t at = unit * stride + begin;
+    finish(out + at, count, end - begin, stride, kept ? kept + at : nullptr, stride,
+           from(unit_keys, unit), from(row_keys, begin));
   }
 
   // From grad_out, in grad_t, to grad_z
-  void backward_z(int64_t begin, int64_t end) {
-    T* grad_out = grad_t + begin;
-    drop_gradients(grad_out, this->units, end - begin, stride, unit_keys, row_keys + begin);
-    calls.backward(grad_out, (kept ? kept : out) + begin, grad_out, this->units, end - begin,
-                   stride, T(this->slope));
+  void backward_z(int64_t unit, int64_t count, int64_t begin, int64_t end) {
+    const int64_t at = unit * stride + begin;
+    T* grad_out = grad_t + at;
+    drop_gradients(grad_out, count, end - begin, stride, from(unit_keys, unit),
+                   from(row_keys, begin));
+    calls.backward(grad_out, (kept ? kept : out) + at, grad_out, count, end - begin, stride,
+                   T(this->slope));
   }
 
   // grad_z of a few rows, by rows.
@@ -222,18 +239,18 @@ struct Layer : TrainLayer<T> {
     transpose(b.stride, Padding<T>().lanes, StridedRows<T>{grad_t, stride}, grad, b.stride);
   }
 
-  // grad_x = grad_z @ weight, which is grad_out of the layer before
-  void backward_x(T* grad_x_t, int64_t begin, int64_t end) {
-    multiply(SmallProduct<T>{.rows = this->in_features,
+  // grad_x = grad_z @ weight, which is grad_out of the layer before: of so many of its units.
+  void backward_x(T* grad_x_t, int64_t unit, int64_t count, int64_t begin, int64_t end) {
+    multiply(SmallProduct<T>{.rows = count,
                              .columns = end - begin,
                              .depth = this->units,
-                             .a = w.values,
+                             .a = w.values + unit,
                              .a_stride = 1,
                              .a_step = w.stride,
                              .b = grad_t + begin,
                              .b_stride = stride,
                              .bias = nullptr,
-                             .c = grad_x_t + begin,
+                             .c = grad_x_t + unit * stride + begin,
                              .c_stride = stride});
   }
 

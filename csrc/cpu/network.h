@@ -52,12 +52,13 @@ struct Network {
     for (Layer<T>& layer : layers) layer.make_keys(work, step_number(job, work.step), begin, end);
   }
 
-  // Layer by layer; z of the first is in its out.
+  // Layer by layer, from the second on.
   void forward(int64_t begin, int64_t end) {
-    for (size_t l = 0; l < layers.size(); ++l) {
-      if (l > 0) layers[l].multiply_forward(begin, end);
-      layers[l].activate(begin, end);
-    }
+    for (size_t l = 1; l < layers.size(); ++l)
+      layers[l].by_units([&](int64_t unit, int64_t count) {
+        layers[l].multiply_forward(unit, count, begin, end);
+        layers[l].activate(unit, count, begin, end);
+      });
   }
 
   // x: the input, or null where the first layer has it.
@@ -114,16 +115,19 @@ struct Network {
 
   // From grad_out of the last layer to grad_z of all, and their inputs by rows.
   void backward(int64_t begin, int64_t end) {
+    layers.back().backward_z(0, layers.back().units, begin, end);
     for (size_t l = layers.size() - 1; l > 0; --l) {
-      layers[l].backward_z(begin, end);
+      Layer<T>& before = layers[l - 1];
       layers[l].turn_inputs(begin, end);
-      layers[l].backward_x(layers[l - 1].grad_t, begin, end);
+      before.by_units([&](int64_t unit, int64_t count) {
+        layers[l].backward_x(before.grad_t, unit, count, begin, end);
+        before.backward_z(unit, count, begin, end);
+      });
     }
-    layers[0].backward_z(begin, end);
   }
 
   void backward_by_rows(int64_t rows) {
-    layers.back().backward_z(0, padded.lanes);
+    layers.back().backward_z(0, layers.back().units, 0, padded.lanes);
     layers.back().turn_gradients();
     for (size_t l = layers.size() - 1; l > 0; --l) layers[l].backward_by_rows(rows, layers[l - 1]);
   }

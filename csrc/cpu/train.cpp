@@ -295,9 +295,13 @@ class Trainer {
   void forward(Network<T>& network, int64_t begin, int64_t end) {
     if (now_.work.by_rows)
       return network.forward_by_rows(now_.work.rows, is_copied() ? nullptr : now_.x.data());
-    const Layer<T>& first = network.layers[0];
-    add_up(slices_, first.b.stride * stride_, first.units, end - begin, stride_,
-           now_.products + begin, first.out + begin);
+    Layer<T>& first = network.layers[0];
+    first.by_units([&](int64_t unit, int64_t count) {
+      const int64_t at = unit * stride_ + begin;
+      add_up(slices_, first.b.stride * stride_, count, end - begin, stride_, now_.products + at,
+             first.out + at);
+      first.activate(unit, count, begin, end);
+    });
     network.forward(begin, end);
   }
 
