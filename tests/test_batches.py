@@ -56,7 +56,15 @@ def test_runs_grow_when_batches_are_quick():
 
 
 def test_runs_shrink_when_batches_are_slow():
-    assert lengths(ArrayFeed(numbered(14), batch_size=1), 1.0) == [8, 1, 1, 1, 1, 1, 1]
+    assert lengths(ArrayFeed(numbered(14), batch_size=1), 4.0) == [8, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_run_has_a_few_batches_unless_they_take_long():
+    feed = ArrayFeed(numbered(30), batch_size=1)
+    run = next(feed.runs())
+    for pauses, expected in ((0.1, 9), (0.6, 4), (2, 2), (6, 1)):  # a batch takes so many
+        feed.learn(run, len(run) * pauses * batches.PAUSE * 1.01)
+        assert len(next(feed.runs())) == expected, pauses
 
 
 def test_runs_take_as_long_as_a_pause(monkeypatch):

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from torchnn import losses, metrics, optimizers
+from torchnn._engine.fused import FusedEngine
+from torchnn._training import batches
 from torchnn.callbacks import EarlyStopping, History, LambdaCallback
 from torchnn.layers import Activation, Dense
 from torchnn.losses import BinaryCrossentropy
@@ -276,6 +278,18 @@ def test_fit_returns_and_keeps_the_history(model):
     assert history.epoch == [0, 1, 2]
     assert list(history.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
     assert all(type(value) is float for values in history.history.values() for value in values)
+
+
+def test_a_fit_goes_at_the_pace_that_the_last_one_found_out(model, monkeypatch):
+    model.compile("sgd", "mse")
+    calls, train = [], FusedEngine.train
+    monkeypatch.setattr(
+        FusedEngine, "train", lambda *args: calls.append(len(args[1])) or train(*args)
+    )
+    for _ in range(2):
+        model.fit(X, Y, epochs=3, batch_size=1, verbose=0)
+    assert calls[0] == batches.FIRST_PACE and sum(calls[:-1]) == 60  # to find it out
+    assert calls[-1] == 60
 
 
 def test_numpy_integers_are_integers(model):

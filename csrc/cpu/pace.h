@@ -19,18 +19,21 @@ class Pace {
   int64_t threads(int64_t size, int64_t rows) {
     if (size == 1) return 1;
     const Clock::time_point now = Clock::now();
-    if (rows_ > 0 && now - begin_ >= window) {
-      const std::chrono::duration<double> seconds = now - begin_;
-      choose(seconds.count() / double(rows_));
-      rows_ = 0;
-    }
+    if (is_over(now)) close_window(now);
     if (rows_ == 0) begin_ = now;
     rows_ += rows;
     return way_ == together ? size : 1;
   }
 
-  // Between two calls nothing is measured.
-  void interrupt() { rows_ = 0; }
+  // For the end of a call: between two calls nothing is measured. What has not lasted for a window
+  // tells nothing, and a trial does not go on in a call that may be as short.
+  void end_call() {
+    const Clock::time_point now = Clock::now();
+    if (is_over(now))
+      close_window(now);
+    else
+      way_ = faster_, rows_ = 0;
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -39,6 +42,14 @@ class Pace {
   static constexpr double slow = 1.25;          // times what it was in the last comparison
   enum Way { together, alone };
   static Way other(Way way) { return way == together ? alone : together; }
+
+  bool is_over(Clock::time_point now) const { return rows_ > 0 && now - begin_ >= window; }
+
+  void close_window(Clock::time_point now) {
+    const std::chrono::duration<double> seconds = now - begin_;
+    choose(seconds.count() / double(rows_));
+    rows_ = 0;
+  }
 
   // After a window of way_, in which a row took so long: how to go on.
   void choose(double time) {

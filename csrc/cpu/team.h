@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -28,6 +29,12 @@ class Team {
   int64_t size() {
     while (size_ < most_ && helpers_[size_].done.load(std::memory_order_acquire) == ready) ++size_;
     return size_;
+  }
+
+  // For the leader: waits for all helpers, but not for long, since one may never come.
+  void wait_for_helpers() {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+    while (size() < most_ && std::chrono::steady_clock::now() < end) pause();
   }
 
   // For the leader: calls f(0), ... f(parts - 1), each in a thread of its own, and waits for all;

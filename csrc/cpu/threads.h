@@ -9,6 +9,7 @@
 #include "pace.h"
 #include "simd/subnormals.h"
 #include "team.h"
+#include "work.h"
 
 namespace torchnn::cpu {
 
@@ -20,7 +21,6 @@ Pace& pace_of(const Train<T>& job) {
   std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
   for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
   if (sizes != measured) pace = Pace(), measured = sizes;
-  pace.interrupt();
   return pace;
 }
 
@@ -32,6 +32,14 @@ bool is_short(const Train<T>& job, int64_t models) {
   for (int64_t l = 0; l < job.layer_count; ++l)
     products += 3 * double(job.layers[l].in_features * job.layers[l].units);
   return products * double(job.samples) * double(models) < products_of_short_calls;
+}
+
+// A step so long that it is worth waiting for a helper that is on its way.
+template <class T>
+bool has_long_steps(const Train<T>& job) {
+  constexpr double products_of_long_steps = 3e7;  // some milliseconds on one thread
+  return double(weight_count(job)) * double(std::min(job.batch_size, job.samples)) >=
+         products_of_long_steps;
 }
 
 // f(0), ... f(parts - 1) on the threads that the caller lends. What one of them throws, this throws
@@ -65,7 +73,9 @@ void train_with(Train<T> job) {
   run_parallel(job, threads, [&](int64_t part) {
     if (part > 0) return team.help(part);
     FirstError error;
+    if (has_long_steps(job)) team.wait_for_helpers();
     error.guard([&] { engine.train(team, pace); });
+    pace.end_call();
     team.close();
     error.rethrow();
   });

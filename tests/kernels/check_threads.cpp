@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/pace.h"
 #include "../../csrc/errors.h"
 #include "../../csrc/train.h"
 
@@ -229,9 +230,33 @@ void check_memory(const Problem& problem, int64_t models, int64_t most_errors) {
   expect(errors > 0 && errors <= most_errors, problem.name, "errors for others' memory", 3);
 }
 
+// Calls of one step each, of which being alone takes four times as long: a trial ends with its call,
+// whether it has told anything or not.
+void check_pace() {
+  using std::chrono::microseconds;
+  cpu::Pace pace;
+  int64_t alone = 0, ended = 0;
+  for (int call = 0; call < 40; ++call) {
+    const bool is_long = call % 4 != 3;
+    const int64_t threads = pace.threads(2, 1);
+    alone += threads == 1;
+    if (is_long) std::this_thread::sleep_for(microseconds(threads == 1 ? 4000 : 1000));
+    pace.end_call();
+    ended += !is_long && threads == 1;
+  }
+  expect(alone > ended, "pace", "alone is never tried", 2);
+  expect(alone <= 10, "pace", "trials go on from call to call", 2);
+
+  cpu::Pace other;  // a trial begins in a call, which is over at once
+  while (other.threads(2, 1) == 2) std::this_thread::sleep_for(microseconds(600));
+  other.end_call();
+  expect(other.threads(2, 1) == 2, "pace", "a trial outlives its call", 2);
+}
+
 }  // namespace
 
 int main() {
+  check_pace();
   // As few samples as make a call long enough for several threads.
   check_threads({"the rest of the network in every thread", {200, 25, 25, 1}, 612, 32, 0});
   check_threads({"the rest of the network with momentum", {70, 64, 20, 2}, 620, 50, 1});

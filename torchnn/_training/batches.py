@@ -15,6 +15,7 @@ from torchnn._training.arrays import ARRAY_PROTOCOLS
 from torchnn.ops._transfer import is_queued, to_device
 
 PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
+FEW, LONGEST = 4, 5  # batches a run rather than one, unless they take so many times PAUSE
 FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
 
 CheckTargets = Callable[[Any], None]
@@ -134,7 +135,10 @@ class ArrayFeed:
 
     def learn(self, run: Run, seconds: float) -> None:
         """Sets the length of the runs to come by how long one took."""
-        self.paces[self.batch_size] = max(1, int(len(run) * self._pause / max(seconds, 1e-6)))
+        fitting = len(run) * self._pause / max(seconds, 1e-6)
+        # A run reads and writes all parameters: a few batches repay that, if they are not too long.
+        few = min(FEW, int(fitting * LONGEST))
+        self.paces[self.batch_size] = max(1, int(fitting), few)
 
     def _orders(self, epoch: int, count: int, seed: int | None = None) -> Tensor:
         """The rows' order in so many epochs, one after the other."""
