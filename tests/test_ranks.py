@@ -113,6 +113,17 @@ def backup_that_a_fit_goes_on_from():
 
 
 @same
+def paces_that_each_rank_has_found_out_by_itself():
+    model = network()
+    model.compile("sgd", "bce")
+    kinds = ("FusedEngine on cpu", "AutogradEngine on cpu")
+    model._recipe.paces = {kind: {17: 2 + RANK} for kind in kinds}
+    x, y = data()
+    history = model.fit(x, y, batch_size=17, epochs=2, verbose=0)
+    return learnt(model, history, x, y)
+
+
+@same
 def penalties_count_once():
     options = {
         "kernel_regularizer": "l2",

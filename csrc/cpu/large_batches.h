@@ -54,6 +54,7 @@ class LargeBatches {
       update(team, step_of(job_, batch.step), shares, parts);
       workers_[0].trainer->keep(batch);
     }
+    pace.end_call();
     workers_[0].trainer->write_back();
   }
 

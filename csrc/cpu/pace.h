@@ -13,22 +13,27 @@ namespace torchnn::cpu {
 // What is measured: the time a row takes, over windows of half a millisecond. When the other way is
 // tried: for one window, after `interval_` windows of the faster way, or at once when that has
 // become slow. Each trial that changes nothing doubles the interval; one that does sets it to 1.
-class Pace {
+template <class Clock>
+class PaceBy {
  public:
   // How many threads of a team should take the next rows.
   int64_t threads(int64_t size, int64_t rows) {
     if (size == 1) return 1;
-    const Clock::time_point now = Clock::now();
+    const auto now = Clock::now();
     if (is_over(now)) close_window(now);
     if (rows_ == 0) begin_ = now;
     rows_ += rows;
     return way_ == together ? size : 1;
   }
 
-  // For the end of a call: between two calls nothing is measured. What has not lasted for a window
-  // tells nothing, and a trial does not go on in a call that may be as short.
+  // Between two calls nothing is measured.
+  void begin_call() { rows_ = 0; }
+
+  // For the end of a call's steps. What has not lasted for a window tells nothing; if it was a
+  // trial, it is given up, since the calls to come may be as short. The next window's end decides
+  // anew.
   void end_call() {
-    const Clock::time_point now = Clock::now();
+    const auto now = Clock::now();
     if (is_over(now))
       close_window(now);
     else
@@ -36,16 +41,15 @@ class Pace {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::microseconds window{500};
   static constexpr int longest_interval = 128;  // windows: 64 ms
   static constexpr double slow = 1.25;          // times what it was in the last comparison
   enum Way { together, alone };
   static Way other(Way way) { return way == together ? alone : together; }
 
-  bool is_over(Clock::time_point now) const { return rows_ > 0 && now - begin_ >= window; }
+  bool is_over(typename Clock::time_point now) const { return rows_ > 0 && now - begin_ >= window; }
 
-  void close_window(Clock::time_point now) {
+  void close_window(typename Clock::time_point now) {
     const std::chrono::duration<double> seconds = now - begin_;
     choose(seconds.count() / double(rows_));
     rows_ = 0;
@@ -75,7 +79,9 @@ class Pace {
   double usual_time_ = 0;                // the same when it was last compared
   int interval_ = 1, windows_left_ = 1;  // from one trial to the next
   int64_t rows_ = 0;                     // since begin_, in this window
-  Clock::time_point begin_;
+  typename Clock::time_point begin_;
 };
+
+using Pace = PaceBy<std::chrono::steady_clock>;
 
 }  // namespace torchnn::cpu

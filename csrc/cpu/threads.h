@@ -21,6 +21,7 @@ Pace& pace_of(const Train<T>& job) {
   std::vector<int64_t> sizes{job.batch_size, job.layers[0].in_features};
   for (int64_t l = 0; l < job.layer_count; ++l) sizes.push_back(job.layers[l].units);
   if (sizes != measured) pace = Pace(), measured = sizes;
+  pace.begin_call();
   return pace;
 }
 
@@ -75,7 +76,6 @@ void train_with(Train<T> job) {
     FirstError error;
     if (has_long_steps(job)) team.wait_for_helpers();
     error.guard([&] { engine.train(team, pace); });
-    pace.end_call();
     team.close();
     error.rethrow();
   });

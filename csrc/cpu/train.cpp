@@ -22,7 +22,7 @@ constexpr int64_t products_a_slice = 1 << 15;
 // saves.
 constexpr int64_t features_a_slice = 24;
 
-// Columns of x that are turned at once.
+// Columns of x that are turned at once, if there are as many: a multiple of all registers.
 constexpr int64_t turned_features = 256;
 
 // Of what lies beyond the first layer, in a chunk: up to here every thread does all of it for
@@ -88,6 +88,7 @@ class Trainer {
       advance(team, pace, work);
       if (now_.work.rows) keep(now_.work);
     } while (work.rows);
+    pace.end_call();
     write_back();
   }
 
@@ -169,7 +170,8 @@ class Trainer {
     for (Network<T>& network : networks_) network.take_memory(memory, first, gradients);
     now_.products = memory.take(slices_ * first.b.stride * stride_);
     next_.products = memory.take(slices_ * first.b.stride * stride_);
-    turned_ = memory.take(std::min(job_.threads, slices_) * turned_features * stride_);
+    turned_features_ = std::min(turned_features, first.w.stride);
+    turned_ = memory.take(std::min(job_.threads, slices_) * turned_features_ * stride_);
     zeros_ = memory.take(first.w.stride);
     if (job_.input_dropout == 0) return;
     row_keys_ = reinterpret_cast<Key<T>*>(memory.take(stride_));
@@ -253,7 +255,7 @@ class Trainer {
       drop(Dropping<T>(job_.input_dropout), row_keys_, feature_keys_ + begin, layer.x + begin, rows,
            end - begin, layer.w.stride);
     if (next_.work.by_rows) return;
-    T* turned = turned_ + part * turned_features * stride_;
+    T* turned = turned_ + part * turned_features_ * stride_;
     for (int64_t k = begin; k < end; k += turned_features) {
       const int64_t depth = std::min(turned_features, end - k);
       if (is_copied())
@@ -342,7 +344,8 @@ class Trainer {
   std::vector<Network<T>> networks_;  // replicas, or one; their first layer's parameters are one
   int64_t fresh_ = 1;                 // replicas whose parameters are those of the first
   Pieces<T> memory_;
-  T* turned_;  // (threads, turned_features, stride_)
+  int64_t turned_features_;
+  T* turned_;  // (as many as share the slices, turned_features_, stride_)
   T* zeros_;
   Key<T>*row_keys_ = nullptr, *feature_keys_ = nullptr;  // of what the next chunk drops of x
   Begun now_, next_;

@@ -215,7 +215,7 @@ TORCHNN_FN V exp(V x) {
   return (1 + e.m) * e.power_of_two(half) * e.power_of_two(e.n - half);
 }
 
-// For x <= 0, where 2^n does not overflow. Where it is no normal number, it is taken for 0.
+// For x <= 0, where 2^n does not overflow. Where 2^n is no normal number, e^x is taken for 0.
 template <Simd V>
 TORCHNN_FN V exp_nonpositive(V x) {
   using C = ExpConstants<Element<V>>;

@@ -230,26 +230,36 @@ void check_memory(const Problem& problem, int64_t models, int64_t most_errors) {
   expect(errors > 0 && errors <= most_errors, problem.name, "errors for others' memory", 3);
 }
 
-// Calls of one step each, of which being alone takes four times as long: a trial ends with its call,
-// whether it has told anything or not.
-void check_pace() {
-  using std::chrono::microseconds;
-  cpu::Pace pace;
-  int64_t alone = 0, ended = 0;
-  for (int call = 0; call < 40; ++call) {
-    const bool is_long = call % 4 != 3;
-    const int64_t threads = pace.threads(2, 1);
-    alone += threads == 1;
-    if (is_long) std::this_thread::sleep_for(microseconds(threads == 1 ? 4000 : 1000));
-    pace.end_call();
-    ended += !is_long && threads == 1;
-  }
-  expect(alone > ended, "pace", "alone is never tried", 2);
-  expect(alone <= 10, "pace", "trials go on from call to call", 2);
+// A clock that stands still unless it is told to go on.
+struct Clock {
+  using time_point = std::chrono::steady_clock::time_point;
+  static inline time_point time{};
+  static time_point now() { return time; }
+  static void go_on(int microseconds) { time += std::chrono::microseconds(microseconds); }
+};
 
-  cpu::Pace other;  // a trial begins in a call, which is over at once
-  while (other.threads(2, 1) == 2) std::this_thread::sleep_for(microseconds(600));
+// Calls of one step each, of which being alone takes four times as long; every fourth is over at
+// once and tells nothing.
+void check_pace() {
+  cpu::PaceBy<Clock> pace;
+  int64_t alone = 0, steps = 0;
+  for (int call = 0; call < 100; ++call) {
+    pace.begin_call();
+    const int64_t threads = pace.threads(2, 1);
+    if (call % 4 != 3) {
+      alone += threads == 1, ++steps;
+      Clock::go_on(threads == 1 ? 4000 : 1000);
+    }
+    pace.end_call();
+    Clock::go_on(700);  // what comes between two calls
+  }
+  expect(alone > 0, "pace", "alone is never tried", 2);
+  expect(alone * 5 < steps, "pace", "alone is tried too often", 2);
+
+  cpu::PaceBy<Clock> other;  // a trial begins in a call, which is over at once
+  while (other.threads(2, 1) == 2) Clock::go_on(600);
   other.end_call();
+  other.begin_call();
   expect(other.threads(2, 1) == 2, "pace", "a trial outlives its call", 2);
 }
 

@@ -130,6 +130,7 @@ class Engine:
     ) -> None:
         self._model, self._recipe = model, recipe  # type: nn.Module, Any
         self._shape, self._steps_before = tuple(first.x.shape[1:]), 0
+        self._device = first.x.device
         # Of several ranks, none may choose another engine than the others.
         may_change = together is None and callbacks.listens(*CALLS)
         self._watch = Watch(model, recipe) if may_change else None
@@ -146,6 +147,11 @@ class Engine:
     def is_queued(self) -> bool:
         """Whether train returns before its work is done."""
         return self._chosen.is_queued
+
+    @property
+    def kind(self) -> str:
+        """What there is to say of how fast it is, beside the network."""
+        return f"{type(self._chosen).__name__} on {self._device}"
 
     def build_optimizer(self) -> None:
         """Readies the optimizer for the parameters that the model has now."""

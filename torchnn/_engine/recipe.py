@@ -27,8 +27,15 @@ class Recipe:
     is_frozen: bool = field(default=False, compare=False, repr=False)  # nothing was to be trained
     # What the optimizer knows the model by: a copy of the model has a copy of it.
     owner: object = field(default_factory=object, compare=False, repr=False)
-    # By batch size, how many batches are trained in a run: the next fit need not find out again.
-    paces: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
+    # For a kind of engine and a batch size, how many batches are trained in a run: the next fit
+    # need not find out again.
+    paces: dict[str, dict[int, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"paces": {}}  # it may be another machine that reads it
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({"paces": {}} | state)
 
 
 def settle(

@@ -15,7 +15,9 @@ from torchnn._training.arrays import ARRAY_PROTOCOLS
 from torchnn.ops._transfer import is_queued, to_device
 
 PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
-FEW, LONGEST = 4, 5  # batches a run rather than one, unless they take so many times PAUSE
+# A run reads and writes all parameters, which a few batches repay: it has at least FEW, if these
+# take no longer than LONGEST times PAUSE.
+FEW, LONGEST = 4, 5
 FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
 
 CheckTargets = Callable[[Any], None]
@@ -75,7 +77,7 @@ class ArrayFeed:
     def runs(
         self, epoch: int = 0, one_by_one: bool = False, first: int = 0, seed: int | None = None
     ) -> Iterator[Run]:
-        """Yields an epoch in runs of about PAUSE seconds, or of one batch.
+        """Yields an epoch in runs of about PAUSE seconds, a few batches at least, or of one batch.
 
         Args:
             epoch: Which one.
@@ -136,7 +138,6 @@ class ArrayFeed:
     def learn(self, run: Run, seconds: float) -> None:
         """Sets the length of the runs to come by how long one took."""
         fitting = len(run) * self._pause / max(seconds, 1e-6)
-        # A run reads and writes all parameters: a few batches repay that, if they are not too long.
         few = min(FEW, int(fitting * LONGEST))
         self.paces[self.batch_size] = max(1, int(fitting), few)
 

@@ -81,13 +81,13 @@ class Fit:
         validation_freq: int | Container[int] = 1,
     ) -> None:
         self.model, self.recipe, self.epochs = model, recipe, epochs
-        if isinstance(feed, ArrayFeed):
-            feed.paces = recipe.paces
         work = Work(None, feed, validation, callbacks, verbose)
         work = join(model, recipe, work, epochs=epochs, validation_freq=validation_freq)
         self.ranks, feed, validation, callbacks, verbose = work
         self.feed, self.validation, self.validation_freq = feed, validation, validation_freq
         self.engine = Engine(model, recipe, feed.first, callbacks, together=self.ranks)
+        if self.ranks is None and isinstance(feed, ArrayFeed):  # ranks go at one pace
+            feed.paces = recipe.paces.setdefault(self.engine.kind, {})
         self.engine.build_optimizer()
         self.steps_before = recipe.optimizer.iterations
         self.tally, self.history = Tally(recipe.metrics), History()
@@ -441,7 +441,8 @@ class Fit:
         if self.looks_at_batches and not self.has_failed:
             self.remember_sums()
             self.call("on_train_batch_end", self.tally.steps - 1, self.tally.logs())
-        self.feed.learn(run, perf_counter() - began)
+        if not self.looks_at_batches:  # it is not the engine that would take the time
+            self.feed.learn(run, perf_counter() - began)
 
     def remember_sums(self) -> None:
         """Lets the means of an epoch that is not over go on in another fit."""
