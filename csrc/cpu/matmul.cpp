@@ -205,9 +205,10 @@ struct MultiplyOuter {
 
 template <class T>
 void multiply(const Product<T>& product) {
-  if (product.depth == 1 && product.b.column_stride == 1 && product.columns > 0)
+  constexpr int64_t wide = 64;  // columns: what is narrower is mostly a rest
+  if (product.depth == 1 && product.b.column_stride == 1 && product.columns >= wide)
     run<MultiplyOuter<T>>(product);
-  else if (product.rows == 1)
+  else if (product.rows == 1 || product.depth == 1)
     run<MultiplyRow<T>>(product);
   else
     run<Multiply<T>>(product);
