@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,21 +65,25 @@ def measure(dtype: str, cores: int, seconds: float = 0.5) -> Floor:
 
     Source: a loop without memory traffic, compiled here; without a compiler, torch.mm.
     """
+    run = _loop(dtype)
+    if run is None:
+        return _measure_matmul(dtype, cores)
+    return Floor(_rate(run, 1, seconds), _rate(run, cores, seconds), "a loop of FMAs")
+
+
+@cache
+def _loop(dtype: str) -> Callable[[int], float] | None:
+    """Compiles the loop for this machine; returns it as a function of the number of rounds, or None
+    without a compiler."""
     compiler = shutil.which("c++")
     if compiler is None:
-        return _measure_matmul(dtype, cores)
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        run = _build(compiler, dtype, Path(folder))
-        return Floor(_rate(run, 1, seconds), _rate(run, cores, seconds), "a loop of FMAs")
-
-
-def _build(compiler: str, dtype: str, folder: Path):
-    """Compiles the loop for this machine; returns it as a function of the number of rounds."""
-    source, library = folder / "floor.cpp", folder / "floor.so"
-    source.write_text(SOURCE)
-    options = ["-O3", "-march=native", "-shared", "-fPIC", f"-DSCALAR={SCALARS[dtype]}"]
-    subprocess.run([compiler, *options, "-o", library, source], check=True)
-    function = ctypes.CDLL(str(library)).flop
+        source, library = Path(folder) / "floor.cpp", Path(folder) / "floor.so"
+        source.write_text(SOURCE)
+        options = ["-O3", "-march=native", "-shared", "-fPIC", f"-DSCALAR={SCALARS[dtype]}"]
+        subprocess.run([compiler, *options, "-o", library, source], check=True)
+        function = ctypes.CDLL(str(library)).flop  # stays when the file is gone
     function.argtypes, function.restype = [ctypes.c_long, ctypes.c_void_p], ctypes.c_double
 
     def run(rounds: int) -> float:

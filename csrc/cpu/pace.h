@@ -26,7 +26,7 @@ class PaceBy {
     return way_ == together ? size : 1;
   }
 
-  // Between two calls nothing is measured.
+  // Between two calls nothing is measured, not even after one that failed.
   void begin_call() { rows_ = 0; }
 
   // For the end of a call's steps. What has not lasted for a window tells nothing; if it was a

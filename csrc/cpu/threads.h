@@ -29,10 +29,8 @@ Pace& pace_of(const Train<T>& job) {
 template <class T>
 bool is_short(const Train<T>& job, int64_t models) {
   constexpr double products_of_short_calls = 1e7;  // some 200 us
-  double products = 0;
-  for (int64_t l = 0; l < job.layer_count; ++l)
-    products += 3 * double(job.layers[l].in_features * job.layers[l].units);
-  return products * double(job.samples) * double(models) < products_of_short_calls;
+  return 3 * double(weight_count(job)) * double(job.samples) * double(models) <
+         products_of_short_calls;
 }
 
 // A step so long that it is worth waiting for a helper that is on its way.
