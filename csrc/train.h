@@ -7,6 +7,7 @@
 
 #include "math/activation.h"
 #include "math/update.h"
+#include "product.h"
 
 struct CUstream_st;  // CUDA's, so that this file needs none of its headers
 
@@ -71,9 +72,14 @@ struct Train {
   // What weights, biases and slots become after each whole epoch of the call: layers whose arrays
   // have room for as many, one behind the other; or null. On the CPU, of a single model.
   const TrainLayer<T>* snapshots = nullptr;
-  T* predictions = nullptr;     // (samples, units of the last layer) before each step, or null
-  Parallel parallel = nullptr;  // on the CPU, for more than one thread
-  int64_t threads = 1;          // at most
+  T* predictions = nullptr;  // (samples, units of the last layer) before each step, or null
+  // On the CPU: for more than one thread, and how many at most; and, if there is one, a library's
+  // products of large matrices, without bias or finish, on the thread that calls it: c = a @ b, and
+  // c += scale * a @ b.
+  Parallel parallel = nullptr;
+  int64_t threads = 1;
+  void (*multiply)(const cpu::Product<T>& product) = nullptr;
+  void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
 
   bool has_penalties() const {
     return std::any_of(layers, layers + layer_count,

@@ -220,11 +220,15 @@ REGULARIZATION = (  # l1 and l2 of weight and bias, and dropout
     (0.0, 0.0, 0.0, 0.0, 0.2),
     (0.01, 0.0, 0.0, 0.02, 0.0),
 )
-BATCHES = [  # widths, rows, batch size: by rows, in registers, in shares, threads together
+# widths, rows, batch size: by rows, in registers, in shares, threads together, large layers and
+# these in chunks
+BATCHES = [
     ((9, 8, 17, 7, 3), 12, 1),
     ((9, 8, 17, 7, 3), 40, 16),
     ((33, 25, 17, 9, 1), 700, 600),
     ((300, 250, 40, 30, 2), 330, 300),
+    ((512, 520, 40, 30, 2), 330, 300),
+    ((512, 260, 40, 30, 2), 700, 650),
 ]
 
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -52,7 +51,7 @@ class LargeBatches {
       T& loss = job_.losses[batch.step] = penalty_of(layers_);
       for (int64_t s = 0; s < shares; ++s) loss += losses_[s];
       update(team, step_of(job_, batch.step), shares, parts);
-      workers_[0].trainer->keep(batch);
+      take_snapshot(job_, layers_, batch);
     }
     pace.end_call();
     workers_[0].trainer->write_back();
@@ -104,7 +103,7 @@ class LargeBatches {
         take_steps(step, part, parts);
       });
     team.run(parts, [&](int64_t part) { add_up_shares(shares, part, parts); });
-    clip_norms();
+    clip_norms(layers_, job_.options);
     team.run(parts, [&](int64_t part) { take_steps(step, part, parts); });
   }
 
@@ -132,25 +131,6 @@ class LargeBatches {
       update_tiles(layer.update(all, &step, job_.update), StridedRows<T>{layer.x, layer.w.stride},
                    tiles * blocks.begin, tiles * blocks.end);
     }
-  }
-
-  // That of each weight and bias, or that of all together.
-  void clip_norms() {
-    auto scale_to = [](double most, T square) {
-      const T norm = std::sqrt(square);
-      return norm > T(most) ? T(most) / norm : T(1);
-    };
-    T all = 0;
-    for (Layer<T>& layer : layers_) {
-      const T weight = squared_norm(layer.w, layer.weight_gradient, layer.units);
-      const T bias = layer.bias ? squared_norm(layer.b, layer.bias_gradient, 1) : T(0);
-      all += weight + bias;
-      layer.w.scale = scale_to(job_.options.clip_norm, weight);
-      layer.b.scale = scale_to(job_.options.clip_norm, bias);
-    }
-    if (job_.options.clip_norm > 0) return;
-    for (Layer<T>& layer : layers_)
-      layer.w.scale = layer.b.scale = scale_to(job_.options.global_clip_norm, all);
   }
 
   Train<T> job_;

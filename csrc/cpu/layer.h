@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "elementwise.h"
@@ -289,6 +290,35 @@ T penalty_of(const std::vector<Layer<T>>& layers) {
   for (const Layer<T>& layer : layers)
     sum += penalty_of(layer.w, layer.units) + penalty_of(layer.b, 1);
   return sum;
+}
+
+// Of the layers as they are, if that chunk was the end of an epoch.
+template <class T>
+void take_snapshot(const Train<T>& job, const std::vector<Layer<T>>& layers, const Chunk& chunk) {
+  if (!job.snapshots || !chunk.is_last() || chunk.end != chunk.end_of_epoch) return;
+  const int64_t epoch = chunk.end / job.epoch_size - 1;
+  for (size_t l = 0; l < layers.size(); ++l) layers[l].write_to(job.snapshots[l].moved(epoch));
+}
+
+// Makes what brings the norms of gradients that have been put aside down: that of each weight and
+// bias, or that of all together.
+template <class T>
+void clip_norms(std::vector<Layer<T>>& layers, const TrainOptions& options) {
+  auto scale_to = [](double most, T square) {
+    const T norm = std::sqrt(square);
+    return norm > T(most) ? T(most) / norm : T(1);
+  };
+  T all = 0;
+  for (Layer<T>& layer : layers) {
+    const T weight = squared_norm(layer.w, layer.weight_gradient, layer.units);
+    const T bias = layer.bias ? squared_norm(layer.b, layer.bias_gradient, 1) : T(0);
+    all += weight + bias;
+    layer.w.scale = scale_to(options.clip_norm, weight);
+    layer.b.scale = scale_to(options.clip_norm, bias);
+  }
+  if (options.clip_norm > 0) return;
+  for (Layer<T>& layer : layers)
+    layer.w.scale = layer.b.scale = scale_to(options.global_clip_norm, all);
 }
 
 }  // namespace torchnn::cpu

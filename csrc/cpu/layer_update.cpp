@@ -33,17 +33,18 @@ TORCHNN_FN V adjusted(V gradient, const Parameter<T>& parameter, int64_t at,
                   step);
 }
 
-// Steps of a rectangle whose gradient has been put aside.
+// Steps of a rectangle that begins at `at`, and whose gradient is known.
 template <class Rule, class T>
 struct TakeSteps {
   template <class Isa>
-  static TORCHNN_FN void run(const Parameter<T>& parameter, const T* const& gradient, int64_t at,
-                             int64_t rows, int64_t columns, const UpdateStep<T>& step) {
+  static TORCHNN_FN void run(const Parameter<T>& parameter, int64_t at, int64_t rows,
+                             int64_t columns, const T* const& gradient, int64_t gradient_stride,
+                             const UpdateStep<T>& step) {
     using V = Register<Isa, T>;
     const bool adjusts = is_adjusted(parameter, step);
     for (int64_t i = 0; i < rows; ++i, at += parameter.stride)
       for (int64_t k = 0; k < columns; k += lanes<V>) {
-        V grad = load<V>(gradient + at + k);
+        V grad = load<V>(gradient + i * gradient_stride + k);
         if (adjusts) grad = adjusted(grad, parameter, at + k, step);
         take_step<Rule>(parameter, at + k, grad, step);
       }
@@ -51,10 +52,12 @@ struct TakeSteps {
 };
 
 template <class T>
-void take_steps(int64_t update, const Parameter<T>& parameter, const T* gradient, int64_t at,
-                int64_t rows, int64_t columns, const UpdateStep<T>& step) {
+void take_steps(int64_t update, const Parameter<T>& parameter, int64_t at, int64_t rows,
+                int64_t columns, const T* gradient, int64_t gradient_stride,
+                const UpdateStep<T>& step) {
   Updates::with(update, [&](auto rule) {
-    run<TakeSteps<decltype(rule), T>>(parameter, gradient, at, rows, columns, step);
+    run<TakeSteps<decltype(rule), T>>(parameter, at, rows, columns, gradient, gradient_stride,
+                                      step);
   });
 }
 
@@ -117,8 +120,38 @@ struct UpdateTile {
           store(layer.weight_gradient + at, gradient);
       }
     if (layer.step && !manner.at_once)
-      take_steps<T>(layer.update, layer.weight, layer.weight_gradient, first, height,
-                    registers * lanes<V>, *layer.step);
+      take_steps<T>(layer.update, layer.weight, first, height, registers * lanes<V>,
+                    layer.weight_gradient + first, layer.weight.stride, *layer.step);
+  }
+};
+
+template <class T>
+struct UpdateBias {
+  template <class Isa>
+  static TORCHNN_FN void run(const LayerUpdate<T>& layer) {
+    for (int64_t unit = 0; unit < layer.units; ++unit) {
+      const T sum = sum_over_rows<Isa>(layer, layer.grad + unit * layer.grad_stride);
+      layer.bias_gradient[unit] = layer.is_first ? sum : layer.bias_gradient[unit] + sum;
+    }
+    if (layer.step)
+      take_steps<T>(layer.update, layer.bias, 0, 1, layer.bias.stride, layer.bias_gradient, 0,
+                    *layer.step);
+  }
+
+  // grad: that of a unit in the first row.
+  template <class Isa>
+  static TORCHNN_FN T sum_over_rows(const LayerUpdate<T>& layer, const T* grad) {
+    using V = Register<Isa, T>;
+    if (layer.grad_step != 1) {  // a few rows
+      T sum = 0;
+      for (int64_t row = 0; row < layer.rows; ++row) sum += grad[row * layer.grad_step];
+      return sum;
+    }
+    V sum{};
+    int64_t row = 0;
+    for (; row + lanes<V> <= layer.rows; row += lanes<V>) sum += load<V>(grad + row);
+    if (row < layer.rows) sum += load_part<V>(grad + row, layer.rows - row);
+    return torchnn::sum(sum);
   }
 };
 
@@ -142,36 +175,9 @@ struct UpdateTiles {
       else
         with_height<Isa::small_tile_rows>(
             height, UpdateTile<Isa, T, Rows, 1>{layer, x, manner, unit, feature});
-      if (tile == 0 && layer.has_bias) update_bias<Isa>(layer);
+      if (tile == 0 && layer.has_bias) UpdateBias<T>::template run<Isa>(layer);
       if (++t == tiles.count) t = 0, feature += 2 * width;
     }
-  }
-
-  template <class Isa>
-  static TORCHNN_FN void update_bias(const LayerUpdate<T>& layer) {
-    for (int64_t unit = 0; unit < layer.units; ++unit) {
-      const T sum = sum_over_rows<Isa>(layer, layer.grad + unit * layer.grad_stride);
-      layer.bias_gradient[unit] = layer.is_first ? sum : layer.bias_gradient[unit] + sum;
-    }
-    if (layer.step)
-      take_steps<T>(layer.update, layer.bias, layer.bias_gradient, 0, 1, layer.bias.stride,
-                    *layer.step);
-  }
-
-  // grad: that of a unit in the first row.
-  template <class Isa>
-  static TORCHNN_FN T sum_over_rows(const LayerUpdate<T>& layer, const T* grad) {
-    using V = Register<Isa, T>;
-    if (layer.grad_step != 1) {  // a few rows
-      T sum = 0;
-      for (int64_t row = 0; row < layer.rows; ++row) sum += grad[row * layer.grad_step];
-      return sum;
-    }
-    V sum{};
-    int64_t row = 0;
-    for (; row + lanes<V> <= layer.rows; row += lanes<V>) sum += load<V>(grad + row);
-    if (row < layer.rows) sum += load_part<V>(grad + row, layer.rows - row);
-    return torchnn::sum(sum);
   }
 };
 
@@ -203,6 +209,21 @@ struct SquareOf {
   static TORCHNN_FN V of(const Parameter<T>& parameter, V w, V gradient) {
     const V all = gradient + parameter.penalty.gradient(w);
     return all * all;
+  }
+};
+
+// to[rows, columns] += from
+template <class T>
+struct AddTo {
+  template <class Isa>
+  static TORCHNN_FN void run(const T* from, int64_t from_stride, int64_t rows, int64_t columns,
+                             T* const& to, int64_t to_stride) {
+    using V = Register<Isa, T>;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = 0; k < columns; k += lanes<V>) {
+        T* sum = to + i * to_stride + k;
+        store(sum, load<V>(sum) + load<V>(from + i * from_stride + k));
+      }
   }
 };
 
@@ -248,6 +269,31 @@ int64_t update_tile_count(int64_t units, int64_t in_features) {
   return EvenTiles(units, shape.units).count * EvenTiles(in_features, shape.features).count;
 }
 
+template <class T>
+bool is_plain(const LayerUpdate<T>& layer) {
+  return Manner<T>(layer).is_plain && layer.step->decay == 1;
+}
+
+template <class T>
+void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, T* sums,
+                      int64_t sums_stride) {
+  const int64_t rows = units.size(), columns = features.size(), stride = layer.weight.stride;
+  const int64_t at = units.begin * stride + features.begin;
+  if (!layer.is_first)
+    run<AddTo<T>>(layer.weight_gradient + at, stride, rows, columns, sums, sums_stride);
+  if (layer.step)
+    return take_steps<T>(layer.update, layer.weight, at, rows, columns, sums, sums_stride,
+                         *layer.step);
+  for (int64_t i = 0; i < rows; ++i)
+    std::copy(sums + i * sums_stride, sums + i * sums_stride + columns,
+              layer.weight_gradient + at + i * stride);
+}
+
+template <class T>
+void update_bias(const LayerUpdate<T>& layer) {
+  if (layer.has_bias) run<UpdateBias<T>>(layer);
+}
+
 template <class T, class Rows>
 void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int64_t end) {
   if (begin < end) run<UpdateTiles<T, Rows>>(layer, x, begin, end);
@@ -258,6 +304,9 @@ void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int
   template T squared_norm(const Parameter<T>&, const T*, int64_t);                           \
   template int64_t block_features<T>();                                                      \
   template int64_t update_tile_count<T>(int64_t, int64_t);                                   \
+  template bool is_plain(const LayerUpdate<T>&);                                             \
+  template void update_rectangle(const LayerUpdate<T>&, Range, Range, T*, int64_t);          \
+  template void update_bias(const LayerUpdate<T>&);                                          \
   template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t); \
   template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);
 TORCHNN_INSTANTIATE(float)

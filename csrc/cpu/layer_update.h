@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../dense.h"
 #include "../math/update.h"
 #include "simd/rows.h"
 
@@ -56,6 +57,20 @@ int64_t block_features();
 // How many tiles a weight of this size has: those of the first block of features come first.
 template <class T>
 int64_t update_tile_count(int64_t units, int64_t in_features);
+
+// Whether the step is w -= learning_rate * grad_z.T @ x, and no more.
+template <class T>
+bool is_plain(const LayerUpdate<T>& layer);
+
+// The same for a rectangle of the weight, features in whole registers, whose sums over the rows,
+// grad_z.T @ x, are there already, sums_stride apart; they are changed.
+template <class T>
+void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, T* sums,
+                      int64_t sums_stride);
+
+// And for the bias.
+template <class T>
+void update_bias(const LayerUpdate<T>& layer);
 
 // Updates the tiles begin ... end - 1, and with the first one the bias; x(i) is row i of the input.
 template <class T, class Rows>

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "large_batches.h"
+#include "large_layers.h"
 #include "network.h"
 #include "threads.h"
 
@@ -86,7 +87,7 @@ class Trainer {
       work.loss = job_.losses + work.step;
       work.adds = !work.is_first(), work.takes_step = work.is_last();
       advance(team, pace, work);
-      if (now_.work.rows) keep(now_.work);
+      if (now_.work.rows) take_snapshot(job_, layers(), now_.work);
     } while (work.rows);
     pace.end_call();
     write_back();
@@ -100,14 +101,6 @@ class Trainer {
 
   void write_back() const {
     for (const Layer<T>& layer : layers()) layer.write_to(layer);
-  }
-
-  // Takes a snapshot if that was the end of an epoch.
-  void keep(const Chunk& chunk) const {
-    if (!job_.snapshots || !chunk.is_last() || chunk.end != chunk.end_of_epoch) return;
-    const int64_t epoch = chunk.end / job_.epoch_size - 1;
-    for (size_t l = 0; l < layers().size(); ++l)
-      layers()[l].write_to(job_.snapshots[l].moved(epoch));
   }
 
   const std::vector<Layer<T>>& layers() const { return networks_[0].layers; }
@@ -355,9 +348,10 @@ class Trainer {
 // Calls f.template operator()<Engine>() with the one that suits the job.
 template <class T, class F>
 void with_engine(const Train<T>& job, const F& f) {
-  using Large = LargeBatches<T, Trainer<T>>;
-  if (Large::suits(job))
-    f.template operator()<Large>();
+  if (LargeLayers<T>::suits(job))
+    f.template operator()<LargeLayers<T>>();
+  else if (LargeBatches<T, Trainer<T>>::suits(job))
+    f.template operator()<LargeBatches<T, Trainer<T>>>();
   else
     f.template operator()<Trainer<T>>();
 }

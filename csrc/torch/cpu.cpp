@@ -12,6 +12,7 @@
 #include "../dense.h"
 #include "../hash.h"
 #include "cpu_dense.h"
+#include "cpu_library.h"
 #include "cpu_ways.h"
 #include "training.h"
 
@@ -63,6 +64,8 @@ struct Cpu {
     Train<T> own = job;
     own.parallel = in_parallel;
     own.threads = int64_t(torch::stable::get_num_threads());
+    if (may_use_library())
+      own.multiply = multiply_by_library<T>, own.add_product = add_product_by_library<T>;
     cpu::train(own, models);
   }
 };

@@ -1,9 +1,8 @@
 #include "cpu_dense.h"
 
-#include <array>
 #include <functional>
 
-#include "../cpu/simd/subnormals.h"
+#include "cpu_library.h"
 #include "cpu_ways.h"
 
 namespace torchnn {
@@ -35,24 +34,6 @@ void parallel_rectangles(Range rows, Range columns, int64_t depth, const F& f) {
   });
 }
 
-// An array as the library takes it; the array must live as long.
-template <class T>
-Tensor view(const Tensor& like, const T* first, int64_t rows, int64_t columns, int64_t row_stride,
-            int64_t column_stride) {
-  return torch::stable::from_blob(const_cast<T*>(first), {rows, columns},
-                                  {row_stride, column_stride}, like.device(), like.scalar_type());
-}
-
-// c = a @ b by the library behind torch.mm.
-void multiply_by_library(const Tensor& c, const Tensor& a, const Tensor& b) {
-  std::optional<cpu::FlushSubnormals> flush;  // where the library begins no threads
-  if (torch::stable::get_num_threads() == 1) flush.emplace();
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
-                                    torch::stable::detail::from(c)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-  torch::stable::detail::to<Tensor>(stack[0]);  // it is c, and ours to release
-}
-
 // A whole product, by whichever way is faster.
 template <class Ours, class Library>
 void multiply(const ProductKind& kind, const Ours& ours, const Library& library) {
@@ -64,23 +45,29 @@ void multiply(const ProductKind& kind, const Ours& ours, const Library& library)
 }
 
 template <class T>
-void forward(const DenseForward<T>& layer, const Tensor& like) {
+void forward(const DenseForward<T>& layer) {
   const int64_t in_features = layer.in_features;
   auto ours = [&](Range rows, Range units) {
     parallel_rectangles(rows, units, in_features,
                         [&](Range rows, Range units) { cpu::dense_forward(layer, rows, units); });
   };
   auto library = [&](Range rows, Range units) {
-    multiply_by_library(view(like, layer.out + rows.begin * layer.units + units.begin, rows.size(),
-                             units.size(), layer.units, 1),
-                        view(like, layer.x + rows.begin * layer.x_stride, rows.size(), in_features,
-                             layer.x_stride, 1),
-                        view(like, layer.weight + units.begin * in_features, in_features,
-                             units.size(), 1, in_features));
-    const T* const bias = layer.bias ? layer.bias + units.begin : nullptr;
     const int64_t width = units.size();
+    T* const out = layer.out + rows.begin * layer.units + units.begin;
+    multiply_by_library<T>({
+        .rows = rows.size(),
+        .columns = width,
+        .depth = in_features,
+        .a = {layer.x + rows.begin * layer.x_stride, layer.x_stride, 1},
+        .b = {layer.weight + units.begin * in_features, 1, in_features},
+        .bias = nullptr,
+        .c = out,
+        .c_stride = layer.units,
+        .finish = nullptr,
+    });
+    const T* const bias = layer.bias ? layer.bias + units.begin : nullptr;
     parallel_elements(rows.size(), width, [&](int64_t begin, int64_t end) {
-      T* a = layer.out + (rows.begin + begin) * layer.units + units.begin;
+      T* a = out + begin * layer.units;
       if (width == layer.units)
         return cpu::activate(layer.activation, a, bias, width, (end - begin) * width);
       for (; begin < end; ++begin, a += layer.units)
@@ -91,37 +78,48 @@ void forward(const DenseForward<T>& layer, const Tensor& like) {
 }
 
 template <class T>
-void backward_x(const DenseBackward<T>& layer, const Tensor& like) {
+void backward_x(const DenseBackward<T>& layer) {
   auto ours = [&](Range rows, Range features) {
     parallel_rectangles(rows, features, layer.units, [&](Range rows, Range features) {
       cpu::dense_backward_x(layer, rows, features);
     });
   };
   auto library = [&](Range rows, Range features) {
-    multiply_by_library(view(like, layer.grad_x + rows.begin * layer.in_features + features.begin,
-                             rows.size(), features.size(), layer.in_features, 1),
-                        view(like, layer.grad_z + rows.begin * layer.units, rows.size(),
-                             layer.units, layer.units, 1),
-                        view(like, layer.weight + features.begin, layer.units, features.size(),
-                             layer.in_features, 1));
+    multiply_by_library<T>({
+        .rows = rows.size(),
+        .columns = features.size(),
+        .depth = layer.units,
+        .a = {layer.grad_z + rows.begin * layer.units, layer.units, 1},
+        .b = {layer.weight + features.begin, layer.in_features, 1},
+        .bias = nullptr,
+        .c = layer.grad_x + rows.begin * layer.in_features + features.begin,
+        .c_stride = layer.in_features,
+        .finish = nullptr,
+    });
   };
   multiply({ProductKind::grad_x, layer.rows, layer.in_features, layer.units, sizeof(T)}, ours,
            library);
 }
 
 template <class T>
-void backward_weight(const DenseBackward<T>& layer, const Tensor& like) {
+void backward_weight(const DenseBackward<T>& layer) {
   auto ours = [&](Range units, Range features) {
     parallel_rectangles(units, features, layer.rows, [&](Range units, Range features) {
       cpu::dense_backward_weight(layer, units, features);
     });
   };
   auto library = [&](Range units, Range features) {
-    multiply_by_library(
-        view(like, layer.grad_weight + units.begin * layer.in_features + features.begin,
-             units.size(), features.size(), layer.in_features, 1),
-        view(like, layer.grad_z + units.begin, units.size(), layer.rows, 1, layer.units),
-        view(like, layer.x + features.begin, layer.rows, features.size(), layer.x_stride, 1));
+    multiply_by_library<T>({
+        .rows = units.size(),
+        .columns = features.size(),
+        .depth = layer.rows,
+        .a = {layer.grad_z + units.begin, 1, layer.units},
+        .b = {layer.x + features.begin, layer.x_stride, 1},
+        .bias = nullptr,
+        .c = layer.grad_weight + units.begin * layer.in_features + features.begin,
+        .c_stride = layer.in_features,
+        .finish = nullptr,
+    });
   };
   multiply({ProductKind::grad_weight, layer.units, layer.in_features, layer.rows, sizeof(T)}, ours,
            library);
@@ -137,19 +135,17 @@ Tensor cpu_dense(const Tensor& x, const Tensor& weight, const std::optional<Tens
   const Tensor w = make_contiguous(weight), b = bias ? make_contiguous(*bias) : w;
   Tensor out = new_output(x, units);
   dispatch_float(x, [&]<class T>(T*) {
-    forward(
-        DenseForward<T>{
-            .x = data<T>(rows.tensor),
-            .weight = data<T>(w),
-            .bias = bias ? data<T>(b) : nullptr,
-            .out = mutable_data<T>(out),
-            .rows = rows.count,
-            .in_features = in_features,
-            .units = units,
-            .x_stride = rows.row_stride,
-            .activation = activation,
-        },
-        x);
+    forward(DenseForward<T>{
+        .x = data<T>(rows.tensor),
+        .weight = data<T>(w),
+        .bias = bias ? data<T>(b) : nullptr,
+        .out = mutable_data<T>(out),
+        .rows = rows.count,
+        .in_features = in_features,
+        .units = units,
+        .x_stride = rows.row_stride,
+        .activation = activation,
+    });
   });
   return out;
 }
@@ -194,8 +190,8 @@ std::tuple<Tensor, Tensor, Tensor> cpu_dense_backward(const Tensor& grad_out,
       parallel_elements(units, rows, [&](int64_t begin, int64_t end) {
         cpu::dense_backward_bias(layer, {begin, end});
       });
-    if (need_x) backward_x(layer, grad_out);
-    if (need_weight) backward_weight(layer, grad_out);
+    if (need_x) backward_x(layer);
+    if (need_weight) backward_weight(layer);
   });
   return {grad_x, grad_weight, grad_bias};
 }

@@ -47,8 +47,13 @@ struct Choice {
   Range rows, columns;   // what of it was computed
   double ours, library;  // microseconds
 
-  // Ours, unless the library is clearly faster: where both are alike, noise must not choose.
-  bool is_for_library() const { return library < 0.97 * ours; }
+  // Where both are alike, noise must not choose: then it is ours, or for large products, of which
+  // only a part was computed, the library, which is made for them.
+  bool is_for_library() const {
+    constexpr double large = 1 << 27;  // multiply-adds
+    const bool is_large = double(kind.rows) * double(kind.columns) * double(kind.depth) >= large;
+    return library < (is_large ? 1.15 : 0.97) * ours;
+  }
 };
 
 struct Choices {
@@ -122,6 +127,8 @@ bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute&
   const std::lock_guard lock(choices.mutex);
   return choices.made.emplace(key, choice).first->second.is_for_library();
 }
+
+bool may_use_library() { return how().load(std::memory_order_relaxed) != How::ours; }
 
 void choose_ways(int64_t chosen) {
   check_range("how", chosen, 0, int64_t(hows.size()) - 1);

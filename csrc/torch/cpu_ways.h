@@ -33,6 +33,9 @@ using Compute = std::function<void(Range rows, Range columns)>;
 // rectangle of it, again and again.
 bool is_for_library(const ProductKind& kind, const Compute& ours, const Compute& library);
 
+// Whether it may be the library at all.
+bool may_use_library();
+
 // How to choose from now on: 0 by the clock, 1 always ours, 2 always the library.
 void choose_ways(int64_t how);
 std::string ways();  // how that is, and what has been measured, a line for each choice

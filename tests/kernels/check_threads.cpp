@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/matmul.h"
 #include "../../csrc/cpu/pace.h"
 #include "../../csrc/errors.h"
 #include "../../csrc/train.h"
@@ -76,7 +77,19 @@ struct Problem {
   const char* name;
   std::vector<int64_t> widths;
   int64_t samples, batch_size, update;
+  bool has_library = false;
 };
+
+// In place of a library for large matrices.
+void add_product(const cpu::Product<float>& given, float scale) {
+  cpu::Product<float> product = given;
+  Values sums(given.rows * given.columns);
+  product.c = sums.data(), product.c_stride = given.columns;
+  cpu::multiply(product);
+  for (int64_t i = 0; i < given.rows; ++i)
+    for (int64_t k = 0; k < given.columns; ++k)
+      given.c[i * given.c_stride + k] += scale * sums[i * given.columns + k];
+}
 
 // Models to train: what they share, and what each has of its own, one behind the other.
 struct Sweep {
@@ -154,7 +167,9 @@ struct Sweep {
                             .losses = losses.data(),
                             .predictions = predictions.data(),
                             .parallel = parallel,
-                            .threads = threads},
+                            .threads = threads,
+                            .multiply = problem.has_library ? cpu::multiply<float> : nullptr,
+                            .add_product = problem.has_library ? add_product : nullptr},
                Models{.count = count,
                       .x = inputs,
                       .learning_rates = steps(),
@@ -276,6 +291,9 @@ int main() {
   check_threads({"shares of a large batch", {200, 25, 25, 1}, 4060, 1500, 0});
   check_threads({"few shares, and an odd number of chunks", {90, 200, 9, 1}, 1830, 900, 2});
   check_threads({"chunks of a large batch, one after the other", {300, 230, 1}, 640, 300, 3});
+  check_threads({"large layers", {150, 210, 140, 3}, 420, 150, 0, true});
+  check_threads({"large layers, chunks of a batch", {150, 210, 3}, 720, 700, 3, true});
+  check_models({"large layers", {150, 210, 3}, 420, 100, 1, true});
   check_models({"small models", {20, 16, 16, 1}, 1200, 32, 1});
   check_models({"models with shares of a large batch", {20, 16, 1}, 2100, 900, 4});
   check_memory({"no memory for shares of a large batch", {200, 25, 25, 1}, 4060, 1500, 0}, 1, 4);

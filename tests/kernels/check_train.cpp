@@ -8,8 +8,11 @@
 #include <random>
 #include <vector>
 
+#define TORCHNN_LARGE_PRODUCT (1 << 15)
+
 #include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/layer_update.cpp"
+#include "../../csrc/cpu/matmul.cpp"
 #include "../../csrc/cpu/measure.cpp"
 #include "../../csrc/cpu/small_products.cpp"
 #include "../../csrc/cpu/train.cpp"
@@ -39,12 +42,30 @@ Values<T> random_values(int64_t count, double scale) {
   return values;
 }
 
+// In place of a library for large matrices.
+template <class T>
+void multiply_large(const Product<T>& product) {
+  multiply(product);
+}
+
+template <class T>
+void add_product(const Product<T>& given, T scale) {
+  Product<T> product = given;
+  Values<T> sums(given.rows * given.columns);
+  product.c = sums.data(), product.c_stride = given.columns;
+  multiply(product);
+  for (int64_t i = 0; i < given.rows; ++i)
+    for (int64_t k = 0; k < given.columns; ++k)
+      given.c[i * given.c_stride + k] += scale * sums[i * given.columns + k];
+}
+
 template <class T>
 struct Problem {
   std::vector<int64_t> widths;
   int64_t rows, batch_size, loss, update, models;
   int64_t activation = 1;
   double penalty = 0, dropout = 0, slope = no_slope;  // of every layer
+  bool has_library = false;
   // Of all models, one behind the other.
   Values<T> x, y, weight_of_rows;
   std::vector<int64_t> order;
@@ -142,7 +163,9 @@ struct Problem {
                         .input_dropout = dropout,
                         .learning_rates = rates.data(),
                         .losses = losses.data(),
-                        .predictions = predictions.data()},
+                        .predictions = predictions.data(),
+                        .multiply = has_library ? multiply_large<T> : nullptr,
+                        .add_product = has_library ? add_product<T> : nullptr},
                Models{.count = count,
                       .x = rows * widths.front(),
                       .y = rows * target_count(loss, widths.back()),
@@ -164,10 +187,12 @@ struct Problem {
 int failures = 0;
 
 template <class T>
-void check(const char* what, const Problem<T>& problem) {
+void check(const char* what, Problem<T> problem, bool has_library = false) {
   forced = Capability::baseline;
   const Values<T> expected = problem.train(0, problem.models);
-  for (Capability capability : {Capability::avx2, Capability::avx512}) {
+  problem.has_library = has_library;
+  for (Capability capability : {Capability::baseline, Capability::avx2, Capability::avx512}) {
+    if (capability == Capability::baseline && !has_library) continue;
     forced = capability;
     const Values<T> found = problem.train(0, problem.models);
     double worst = 0;
@@ -211,6 +236,15 @@ void check_all(const char* what) {
       check(what, problem);
       for (TrainOptions& options : problem.options) options.clip_norm = 0.1;
       check(what, problem);
+    }
+  for (int64_t update : {0, 1, 4})  // a library's products in some layers, and a short last batch
+    for (int64_t batch_size : {70, 600}) {
+      Problem<T> problem({35, 43, 37, 3}, batch_size + 30, batch_size, 0, update, 2);
+      check(what, problem, true);
+      problem.penalty = 0.01, problem.dropout = 0.25;
+      check(what, problem, true);
+      for (TrainOptions& options : problem.options) options.global_clip_norm = 0.1;
+      check(what, problem, true);
     }
   check(what, Problem<T>({32, 17, 1}, 300, 300, 0, 0, 2));  // shares of a large batch
   check(what, Problem<T>({300, 230, 1}, 150, 150, 0, 1));   // chunks of a larger network

@@ -1,0 +1,314 @@
+// Networks of large layers in large batches: nearly all of their time is that of products, which
+// are left to a library made for large matrices. What is between them goes layer by layer.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "matmul.h"
+#include "memory.h"
+#include "network.h"
+#include "pace.h"
+#include "simd/tile.h"
+#include "team.h"
+
+#ifndef TORCHNN_LARGE_PRODUCT  // tests have smaller ones
+#define TORCHNN_LARGE_PRODUCT (1 << 25)
+#endif
+
+namespace torchnn::cpu {
+
+// Each layer's work is cut into pieces, each for one thread. How follows from the network and the
+// batch alone, so that results do not depend on the number of threads.
+template <class T>
+class LargeLayers {
+ public:
+  explicit LargeLayers(const Train<T>& job)
+      : job_(job),
+        most_rows_(padded_(std::min(batch_rows(job), most_chunk_rows))),
+        network_(job, padded_.odd_lines(most_rows_)),
+        has_penalties_(job.has_penalties()) {
+    const bool puts_gradients_aside = job.update != Updates::place<GradientDescent>() ||
+                                      job.options.clips_norms() || batch_rows(job) > most_rows_;
+    for (const Layer<T>& layer : layers())
+      most_pieces_ = std::max(most_pieces_, outputs(layer.units, most_rows_).count());
+    memory_.allocate(0, [&](Pieces<T>& memory) { take_memory(memory, puts_gradients_aside); });
+    rows_.resize(most_rows_);
+  }
+
+  // For which networks this is faster: measured, docs/log.md.
+  static bool suits(const Train<T>& job) {
+    const int64_t rows = std::min(batch_rows(job), most_chunk_rows);
+    return job.multiply && rows >= library_rows &&
+           std::any_of(job.layers, job.layers + job.layer_count,
+                       [rows](auto& layer) { return is_large(layer, rows); });
+  }
+
+  int64_t most_threads() const { return std::min(job_.threads, most_pieces_); }
+
+  void train(Team& team, Pace& pace) {
+    memory_.clear();
+    for (const Layer<T>& layer : layers()) layer.read();
+    auto chunk_after = [&](const Chunk& chunk) {
+      return torchnn::chunk_after(job_, chunk, most_rows_);
+    };
+    for (Work<T> work{chunk_after({})}; work.rows; work = {chunk_after(work)}) {
+      work.loss = job_.losses + work.step;
+      work.adds = !work.is_first(), work.takes_step = work.is_last();
+      advance(team, pace.threads(team.size(), work.rows), work);
+      take_snapshot(job_, layers(), work);
+    }
+    pace.end_call();
+    for (const Layer<T>& layer : layers()) layer.write_to(layer);
+  }
+
+ private:
+  static constexpr int64_t most_chunk_rows = 512;
+  // In multiply-adds of floats, of all rows of a chunk; a double counts twice.
+  static constexpr int64_t large_product = TORCHNN_LARGE_PRODUCT;
+  static constexpr int64_t library_rows = 64;  // for fewer, our own products are faster
+  static constexpr int64_t most_units = 128, most_features = 512, least_rows = 32;  // of a piece
+  static constexpr int64_t least_pieces = 4;
+
+  static int64_t batch_rows(const Train<T>& job) {
+    return std::min(job.batch_size, job.epoch_size);
+  }
+
+  static bool is_large(const TrainLayer<T>& layer, int64_t rows) {
+    return layer.in_features * layer.units * rows >= large_product * int64_t(sizeof(T)) / 4;
+  }
+
+  bool is_for_library(const Layer<T>& layer, const Work<T>& work) const {
+    return is_large(layer, most_rows_) && work.rows >= library_rows;
+  }
+
+  // The pieces of an array: even ones of its rows, and of its columns in steps of some.
+  struct Grid {
+    EvenTiles rows, columns;
+    int64_t step;
+    int64_t count() const { return rows.count * columns.count; }
+    Range rows_of(int64_t piece) const { return range(rows, piece / columns.count, 1); }
+    Range columns_of(int64_t piece) const { return range(columns, piece % columns.count, step); }
+
+   private:
+    static Range range(const EvenTiles& tiles, int64_t tile, int64_t step) {
+      return {tiles.begin(tile) * step, tiles.begin(tile + 1) * step};
+    }
+  };
+
+  // (units, rows): whole registers of rows
+  Grid outputs(int64_t units, int64_t rows) const {
+    const EvenTiles by_units(units, most_units);
+    const int64_t parts = std::clamp<int64_t>(rows / least_rows, 1,
+                                              std::max<int64_t>(least_pieces / by_units.count, 1));
+    const int64_t registers = rows / padded_.lanes;
+    return {by_units, EvenTiles(registers, (registers + parts - 1) / parts), padded_.lanes};
+  }
+
+  // (units, features)
+  Grid weight(const Layer<T>& layer) const {
+    return {EvenTiles(layer.units, most_units),
+            EvenTiles(padded_(layer.in_features) / padded_.lanes, most_features / padded_.lanes),
+            padded_.lanes};
+  }
+
+  void take_memory(Pieces<T>& memory, bool puts_gradients_aside) {
+    Layer<T>& first = layers()[0];
+    first.take_parameters(memory, puts_gradients_aside);
+    first.take_inputs(memory, memory.take(first.w.stride * network_.stride));
+    network_.take_memory(memory, first, puts_gradients_aside);
+    sums_ = memory.take(job_.threads * most_units * most_features);
+    zeros_ = memory.take(first.w.stride);
+    if (job_.input_dropout == 0) return;
+    row_keys_ = reinterpret_cast<Key<T>*>(memory.take(network_.stride));
+    feature_keys_ = reinterpret_cast<Key<T>*>(memory.take(first.w.stride));
+  }
+
+  // Calls f(part, i) for 0 <= i < count, shared out among the threads: i by part of them.
+  template <class F>
+  static void share(Team& team, int64_t threads, int64_t count, const F& f) {
+    const int64_t parts = std::clamp<int64_t>(count, 1, threads);
+    team.run(parts, [&](int64_t part) {
+      for (int64_t i = count * part / parts; i < count * (part + 1) / parts; ++i) f(part, i);
+    });
+  }
+
+  void advance(Team& team, int64_t threads, const Work<T>& work) {
+    const int64_t rows = padded_(work.rows);
+    const Grid by_rows = outputs(1, rows);
+    const size_t last = layers().size() - 1;
+    std::optional<UpdateStep<T>> step;
+    if (work.takes_step) step = step_of(job_, work.step);
+    const T penalty = step && has_penalties_ ? penalty_of(layers()) : T(0);
+    // 1. rows of x, one behind the other
+    list_rows(work);
+    network_.make_keys(job_, work, 0, rows);
+    share(team, threads, by_rows.count(),
+          [&](int64_t, int64_t piece) { take_in(work, by_rows.columns_of(piece)); });
+    // 2. forward: a = activation(x @ weight.T + bias), layer by layer
+    for (Layer<T>& layer : layers()) {
+      const Grid grid = outputs(layer.units, rows);
+      share(team, threads, grid.count(), [&](int64_t, int64_t piece) {
+        forward(layer, work, grid.rows_of(piece), grid.columns_of(piece));
+      });
+    }
+    // 3. loss, its derivative, and grad_z of the last layer
+    share(team, threads, by_rows.count(), [&](int64_t, int64_t piece) {
+      const Range r = by_rows.columns_of(piece);
+      if (job_.predictions) network_.store_predictions(job_, work, r.begin, r.end);
+      network_.measure(job_, work, r.begin, r.end);
+      layers()[last].backward_z(0, layers()[last].units, r.begin, r.end);
+      for (size_t l = 1; l <= last; ++l)
+        if (!is_for_library(layers()[l], work)) layers()[l].turn_inputs(r.begin, r.end);
+    });
+    // 4. backward: grad_z of each layer before
+    for (size_t l = last; l > 0; --l) {
+      const Grid grid = outputs(layers()[l].in_features, rows);
+      share(team, threads, grid.count(), [&](int64_t, int64_t piece) {
+        backward(layers()[l], layers()[l - 1], work, grid.rows_of(piece), grid.columns_of(piece));
+      });
+    }
+    // 5. update weights and biases
+    update(team, threads, work, step ? &*step : nullptr);
+    T loss = (work.adds ? *work.loss : T(0)) + penalty;
+    for (int64_t i = 0; i < work.rows; ++i) loss += network_.losses[i];
+    *work.loss = loss;
+  }
+
+  void list_rows(const Work<T>& work) {
+    for (int64_t i = 0; i < padded_(work.rows); ++i)
+      rows_[i] = i < work.rows ? job_.x + row_of(job_, work.first + i) * job_.x_stride : zeros_;
+    if (job_.input_dropout == 0) return;
+    const uint32_t key = step_key(job_.input_seed, step_number(job_, work.step));
+    for (int64_t i = 0; i < work.rows; ++i)
+      row_keys_[i] = row_key(key, work.first - work.begin + i);
+    for (int64_t k = 0; k < job_.layers[0].in_features; ++k) feature_keys_[k] = unit_key(k);
+  }
+
+  void take_in(const Work<T>& work, Range rows) {
+    const Layer<T>& first = layers()[0];
+    for (int64_t i = rows.begin; i < rows.end; ++i)
+      std::copy(rows_[i], rows_[i] + first.in_features, first.x + i * first.w.stride);
+    T* const x = first.x + rows.begin * first.w.stride;
+    if (job_.input_dropout > 0)
+      drop(Dropping<T>(job_.input_dropout), row_keys_ + rows.begin, feature_keys_, x, rows.size(),
+           first.in_features, first.w.stride);
+    if (!is_for_library(first, work))
+      transpose(rows.size(), padded_(first.in_features), StridedRows<T>{x, first.w.stride},
+                first.x_t + rows.begin, network_.stride);
+  }
+
+  // The input of a layer for the library: (in_features, rows).
+  Matrix<T> inputs(const Layer<T>& layer) const {
+    if (&layer == &network_.layers[0]) return {layer.x, 1, layer.w.stride};
+    return {layer.x_t, layer.stride, 1};
+  }
+
+  void forward(Layer<T>& layer, const Work<T>& work, Range units, Range rows) {
+    if (is_for_library(layer, work)) {
+      const Matrix<T> x = inputs(layer);
+      T* const z = layer.out + units.begin * layer.stride + rows.begin;
+      job_.multiply({.rows = units.size(),
+                     .columns = rows.size(),
+                     .depth = layer.in_features,
+                     .a = {layer.w.values + units.begin * layer.w.stride, layer.w.stride, 1},
+                     .b = {x.at(0, rows.begin), x.row_stride, x.column_stride},
+                     .bias = nullptr,
+                     .c = z,
+                     .c_stride = layer.stride,
+                     .finish = nullptr});
+      if (layer.bias)
+        add_to_rows(layer.b.values + units.begin, z, units.size(), rows.size(), layer.stride);
+    } else {
+      layer.multiply_forward(units.begin, units.size(), rows.begin, rows.end);
+    }
+    layer.activate(units.begin, units.size(), rows.begin, rows.end);
+  }
+
+  // From grad_z of a layer to that of the one before, of some of its units.
+  void backward(Layer<T>& layer, Layer<T>& before, const Work<T>& work, Range units, Range rows) {
+    if (is_for_library(layer, work))
+      job_.multiply({.rows = units.size(),
+                     .columns = rows.size(),
+                     .depth = layer.units,
+                     .a = {layer.w.values + units.begin, 1, layer.w.stride},
+                     .b = {layer.grad_t + rows.begin, layer.stride, 1},
+                     .bias = nullptr,
+                     .c = before.grad_t + units.begin * layer.stride + rows.begin,
+                     .c_stride = layer.stride,
+                     .finish = nullptr});
+    else
+      layer.backward_x(before.grad_t, units.begin, units.size(), rows.begin, rows.end);
+    before.backward_z(units.begin, units.size(), rows.begin, rows.end);
+  }
+
+  // Where norms are clipped, all gradients must be there before the first step.
+  void update(Team& team, int64_t threads, const Work<T>& work, const UpdateStep<T>* step) {
+    const bool clips = step && job_.options.clips_norms();
+    update_pieces(team, threads, work, clips ? nullptr : step);
+    if (!clips) return;
+    clip_norms(layers(), job_.options);
+    Work<T> all;  // of the gradients that have been put aside, with no more rows
+    all.adds = true;
+    update_pieces(team, threads, all, step);
+  }
+
+  void update_pieces(Team& team, int64_t threads, const Work<T>& work, const UpdateStep<T>* step) {
+    int64_t count = 0;
+    for (const Layer<T>& layer : layers()) count += weight(layer).count();
+    share(team, threads, count, [&](int64_t part, int64_t piece) {
+      size_t l = 0;
+      for (int64_t own; piece >= (own = weight(layers()[l]).count()); ++l) piece -= own;
+      update_piece(layers()[l], work, step, piece, sums_ + part * most_units * most_features);
+    });
+  }
+
+  void update_piece(const Layer<T>& layer, const Work<T>& work, const UpdateStep<T>* step,
+                    int64_t piece, T* sums) const {
+    const Grid grid = weight(layer);
+    const LayerUpdate<T> job = layer.update(work, step, job_.update);
+    if (!is_for_library(layer, work)) {
+      const int64_t tiles = update_tile_count<T>(layer.units, job.in_features);
+      return update_tiles(job, StridedRows<T>{layer.x, layer.w.stride},
+                          tiles * piece / grid.count(), tiles * (piece + 1) / grid.count());
+    }
+    const Range units = grid.rows_of(piece), features = grid.columns_of(piece);
+    const Matrix<T> x = inputs(layer);
+    Product<T> gradient{.rows = units.size(),
+                        .columns = features.size(),
+                        .depth = work.rows,
+                        .a = {layer.grad_t + units.begin * layer.stride, layer.stride, 1},
+                        .b = {x.at(features.begin, 0), x.column_stride, x.row_stride},
+                        .bias = nullptr,
+                        .c = sums,
+                        .c_stride = features.size(),
+                        .finish = nullptr};
+    if (is_plain(job)) {
+      gradient.c = layer.w.values + units.begin * layer.w.stride + features.begin;
+      gradient.c_stride = layer.w.stride;
+      job_.add_product(gradient, -step->learning_rate);
+    } else {
+      job_.multiply(gradient);
+      update_rectangle(job, units, features, sums, features.size());
+    }
+    if (piece == 0) update_bias(job);
+  }
+
+  std::vector<Layer<T>>& layers() { return network_.layers; }
+  const std::vector<Layer<T>>& layers() const { return network_.layers; }
+
+  const Train<T>& job_;
+  const Padding<T> padded_;
+  const int64_t most_rows_;  // of a chunk, in whole registers
+  Network<T> network_;
+  const bool has_penalties_;
+  int64_t most_pieces_ = 1;
+  Pieces<T> memory_;
+  std::vector<const T*> rows_;  // where those of the chunk lie in x
+  T* sums_;                     // (threads, most_units, most_features)
+  T* zeros_;
+  Key<T>*row_keys_ = nullptr, *feature_keys_ = nullptr;  // of what is dropped of x
+};
+
+}  // namespace torchnn::cpu
