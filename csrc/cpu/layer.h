@@ -271,6 +271,7 @@ struct Layer : TrainLayer<T> {
             .grad_step = work.by_rows ? b.stride : 1,
             .weight = w,
             .bias = b,
+            .slot_count = slot_count,
             .has_bias = this->bias != nullptr,
             .weight_gradient = weight_gradient + work.gradient * this->units * w.stride,
             .bias_gradient = bias_gradient + work.gradient * b.stride,
@@ -279,7 +280,7 @@ struct Layer : TrainLayer<T> {
             .update = place,
             .next_x = nullptr,
             .next_rows = 0,
-            .is_far = this->units * w.stride * int64_t(sizeof(T)) > 128 * 1024};
+            .is_far = this->units * w.stride * (1 + slot_count) * int64_t(sizeof(T)) > 128 * 1024};
   }
 };
 

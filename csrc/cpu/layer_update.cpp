@@ -87,10 +87,7 @@ struct UpdateTile {
     using V = Register<Isa, T>;
     Tile<V, height, registers> tile;
     const int64_t first = unit * layer.weight.stride + feature;
-    if (layer.is_far)  // the weights are wanted when the sums are there
-#pragma GCC unroll 16
-      for (int i = 0; i < height; ++i)
-        __builtin_prefetch(layer.weight.values + first + i * layer.weight.stride, 1, 3);
+    if (layer.is_far) fetch(first, height);  // all is wanted when the sums are there
     const T* grad = layer.grad + unit * layer.grad_stride;
     if (layer.grad_step == 1)
       tile.accumulate(layer.rows, StridedColumn<T, height>(grad, layer.grad_stride), x, feature);
@@ -119,9 +116,17 @@ struct UpdateTile {
         else
           store(layer.weight_gradient + at, gradient);
       }
-    if (layer.step && !manner.at_once)
-      take_steps<T>(layer.update, layer.weight, first, height, registers * lanes<V>,
-                    layer.weight_gradient + first, layer.weight.stride, *layer.step);
+  }
+
+  TORCHNN_FN void fetch(int64_t first, int64_t height) const {
+    for (int64_t i = 0; i < height; ++i) {
+      const int64_t at = first + i * layer.weight.stride;
+      __builtin_prefetch(layer.weight.values + at, 1, 3);
+      if (manner.is_plain) continue;
+      __builtin_prefetch(layer.weight_gradient + at, 1, 3);
+      for (int64_t s = 0; s < layer.slot_count; ++s)
+        __builtin_prefetch(layer.weight.slots[s] + at, 1, 3);
+    }
   }
 };
 
@@ -161,22 +166,33 @@ struct UpdateTiles {
   static TORCHNN_FN void run(const LayerUpdate<T>& layer, const Rows& x, int64_t begin,
                              int64_t end) {
     constexpr int64_t width = lanes<Register<Isa, T>>;
+    constexpr int64_t many = 128;  // units, of which all that a rule needs is in the nearest cache
     const EvenTiles tiles(layer.units, Isa::small_tile_rows);
     const Manner<T> manner(layer);
     int64_t feature = begin / tiles.count * 2 * width, t = begin % tiles.count;
+    int64_t waiting = tiles.begin(t);  // for their step: units from here on
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t unit = tiles.begin(t), height = tiles.begin(t + 1) - unit;
       for (int64_t i = t; i < layer.next_rows; i += tiles.count)
         for (int64_t k = 0; k < 2 * width; k += 64 / int64_t(sizeof(T)))  // each cache line
           __builtin_prefetch(layer.next_x[i] + feature + k, 0, 2);
-      if (feature + width < layer.in_features)
+      const bool is_whole = feature + width < layer.in_features;
+      if (is_whole)
         with_height<Isa::small_tile_rows>(
             height, UpdateTile<Isa, T, Rows, 2>{layer, x, manner, unit, feature});
       else
         with_height<Isa::small_tile_rows>(
             height, UpdateTile<Isa, T, Rows, 1>{layer, x, manner, unit, feature});
       if (tile == 0 && layer.has_bias) UpdateBias<T>::template run<Isa>(layer);
-      if (++t == tiles.count) t = 0, feature += 2 * width;
+      const int64_t units = unit + height - waiting;
+      if (layer.step && !manner.at_once &&
+          (units >= many || t + 1 == tiles.count || tile + 1 == end)) {
+        const int64_t at = waiting * layer.weight.stride + feature;
+        take_steps<T>(layer.update, layer.weight, at, units, is_whole ? 2 * width : width,
+                      layer.weight_gradient + at, layer.weight.stride, *layer.step);
+        waiting = unit + height;
+      }
+      if (++t == tiles.count) t = 0, feature += 2 * width, waiting = 0;
     }
   }
 };

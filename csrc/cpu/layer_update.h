@@ -38,6 +38,7 @@ struct LayerUpdate {
   const T* grad;  // grad_z: that of unit n in row i is at grad[n * grad_stride + i * grad_step]
   int64_t grad_stride, grad_step;
   Parameter<T> weight, bias;
+  int64_t slot_count;  // of each
   bool has_bias;
   T* weight_gradient;         // like weight: where the gradient is put aside, if it ever is
   T* bias_gradient;           // like bias
@@ -47,7 +48,8 @@ struct LayerUpdate {
   // Rows of the next input, if they lie in memory far away: each block of features fetches its own.
   const T* const* next_x;
   int64_t next_rows;
-  bool is_far;  // the weight does not fit the second-level cache beside all else
+  bool is_far;  // the weight, and what goes with it, does not fit the second-level cache beside all
+                // else
 };
 
 // The features that a tile of the weight is wide.
