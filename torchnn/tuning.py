@@ -5,11 +5,16 @@ the library behind `torch.mm`. Which is faster differs from processor to process
 size. So the first product of a size is timed both ways, on a part of it that takes about a
 millisecond or is a sixteenth, and the faster way is taken from then on. Sizes that differ by less
 than half share a choice, which also depends on the dtype and the number of threads. Small products,
-below 131,072 multiply-adds, are always torchnn's own; so is what `fit` trains in its own engine.
+below 131,072 multiply-adds, are always torchnn's own.
+
+What `fit` trains in its own engine is not timed: large layers in large batches, of 2^25
+multiply-adds and more (2^26 in float64), go to the library, piece by piece, and all others do not.
+So a fit comes to the same bits in every process, and on any number of threads.
 
 The two ways sum in different orders, so results differ in their last bits, and a choice that falls
 otherwise in the next process changes them. `set_products("ours")`, or the environment variable
 `TORCHNN_PRODUCTS=ours`, fixes them: own products come to the same bits on any number of threads.
+Then `fit` computes all products by itself, too.
 """
 
 import argparse
@@ -38,7 +43,8 @@ class Choice(NamedTuple):
         timed: The part that was timed: so many rows and columns.
         ours: Microseconds of that part, torchnn's own way.
         library: The same, the library's way.
-        taken: "ours" or "library": the latter if it was at least 3 % faster.
+        taken: "ours" or "library": the latter if it was at least 3 % faster, or, for 2^27
+            multiply-adds and more, at most 15 % slower, since only a part of these was timed.
     """
 
     product: str
@@ -69,7 +75,7 @@ def set_products(how: str) -> None:
         >>> tuning.set_products("measured")
 
     Args:
-        how: "measured" for whichever is faster; "ours"; or "library".
+        how: "measured" for whichever is faster; "ours", also in `fit`; or "library".
 
     Raises:
         ValueError: how is something else.
