@@ -15,7 +15,7 @@ struct Matrix {
   }
 };
 
-// c (rows, columns) = bias + a @ b.
+// c (rows, columns) = bias + a @ b, or what else is asked for of these.
 template <class T>
 struct Product {
   int64_t rows, columns, depth;

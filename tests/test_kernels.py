@@ -101,5 +101,5 @@ def test_threads_change_no_bit_and_race_nowhere(tmp_path):
     of_training = "train elementwise layer_update matmul measure small_products simd/isa"
     sources = [f"csrc/cpu/{name}.cpp" for name in of_training.split()]
     flags = ["-O1", "-fsanitize=thread", "-pthread", "-DTORCHNN_BASELINE_ALONE"]
-    flags += ["-DTORCHNN_LARGE_PRODUCT=(1<<20)"]
+    flags += ["-DTORCHNN_LARGE_PRODUCT=(1<<20)", "-DTORCHNN_LARGE_SIDE=100"]
     build_and_run("check_threads", [*flags, *sources], tmp_path)

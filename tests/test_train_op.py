@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from torchnn import ops
+from torchnn import ops, tuning
 from torchnn.ops import reference
 from torchnn.ops._network import activate_, hashed, restore_
 
@@ -48,6 +48,8 @@ NETWORKS = [  # widths, rows, batch size
     ((70, 300, 1), 700, 650),
     ((300, 250, 2), 300, 270),
 ]
+# A layer for the library, in float32, and a last batch that is none by itself.
+LARGE = ((300, 600, 9, 1), 220, 200)
 
 
 def job(widths, rows, batch_size, dtype=torch.float64, update="gradient_descent", **changes):
@@ -572,7 +574,7 @@ def tensors_in(lists):
 
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.1}])
 @pytest.mark.parametrize("update", SLOTS)
-@pytest.mark.parametrize("network", [*NETWORKS[:10], ((300, 250, 2), 300, 270)])
+@pytest.mark.parametrize("network", [*NETWORKS[:10], ((300, 250, 2), 300, 270), LARGE])
 def test_snapshots_are_the_state_after_each_epoch(network, update, clip):
     epochs = 3
     arguments = in_epochs(network, epochs, torch.float32, update, options=OPTIONS | clip)
@@ -791,6 +793,62 @@ def alone(together, i):
     """The arguments of one of them by itself, on copies."""
     one = vars(ops.Training(**together).of_model(i))
     return one | {name: clone(one[name]) for name in ("weights", "biases", "slots", "steps_done")}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_large_layers_come_to_the_same_bits_by_any_number_of_threads(threads):
+    """Also in a call that other networks would leave to one thread."""
+    widths, _, batch_size = LARGE
+    arguments = [job(widths, rows, batch_size, torch.float32) for rows in (batch_size, 900)]
+    together = several("nothing", "adam", torch.float32, LARGE)
+    arguments += [together, *(alone(together, i) for i in range(MODELS))]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = [run(ops.train_, each) for each in arguments]
+        torch.set_num_threads(threads)
+        found = [run(ops.train_, each) for each in arguments]
+    finally:
+        torch.set_num_threads(before)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(map(torch.equal, ours, theirs))
+    for ours, *each in zip(found[2][:-1], *(one[:-1] for one in found[3:]), strict=True):
+        assert torch.equal(ours, torch.stack(each))
+
+
+@pytest.mark.parametrize("tail", [1, 20, 64, 74])
+@pytest.mark.parametrize("update", ["gradient_descent", "adam"])
+def test_large_layers_come_to_the_same_bits_however_steps_are_cut_into_calls(update, tail):
+    widths, _, batch_size = LARGE
+    rows = 2 * batch_size + tail
+    arguments = job(
+        widths, rows, batch_size, torch.float32, update,
+        steps=3, order=torch.arange(rows), epoch_size=rows, keep_predictions=False,
+    )  # fmt: skip
+    own = {k: clone(arguments[k]) for k in ("weights", "biases", "slots", "steps_done")}
+    for step in range(3):
+        part = slice(step * batch_size, (step + 1) * batch_size)
+        cut = {
+            "order": arguments["order"][part],
+            "learning_rates": arguments["learning_rates"][step : step + 1],
+            "steps_before": step,
+        }
+        call(ops.train_, arguments | own | cut)
+    left = [*own["weights"], *own["biases"], *(t for slot in own["slots"] for t in slot)]
+    assert all(map(torch.equal, run(ops.train_, arguments)[2:], left))
+
+
+def test_large_layers_can_be_kept_from_the_library():
+    arguments = job(*LARGE, torch.float32)
+    by_library = run(ops.train_, arguments)
+    tuning.set_products("ours")
+    try:
+        ours = run(ops.train_, arguments)
+    finally:
+        tuning.set_products("measured")
+    assert not torch.equal(ours[2], by_library[2])
+    for a, b in zip(ours, by_library, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

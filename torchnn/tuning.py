@@ -7,8 +7,9 @@ millisecond or is a sixteenth, and the faster way is taken from then on. Sizes t
 than half share a choice, which also depends on the dtype and the number of threads. Small products,
 below 131,072 multiply-adds, are always torchnn's own.
 
-What `fit` trains in its own engine is not timed: large layers in large batches, of 2^25
-multiply-adds and more (2^26 in float64), go to the library, piece by piece, and all others do not.
+What `fit` trains in its own engine is not timed: layers of 256 features and units and more, in
+batches of 64 rows and more, with 2^25 multiply-adds and more (2^26 in float64), go to the library,
+piece by piece, and all others do not.
 So a fit comes to the same bits in every process, and on any number of threads.
 
 The two ways sum in different orders, so results differ in their last bits, and a choice that falls

@@ -15,6 +15,7 @@
 
 #ifndef TORCHNN_LARGE_PRODUCT  // tests have smaller ones
 #define TORCHNN_LARGE_PRODUCT (1 << 25)
+#define TORCHNN_LARGE_SIDE 256
 #endif
 
 namespace torchnn::cpu {
@@ -26,20 +27,22 @@ class LargeLayers {
  public:
   explicit LargeLayers(const Train<T>& job)
       : job_(job),
-        most_rows_(padded_(std::min(batch_rows(job), most_chunk_rows))),
+        most_rows_(padded_(chunk_rows(job))),
         network_(job, padded_.odd_lines(most_rows_)),
         has_penalties_(job.has_penalties()) {
     const bool puts_gradients_aside = job.update != Updates::place<GradientDescent>() ||
-                                      job.options.clips_norms() || batch_rows(job) > most_rows_;
+                                      job.options.clips_norms() || job.batch_size > most_rows_;
     for (const Layer<T>& layer : layers())
-      most_pieces_ = std::max(most_pieces_, outputs(layer.units, most_rows_).count());
+      most_pieces_ =
+          std::max({most_pieces_, outputs(layer.units, most_rows_).count(), weight(layer).count()});
     memory_.allocate(0, [&](Pieces<T>& memory) { take_memory(memory, puts_gradients_aside); });
     rows_.resize(most_rows_);
   }
 
-  // For which networks this is faster: measured, docs/log.md.
+  // For which networks this is faster: measured, docs/log.md. Such a call must be within parallel
+  // if there are several threads, since the library would take all of them.
   static bool suits(const Train<T>& job) {
-    const int64_t rows = std::min(batch_rows(job), most_chunk_rows);
+    const int64_t rows = chunk_rows(job);
     return job.multiply && rows >= library_rows &&
            std::any_of(job.layers, job.layers + job.layer_count,
                        [rows](auto& layer) { return is_large(layer, rows); });
@@ -65,18 +68,21 @@ class LargeLayers {
 
  private:
   static constexpr int64_t most_chunk_rows = 512;
-  // In multiply-adds of floats, of all rows of a chunk; a double counts twice.
-  static constexpr int64_t large_product = TORCHNN_LARGE_PRODUCT;
+  // In multiply-adds of floats, of all rows of a chunk: a double counts half. And the least number
+  // of units and of features.
+  static constexpr int64_t large_product = TORCHNN_LARGE_PRODUCT, large_side = TORCHNN_LARGE_SIDE;
   static constexpr int64_t library_rows = 64;  // for fewer, our own products are faster
   static constexpr int64_t most_units = 128, most_features = 512, least_rows = 32;  // of a piece
   static constexpr int64_t least_pieces = 4;
 
-  static int64_t batch_rows(const Train<T>& job) {
-    return std::min(job.batch_size, job.epoch_size);
+  // Those of a whole batch, whether there is one in this call or not.
+  static int64_t chunk_rows(const Train<T>& job) {
+    return std::min(job.batch_size, most_chunk_rows);
   }
 
   static bool is_large(const TrainLayer<T>& layer, int64_t rows) {
-    return layer.in_features * layer.units * rows >= large_product * int64_t(sizeof(T)) / 4;
+    return std::min(layer.in_features, layer.units) >= large_side &&
+           layer.in_features * layer.units * rows >= large_product * int64_t(sizeof(T)) / 4;
   }
 
   bool is_for_library(const Layer<T>& layer, const Work<T>& work) const {
@@ -116,13 +122,25 @@ class LargeLayers {
   void take_memory(Pieces<T>& memory, bool puts_gradients_aside) {
     Layer<T>& first = layers()[0];
     first.take_parameters(memory, puts_gradients_aside);
-    first.take_inputs(memory, memory.take(first.w.stride * network_.stride));
+    first.take_inputs(memory, nullptr);
+    if (turns_inputs()) first.x_t = memory.take(first.w.stride * network_.stride);
     network_.take_memory(memory, first, puts_gradients_aside);
     sums_ = memory.take(job_.threads * most_units * most_features);
     zeros_ = memory.take(first.w.stride);
     if (job_.input_dropout == 0) return;
     row_keys_ = reinterpret_cast<Key<T>*>(memory.take(network_.stride));
     feature_keys_ = reinterpret_cast<Key<T>*>(memory.take(first.w.stride));
+  }
+
+  // Whether any chunk of this call goes through the first layer without the library.
+  bool turns_inputs() const {
+    int64_t fewest = most_rows_;
+    for (Chunk chunk = chunk_after(job_, {}, most_rows_); chunk.rows;
+         chunk = chunk_after(job_, chunk, most_rows_))
+      fewest = std::min(fewest, chunk.rows);
+    Work<T> work;
+    work.rows = fewest;
+    return !is_for_library(layers()[0], work);
   }
 
   // Calls f(part, i) for 0 <= i < count, shared out among the threads: i by part of them.

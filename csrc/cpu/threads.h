@@ -25,14 +25,6 @@ Pace& pace_of(const Train<T>& job) {
   return pace;
 }
 
-// A call that is over before a helper has woken up.
-template <class T>
-bool is_short(const Train<T>& job, int64_t models) {
-  constexpr double products_of_short_calls = 1e7;  // some 200 us
-  return 3 * double(weight_count(job)) * double(job.samples) * double(models) <
-         products_of_short_calls;
-}
-
 // A step so long that it is worth waiting for a helper that is on its way.
 template <class T>
 bool has_long_steps(const Train<T>& job) {
@@ -59,8 +51,7 @@ void run_parallel(const Train<T>& job, int64_t parts, const F& f) {
 // Trains with an engine, which says how many threads find work in it. Memory, for all of them, is
 // taken when the engine is made: where there is none, nothing has begun.
 template <class Engine, class T>
-void train_with(Train<T> job) {
-  if (is_short(job, 1)) job.threads = 1;
+void train_with(const Train<T>& job) {
   Engine engine(job);
   const int64_t threads = engine.most_threads();
   Team team(threads);

@@ -356,8 +356,18 @@ void with_engine(const Train<T>& job, const F& f) {
     f.template operator()<Trainer<T>>();
 }
 
+// A call that is over before a helper has woken up.
 template <class T>
-void train_one(const Train<T>& job) {
+bool is_short(const Train<T>& job, int64_t models) {
+  constexpr double products_of_short_calls = 1e7;  // some 200 us
+  return !LargeLayers<T>::suits(job) &&
+         3 * double(weight_count(job)) * double(job.samples) * double(models) <
+             products_of_short_calls;
+}
+
+template <class T>
+void train_one(Train<T> job) {
+  if (is_short(job, 1)) job.threads = 1;
   with_engine(job, [&]<class Engine>() { train_with<Engine>(job); });
 }
 
@@ -372,7 +382,8 @@ Train<T> on_aligned_rows(Train<T> job, const Models& models, Scratch<T>& memory)
   const Padding<T> padded;
   const int64_t stride = padded.odd_lines(features);
   const bool is_aligned = reinterpret_cast<uintptr_t>(job.x) % 64 == 0 && job.x_stride % line == 0;
-  if (models.x || models.rows == 0 || (is_aligned && features % padded.lanes == 0) ||
+  if (models.x || models.rows == 0 || LargeLayers<T>::suits(job) ||
+      (is_aligned && features % padded.lanes == 0) ||
       double(job.samples) * double(models.count) < double(often) * double(models.rows) ||
       double(models.rows) * double(stride) * sizeof(T) > double(most_bytes))
     return job;

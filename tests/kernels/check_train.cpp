@@ -9,6 +9,7 @@
 #include <vector>
 
 #define TORCHNN_LARGE_PRODUCT (1 << 15)
+#define TORCHNN_LARGE_SIDE 36
 
 #include "../../csrc/cpu/elementwise.cpp"
 #include "../../csrc/cpu/layer_update.cpp"
