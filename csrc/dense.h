@@ -44,9 +44,9 @@ struct DenseBackward {
 
 namespace cpu {
 
-// a[i] = activation(a[i] + bias[i % units]) for count elements, whole rows; bias may be null
+// a[i] = activation(a[i]) for count elements
 template <class T>
-void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count);
+void activate(int64_t activation, T* a, int64_t count);
 
 // out[rows, units] = activation(x @ weight.T + bias)
 template <class T>

@@ -74,11 +74,10 @@ struct Train {
   const TrainLayer<T>* snapshots = nullptr;
   T* predictions = nullptr;  // (samples, units of the last layer) before each step, or null
   // On the CPU: for more than one thread, and how many at most; and, if there is one, a library's
-  // products of large matrices, without bias or finish: c = a @ b, and c += scale * a @ b. Within
-  // parallel, they stay on the thread that asks for them.
+  // product of large matrices, c += scale * a @ b, without bias or finish. Within parallel, it
+  // stays on the thread that asks for it.
   Parallel parallel = nullptr;
   int64_t threads = 1;
-  void (*multiply)(const cpu::Product<T>& product) = nullptr;
   void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
 
   bool has_penalties() const {

@@ -44,8 +44,8 @@ class Choice(NamedTuple):
         timed: The part that was timed: so many rows and columns.
         ours: Microseconds of that part, torchnn's own way.
         library: The same, the library's way.
-        taken: "ours" or "library": the latter if it was at least 3 % faster, or, for 2^27
-            multiply-adds and more, at most 15 % slower, since only a part of these was timed.
+        taken: "ours" or "library": the latter if it was at least 3 % faster, or, for 2^25
+            multiply-adds and more, at most 15 % slower, since perhaps only a part of these was timed.
     """
 
     product: str

@@ -46,17 +46,10 @@ bool read_in_place(const DenseForward<T>& layer) {
 }  // namespace
 
 template <class T>
-void activate(int64_t activation, T* a, const T* bias, int64_t units, int64_t count) {
+void activate(int64_t activation, T* a, int64_t count) {
   const FlushSubnormals flush;
-  const auto activate = activation_calls<T>(activation).usual_forward;
-  // With a bias, so many rows at a time that they are still in the first-level cache.
-  const int64_t row_bytes = units * int64_t(sizeof(T));
-  const int64_t at_once = bias ? std::max<int64_t>(1, 16 * 1024 / row_bytes) * units : count;
-  for (int64_t begin = 0; begin < count; begin += at_once) {
-    const int64_t size = std::min(at_once, count - begin);
-    if (bias) add_bias(bias, a + begin, size / units, units);
-    if (activate) activate(a + begin, 1, size, size);
-  }
+  if (const auto activate = activation_calls<T>(activation).usual_forward)
+    activate(a, 1, count, count);
 }
 
 template <class T>
@@ -149,7 +142,7 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
 }
 
 #define TORCHNN_INSTANTIATE(T)                                           \
-  template void activate(int64_t, T*, const T*, int64_t, int64_t);       \
+  template void activate(int64_t, T*, int64_t);                          \
   template void dense_forward(const DenseForward<T>&, Range, Range);     \
   template void dense_backward_z(const DenseBackward<T>&, Range);        \
   template void dense_backward_bias(const DenseBackward<T>&, Range);     \

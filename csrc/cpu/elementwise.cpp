@@ -72,36 +72,6 @@ struct Backward {
 };
 
 template <class T>
-struct AddBias {
-  template <class Isa>
-  static TORCHNN_FN void run(const T* const& bias, T* const& first, int64_t rows, int64_t columns) {
-    using V = Register<Isa, T>;
-    for (int64_t row = 0; row < rows; ++row) {
-      T* a = first + row * columns;
-      int64_t i = 0;
-      for (; i + lanes<V> <= columns; i += lanes<V>)
-        store(a + i, load<V>(a + i) + load<V>(bias + i));
-      for (; i < columns; ++i) a[i] += bias[i];
-    }
-  }
-};
-
-template <class T>
-struct AddToRows {
-  template <class Isa>
-  static TORCHNN_FN void run(const T* const& numbers, T* const& first, int64_t rows,
-                             int64_t columns, int64_t stride) {
-    using V = Register<Isa, T>;
-    for (int64_t row = 0; row < rows; ++row) {
-      T* a = first + row * stride;
-      int64_t i = 0;
-      for (; i + lanes<V> <= columns; i += lanes<V>) store(a + i, load<V>(a + i) + numbers[row]);
-      for (; i < columns; ++i) a[i] += numbers[row];
-    }
-  }
-};
-
-template <class T>
 struct Drop {
   template <class Isa>
   static TORCHNN_FN void run(const Dropping<T>& dropping, const Key<T>* row_keys,
@@ -125,20 +95,6 @@ struct Drop {
 };
 
 }  // namespace
-
-template <class T>
-void add_bias(const T* bias, T* a, int64_t rows, int64_t columns) {
-  run<AddBias<T>>(bias, a, rows, columns);
-}
-template void add_bias(const float*, float*, int64_t, int64_t);
-template void add_bias(const double*, double*, int64_t, int64_t);
-
-template <class T>
-void add_to_rows(const T* numbers, T* a, int64_t rows, int64_t columns, int64_t stride) {
-  run<AddToRows<T>>(numbers, a, rows, columns, stride);
-}
-template void add_to_rows(const float*, float*, int64_t, int64_t, int64_t);
-template void add_to_rows(const double*, double*, int64_t, int64_t, int64_t);
 
 template <class T>
 void drop(const Dropping<T>& dropping, const Key<T>* row_keys, const Key<T>* column_keys, T* a,

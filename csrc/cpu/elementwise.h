@@ -27,14 +27,6 @@ struct ActivationCalls {
 template <class T>
 ActivationCalls<T> activation_calls(int64_t place);
 
-// a[row] += bias for each row of a[rows, columns], one behind the other.
-template <class T>
-void add_bias(const T* bias, T* a, int64_t rows, int64_t columns);
-
-// a[row] += numbers[row] for each row of a[rows, columns], in each of its columns.
-template <class T>
-void add_to_rows(const T* numbers, T* a, int64_t rows, int64_t columns, int64_t stride);
-
 // A key as wide as a T.
 template <class T>
 using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;

@@ -43,7 +43,7 @@ class LargeLayers {
   // if there are several threads, since the library would take all of them.
   static bool suits(const Train<T>& job) {
     const int64_t rows = chunk_rows(job);
-    return job.multiply && rows >= library_rows &&
+    return job.add_product && rows >= library_rows &&
            std::any_of(job.layers, job.layers + job.layer_count,
                        [rows](auto& layer) { return is_large(layer, rows); });
   }
@@ -227,17 +227,19 @@ class LargeLayers {
     if (is_for_library(layer, work)) {
       const Matrix<T> x = inputs(layer);
       T* const z = layer.out + units.begin * layer.stride + rows.begin;
-      job_.multiply({.rows = units.size(),
-                     .columns = rows.size(),
-                     .depth = layer.in_features,
-                     .a = {layer.w.values + units.begin * layer.w.stride, layer.w.stride, 1},
-                     .b = {x.at(0, rows.begin), x.row_stride, x.column_stride},
-                     .bias = nullptr,
-                     .c = z,
-                     .c_stride = layer.stride,
-                     .finish = nullptr});
-      if (layer.bias)
-        add_to_rows(layer.b.values + units.begin, z, units.size(), rows.size(), layer.stride);
+      for (int64_t n = 0; n < units.size(); ++n)
+        std::fill_n(z + n * layer.stride, rows.size(),
+                    layer.bias ? layer.b.values[units.begin + n] : T(0));
+      job_.add_product({.rows = units.size(),
+                        .columns = rows.size(),
+                        .depth = layer.in_features,
+                        .a = {layer.w.values + units.begin * layer.w.stride, layer.w.stride, 1},
+                        .b = {x.at(0, rows.begin), x.row_stride, x.column_stride},
+                        .bias = nullptr,
+                        .c = z,
+                        .c_stride = layer.stride,
+                        .finish = nullptr},
+                       1);
     } else {
       layer.multiply_forward(units.begin, units.size(), rows.begin, rows.end);
     }
@@ -246,18 +248,23 @@ class LargeLayers {
 
   // From grad_z of a layer to that of the one before, of some of its units.
   void backward(Layer<T>& layer, Layer<T>& before, const Work<T>& work, Range units, Range rows) {
-    if (is_for_library(layer, work))
-      job_.multiply({.rows = units.size(),
-                     .columns = rows.size(),
-                     .depth = layer.units,
-                     .a = {layer.w.values + units.begin, 1, layer.w.stride},
-                     .b = {layer.grad_t + rows.begin, layer.stride, 1},
-                     .bias = nullptr,
-                     .c = before.grad_t + units.begin * layer.stride + rows.begin,
-                     .c_stride = layer.stride,
-                     .finish = nullptr});
-    else
+    if (is_for_library(layer, work)) {
+      T* const grad_out = before.grad_t + units.begin * layer.stride + rows.begin;
+      for (int64_t n = 0; n < units.size(); ++n)
+        std::fill_n(grad_out + n * layer.stride, rows.size(), T(0));
+      job_.add_product({.rows = units.size(),
+                        .columns = rows.size(),
+                        .depth = layer.units,
+                        .a = {layer.w.values + units.begin, 1, layer.w.stride},
+                        .b = {layer.grad_t + rows.begin, layer.stride, 1},
+                        .bias = nullptr,
+                        .c = grad_out,
+                        .c_stride = layer.stride,
+                        .finish = nullptr},
+                       1);
+    } else {
       layer.backward_x(before.grad_t, units.begin, units.size(), rows.begin, rows.end);
+    }
     before.backward_z(units.begin, units.size(), rows.begin, rows.end);
   }
 
@@ -307,7 +314,8 @@ class LargeLayers {
       gradient.c_stride = layer.w.stride;
       job_.add_product(gradient, -step->learning_rate);
     } else {
-      job_.multiply(gradient);
+      std::fill_n(sums, units.size() * features.size(), T(0));
+      job_.add_product(gradient, 1);
       update_rectangle(job, units, features, sums, features.size());
     }
     if (piece == 0) update_bias(job);

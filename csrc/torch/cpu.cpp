@@ -33,7 +33,7 @@ void activate_(const Tensor& x, int64_t activation) {
   dispatch_float(x, [&]<class T>(T*) {
     T* a = mutable_data<T>(x);
     parallel_elements(x.numel(), 1, [&](int64_t begin, int64_t end) {
-      cpu::activate<T>(activation, a + begin, nullptr, 1, end - begin);
+      cpu::activate(activation, a + begin, end - begin);
     });
   });
 }
@@ -64,8 +64,7 @@ struct Cpu {
     Train<T> own = job;
     own.parallel = in_parallel;
     own.threads = int64_t(torch::stable::get_num_threads());
-    if (may_use_library())
-      own.multiply = multiply_by_library<T>, own.add_product = add_product_by_library<T>;
+    if (may_use_library()) own.add_product = add_product_by_library<T>;
     cpu::train(own, models);
   }
 };

@@ -60,18 +60,15 @@ void forward(const DenseForward<T>& layer) {
         .depth = in_features,
         .a = {layer.x + rows.begin * layer.x_stride, layer.x_stride, 1},
         .b = {layer.weight + units.begin * in_features, 1, in_features},
-        .bias = nullptr,
+        .bias = layer.bias ? layer.bias + units.begin : nullptr,
         .c = out,
         .c_stride = layer.units,
         .finish = nullptr,
     });
-    const T* const bias = layer.bias ? layer.bias + units.begin : nullptr;
     parallel_elements(rows.size(), width, [&](int64_t begin, int64_t end) {
       T* a = out + begin * layer.units;
-      if (width == layer.units)
-        return cpu::activate(layer.activation, a, bias, width, (end - begin) * width);
-      for (; begin < end; ++begin, a += layer.units)
-        cpu::activate(layer.activation, a, bias, width, width);
+      if (width == layer.units) return cpu::activate(layer.activation, a, (end - begin) * width);
+      for (; begin < end; ++begin, a += layer.units) cpu::activate(layer.activation, a, width);
     });
   };
   multiply({ProductKind::forward, layer.rows, layer.units, in_features, sizeof(T)}, ours, library);

@@ -37,7 +37,11 @@ void with_library(const cpu::Product<T>& p, const F& f) {
 
 template <class T>
 void multiply_by_library(const cpu::Product<T>& product) {
-  with_library(product, aoti_torch_cpu_mm_out);
+  if (!product.bias) return with_library(product, aoti_torch_cpu_mm_out);
+  const Tensor bias = view(product.bias, 1, product.columns, product.columns, int64_t(1));
+  with_library(product, [&](AtenTensorHandle c, AtenTensorHandle a, AtenTensorHandle b) {
+    return aoti_torch_cpu_addmm_out(c, bias.get(), a, b, 1, 1);
+  });
 }
 
 template <class T>

@@ -47,10 +47,10 @@ struct Choice {
   Range rows, columns;   // what of it was computed
   double ours, library;  // microseconds
 
-  // Where both are alike, noise must not choose: then it is ours, or for large products, of which
-  // only a part was computed, the library, which is made for them.
+  // Where both are alike, noise must not choose: then it is ours, or for large products the
+  // library, which is made for them, and of which perhaps only a part was computed.
   bool is_for_library() const {
-    constexpr double large = 1 << 27;  // multiply-adds
+    constexpr double large = 1 << 25;  // multiply-adds
     const bool is_large = double(kind.rows) * double(kind.columns) * double(kind.depth) >= large;
     return library < (is_large ? 1.15 : 0.97) * ours;
   }

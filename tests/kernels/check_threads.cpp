@@ -168,7 +168,6 @@ struct Sweep {
                             .predictions = predictions.data(),
                             .parallel = parallel,
                             .threads = threads,
-                            .multiply = problem.has_library ? cpu::multiply<float> : nullptr,
                             .add_product = problem.has_library ? add_product : nullptr},
                Models{.count = count,
                       .x = inputs,

@@ -45,11 +45,6 @@ Values<T> random_values(int64_t count, double scale) {
 
 // In place of a library for large matrices.
 template <class T>
-void multiply_large(const Product<T>& product) {
-  multiply(product);
-}
-
-template <class T>
 void add_product(const Product<T>& given, T scale) {
   Product<T> product = given;
   Values<T> sums(given.rows * given.columns);
@@ -165,7 +160,6 @@ struct Problem {
                         .learning_rates = rates.data(),
                         .losses = losses.data(),
                         .predictions = predictions.data(),
-                        .multiply = has_library ? multiply_large<T> : nullptr,
                         .add_product = has_library ? add_product<T> : nullptr},
                Models{.count = count,
                       .x = rows * widths.front(),
