@@ -45,7 +45,7 @@ class Choice(NamedTuple):
         ours: Microseconds of that part, torchnn's own way.
         library: The same, the library's way.
         taken: "ours" or "library": the latter if it was at least 3 % faster, or, for 2^25
-            multiply-adds and more, at most 15 % slower, since perhaps only a part of these was timed.
+            multiply-adds and more, at most 15 % slower, since perhaps only a part was timed.
     """
 
     product: str
