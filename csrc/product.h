@@ -20,11 +20,11 @@ template <class T>
 struct Product {
   int64_t rows, columns, depth;
   Matrix<T> a, b;
-  const T* bias;  // (columns), or null for zeros
+  const T* bias = nullptr;  // (columns), or null for zeros
   T* c;
   int64_t c_stride;
   // Called on every finished block of c while it is in the cache; may be null.
-  void (*finish)(T* block, int64_t rows, int64_t columns, int64_t stride);
+  void (*finish)(T* block, int64_t rows, int64_t columns, int64_t stride) = nullptr;
 };
 
 }  // namespace torchnn::cpu

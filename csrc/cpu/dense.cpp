@@ -118,10 +118,8 @@ void dense_backward_x(const DenseBackward<T>& layer, Range rows, Range features)
       .depth = layer.units,
       .a = {layer.grad_z + rows.begin * layer.units, layer.units, 1},
       .b = {layer.weight + features.begin, layer.in_features, 1},
-      .bias = nullptr,
       .c = layer.grad_x + rows.begin * layer.in_features + features.begin,
       .c_stride = layer.in_features,
-      .finish = nullptr,
   });
 }
 
@@ -134,10 +132,8 @@ void dense_backward_weight(const DenseBackward<T>& layer, Range units, Range fea
       .depth = layer.rows,
       .a = {layer.grad_z + units.begin, 1, layer.units},
       .b = {layer.x + features.begin, layer.x_stride, 1},
-      .bias = nullptr,
       .c = layer.grad_weight + units.begin * layer.in_features + features.begin,
       .c_stride = layer.in_features,
-      .finish = nullptr,
   });
 }
 

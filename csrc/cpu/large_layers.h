@@ -6,7 +6,6 @@
 #include <optional>
 #include <vector>
 
-#include "matmul.h"
 #include "memory.h"
 #include "network.h"
 #include "pace.h"
@@ -143,6 +142,10 @@ class LargeLayers {
     return !is_for_library(layers()[0], work);
   }
 
+  static void clear(T* values, int64_t rows, int64_t columns, int64_t stride) {
+    for (int64_t i = 0; i < rows; ++i) std::fill_n(values + i * stride, columns, T(0));
+  }
+
   // Calls f(part, i) for 0 <= i < count, shared out among the threads: i by part of them.
   template <class F>
   static void share(Team& team, int64_t threads, int64_t count, const F& f) {
@@ -160,7 +163,8 @@ class LargeLayers {
     if (work.takes_step) step = step_of(job_, work.step);
     const T penalty = step && has_penalties_ ? penalty_of(layers()) : T(0);
     // 1. rows of x, one behind the other
-    list_rows(work);
+    list_rows(job_, work, zeros_, rows, rows_);
+    make_input_keys(job_, work, row_keys_, feature_keys_);
     network_.make_keys(job_, work, 0, rows);
     share(team, threads, by_rows.count(),
           [&](int64_t, int64_t piece) { take_in(work, by_rows.columns_of(piece)); });
@@ -194,16 +198,6 @@ class LargeLayers {
     *work.loss = loss;
   }
 
-  void list_rows(const Work<T>& work) {
-    for (int64_t i = 0; i < padded_(work.rows); ++i)
-      rows_[i] = i < work.rows ? job_.x + row_of(job_, work.first + i) * job_.x_stride : zeros_;
-    if (job_.input_dropout == 0) return;
-    const uint32_t key = step_key(job_.input_seed, step_number(job_, work.step));
-    for (int64_t i = 0; i < work.rows; ++i)
-      row_keys_[i] = row_key(key, work.first - work.begin + i);
-    for (int64_t k = 0; k < job_.layers[0].in_features; ++k) feature_keys_[k] = unit_key(k);
-  }
-
   void take_in(const Work<T>& work, Range rows) {
     const Layer<T>& first = layers()[0];
     for (int64_t i = rows.begin; i < rows.end; ++i)
@@ -235,10 +229,8 @@ class LargeLayers {
                         .depth = layer.in_features,
                         .a = {layer.w.values + units.begin * layer.w.stride, layer.w.stride, 1},
                         .b = {x.at(0, rows.begin), x.row_stride, x.column_stride},
-                        .bias = nullptr,
                         .c = z,
-                        .c_stride = layer.stride,
-                        .finish = nullptr},
+                        .c_stride = layer.stride},
                        1);
     } else {
       layer.multiply_forward(units.begin, units.size(), rows.begin, rows.end);
@@ -250,17 +242,14 @@ class LargeLayers {
   void backward(Layer<T>& layer, Layer<T>& before, const Work<T>& work, Range units, Range rows) {
     if (is_for_library(layer, work)) {
       T* const grad_out = before.grad_t + units.begin * layer.stride + rows.begin;
-      for (int64_t n = 0; n < units.size(); ++n)
-        std::fill_n(grad_out + n * layer.stride, rows.size(), T(0));
+      clear(grad_out, units.size(), rows.size(), layer.stride);
       job_.add_product({.rows = units.size(),
                         .columns = rows.size(),
                         .depth = layer.units,
                         .a = {layer.w.values + units.begin, 1, layer.w.stride},
                         .b = {layer.grad_t + rows.begin, layer.stride, 1},
-                        .bias = nullptr,
                         .c = grad_out,
-                        .c_stride = layer.stride,
-                        .finish = nullptr},
+                        .c_stride = layer.stride},
                        1);
     } else {
       layer.backward_x(before.grad_t, units.begin, units.size(), rows.begin, rows.end);
@@ -305,18 +294,18 @@ class LargeLayers {
                         .depth = work.rows,
                         .a = {layer.grad_t + units.begin * layer.stride, layer.stride, 1},
                         .b = {x.at(features.begin, 0), x.column_stride, x.row_stride},
-                        .bias = nullptr,
                         .c = sums,
-                        .c_stride = features.size(),
-                        .finish = nullptr};
+                        .c_stride = features.size()};
+    const int64_t at = units.begin * layer.w.stride + features.begin;
     if (is_plain(job)) {
-      gradient.c = layer.w.values + units.begin * layer.w.stride + features.begin;
-      gradient.c_stride = layer.w.stride;
+      gradient.c = layer.w.values + at, gradient.c_stride = layer.w.stride;
       job_.add_product(gradient, -step->learning_rate);
     } else {
-      std::fill_n(sums, units.size() * features.size(), T(0));
+      if (work.adds || !step)
+        gradient.c = job.weight_gradient + at, gradient.c_stride = layer.w.stride;
+      if (!work.adds) clear(gradient.c, units.size(), features.size(), gradient.c_stride);
       job_.add_product(gradient, 1);
-      update_rectangle(job, units, features, sums, features.size());
+      if (step) update_rectangle(job, units, features, gradient.c, gradient.c_stride);
     }
     if (piece == 0) update_bias(job);
   }

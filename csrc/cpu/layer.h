@@ -14,6 +14,34 @@
 
 namespace torchnn::cpu {
 
+// The keys of what is dropped, in the step of that number, of some rows of a chunk and of the first
+// columns.
+template <class T>
+void make_keys(int64_t seed, int64_t step, const Chunk& chunk, Range rows, Key<T>* row_keys,
+               int64_t columns, Key<T>* column_keys) {
+  const uint32_t key = step_key(seed, step);
+  const int64_t first = chunk.first - chunk.begin;  // of the batch's rows
+  for (int64_t i = rows.begin; i < rows.end; ++i) row_keys[i] = row_key(key, first + i);
+  for (int64_t k = 0; k < columns; ++k) column_keys[k] = unit_key(k);
+}
+
+// The same of the features of x.
+template <class T>
+void make_input_keys(const Train<T>& job, const Chunk& chunk, Key<T>* row_keys,
+                     Key<T>* feature_keys) {
+  if (job.input_dropout > 0)
+    make_keys<T>(job.input_seed, step_number(job, chunk.step), chunk, {0, chunk.rows}, row_keys,
+                 job.layers[0].in_features, feature_keys);
+}
+
+// Where the rows of x lie that a chunk consists of. Those that fill the last register up are zeros.
+template <class T>
+void list_rows(const Train<T>& job, const Chunk& chunk, const T* zeros, int64_t padded_rows,
+               std::vector<const T*>& rows) {
+  for (int64_t i = 0; i < padded_rows; ++i)
+    rows[i] = i < chunk.rows ? job.x + row_of(job, chunk.first + i) * job.x_stride : zeros;
+}
+
 template <class T>
 struct Layer : TrainLayer<T> {
   ActivationCalls<T> calls;
@@ -156,10 +184,8 @@ struct Layer : TrainLayer<T> {
   // The keys of what is dropped of rows begin ... end - 1 of a chunk, in the step of that number.
   void make_keys(const Chunk& chunk, int64_t step, int64_t begin, int64_t end) {
     if (this->dropout == 0) return;
-    const uint32_t key = step_key(this->seed, step);
-    const int64_t first = chunk.first - chunk.begin;  // of the batch's rows
-    for (int64_t i = begin; i < end; ++i) row_keys[i] = row_key(key, first + i);
-    for (int64_t n = 0; n < this->units; ++n) unit_keys[n] = unit_key(n);
+    torchnn::cpu::make_keys<T>(this->seed, step, chunk, {begin, end}, row_keys, this->units,
+                               unit_keys);
   }
 
   // From z to what goes on from here: a, or what is left of it. values and kept are (rows, columns)

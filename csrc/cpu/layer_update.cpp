@@ -228,21 +228,6 @@ struct SquareOf {
   }
 };
 
-// to[rows, columns] += from
-template <class T>
-struct AddTo {
-  template <class Isa>
-  static TORCHNN_FN void run(const T* from, int64_t from_stride, int64_t rows, int64_t columns,
-                             T* const& to, int64_t to_stride) {
-    using V = Register<Isa, T>;
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t k = 0; k < columns; k += lanes<V>) {
-        T* sum = to + i * to_stride + k;
-        store(sum, load<V>(sum) + load<V>(from + i * from_stride + k));
-      }
-  }
-};
-
 template <class T>
 struct TileShape {
   int64_t units, features;
@@ -291,18 +276,10 @@ bool is_plain(const LayerUpdate<T>& layer) {
 }
 
 template <class T>
-void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, T* sums,
-                      int64_t sums_stride) {
-  const int64_t rows = units.size(), columns = features.size(), stride = layer.weight.stride;
-  const int64_t at = units.begin * stride + features.begin;
-  if (!layer.is_first)
-    run<AddTo<T>>(layer.weight_gradient + at, stride, rows, columns, sums, sums_stride);
-  if (layer.step)
-    return take_steps<T>(layer.update, layer.weight, at, rows, columns, sums, sums_stride,
-                         *layer.step);
-  for (int64_t i = 0; i < rows; ++i)
-    std::copy(sums + i * sums_stride, sums + i * sums_stride + columns,
-              layer.weight_gradient + at + i * stride);
+void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, const T* gradient,
+                      int64_t gradient_stride) {
+  take_steps<T>(layer.update, layer.weight, units.begin * layer.weight.stride + features.begin,
+                units.size(), features.size(), gradient, gradient_stride, *layer.step);
 }
 
 template <class T>
@@ -321,7 +298,7 @@ void update_tiles(const LayerUpdate<T>& layer, const Rows& x, int64_t begin, int
   template int64_t block_features<T>();                                                      \
   template int64_t update_tile_count<T>(int64_t, int64_t);                                   \
   template bool is_plain(const LayerUpdate<T>&);                                             \
-  template void update_rectangle(const LayerUpdate<T>&, Range, Range, T*, int64_t);          \
+  template void update_rectangle(const LayerUpdate<T>&, Range, Range, const T*, int64_t);    \
   template void update_bias(const LayerUpdate<T>&);                                          \
   template void update_tiles(const LayerUpdate<T>&, const ListedRows<T>&, int64_t, int64_t); \
   template void update_tiles(const LayerUpdate<T>&, const StridedRows<T>&, int64_t, int64_t);

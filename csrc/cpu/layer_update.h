@@ -64,13 +64,13 @@ int64_t update_tile_count(int64_t units, int64_t in_features);
 template <class T>
 bool is_plain(const LayerUpdate<T>& layer);
 
-// The same for a rectangle of the weight, features in whole registers, whose sums over the rows,
-// grad_z.T @ x, are there already, sums_stride apart; they are changed.
+// Takes the step of a rectangle of the weight, features in whole registers, whose gradient is there
+// already: rows of it gradient_stride apart.
 template <class T>
-void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, T* sums,
-                      int64_t sums_stride);
+void update_rectangle(const LayerUpdate<T>& layer, Range units, Range features, const T* gradient,
+                      int64_t gradient_stride);
 
-// And for the bias.
+// Updates the bias.
 template <class T>
 void update_bias(const LayerUpdate<T>& layer);
 

@@ -171,17 +171,11 @@ class Trainer {
     feature_keys_ = reinterpret_cast<Key<T>*>(memory.take(first.w.stride));
   }
 
-  // The rows that fill the last register up are zeros.
   void begin(const Work<T>& work) {
     next_.work = work;
     next_.work.by_rows = 2 * (is_predicting_ ? job_.batch_size : work.rows) <= padded_.lanes;
-    for (int64_t i = 0; i < padded_(work.rows); ++i)
-      next_.x[i] = i < work.rows ? job_.x + row_of(job_, work.first + i) * job_.x_stride : zeros_;
-    if (job_.input_dropout == 0) return;
-    const uint32_t key = step_key(job_.input_seed, step_number(job_, work.step));
-    for (int64_t i = 0; i < work.rows; ++i)
-      row_keys_[i] = row_key(key, work.first - work.begin + i);
-    for (int64_t k = 0; k < job_.layers[0].in_features; ++k) feature_keys_[k] = unit_key(k);
+    list_rows(job_, work, zeros_, padded_(work.rows), next_.x);
+    make_input_keys(job_, work, row_keys_, feature_keys_);
   }
 
   // Every thread takes all rows through the rest of the network, in a replica of its own.

@@ -63,7 +63,6 @@ void forward(const DenseForward<T>& layer) {
         .bias = layer.bias ? layer.bias + units.begin : nullptr,
         .c = out,
         .c_stride = layer.units,
-        .finish = nullptr,
     });
     parallel_elements(rows.size(), width, [&](int64_t begin, int64_t end) {
       T* a = out + begin * layer.units;
@@ -88,10 +87,8 @@ void backward_x(const DenseBackward<T>& layer) {
         .depth = layer.units,
         .a = {layer.grad_z + rows.begin * layer.units, layer.units, 1},
         .b = {layer.weight + features.begin, layer.in_features, 1},
-        .bias = nullptr,
         .c = layer.grad_x + rows.begin * layer.in_features + features.begin,
         .c_stride = layer.in_features,
-        .finish = nullptr,
     });
   };
   multiply({ProductKind::grad_x, layer.rows, layer.in_features, layer.units, sizeof(T)}, ours,
@@ -112,10 +109,8 @@ void backward_weight(const DenseBackward<T>& layer) {
         .depth = layer.rows,
         .a = {layer.grad_z + units.begin, 1, layer.units},
         .b = {layer.x + features.begin, layer.x_stride, 1},
-        .bias = nullptr,
         .c = layer.grad_weight + units.begin * layer.in_features + features.begin,
         .c_stride = layer.in_features,
-        .finish = nullptr,
     });
   };
   multiply({ProductKind::grad_weight, layer.units, layer.in_features, layer.rows, sizeof(T)}, ours,
