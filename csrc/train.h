@@ -96,6 +96,43 @@ struct Models {
   int64_t rows = 0;  // of x, y and sample_weight: CUDA gives a loss of NaN for others in order
 };
 
+// One of several models that are trained at once: what it has of its own. On CUDA, what is pointed
+// to is the device's, all but layers.
+template <class T>
+struct Trial {
+  const TrainLayer<T>* layers;  // in number and activations those of all others; of any sizes
+  const T* y;
+  const T* sample_weight = nullptr;  // one number a row, or null
+  const int64_t* order;              // (samples): row numbers
+  TrainOptions options{};            // delta is that of all
+  double input_dropout = 0;
+  int64_t input_seed = 0;
+  const double* learning_rates;              // (steps)
+  int64_t steps_before = 0;                  // taken by earlier calls
+  T* losses = nullptr;                       // (steps), as in Train
+  T* predictions = nullptr;                  // (samples, units of the last layer), or null
+  const int64_t* validation_rows = nullptr;  // (validation_count)
+  T* validation_predictions = nullptr;       // (epochs, validation_count, units of the last layer)
+};
+
+// What they share. All have as many features, and as many units in the last layer.
+template <class T>
+struct Trials {
+  const Trial<T>* trials;
+  int64_t count;
+  int64_t layer_count;
+  const T* x;  // rows of in_features, x_stride apart
+  int64_t x_stride;
+  int64_t samples, epoch_size, batch_size, loss, update;  // as in Train
+  // Rows that go through each model after each whole epoch of the call, or once as it is if there
+  // are no samples.
+  const T* validation_x = nullptr;
+  int64_t validation_x_stride = 0, validation_count = 0;
+  Parallel parallel = nullptr;  // and the rest: on the CPU, as in Train
+  int64_t threads = 1;
+  void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
+};
+
 // ---- where a batch ends, the one place ----
 
 // The steps that so many samples take.
@@ -139,6 +176,12 @@ namespace cpu {
 // others, or on the threads: by itself it comes to the same bits.
 template <class T>
 void train(const Train<T>& job, const Models& models = {});
+
+// The same for models of any sizes, each by numbers of its own. What a model comes to depends on
+// nothing but these and the rows that it is trained on: not on the other models, on their number, or
+// on how its steps are cut into calls.
+template <class T>
+void train_many(const Trials<T>& job);
 
 // predictions (samples, units of the last layer) of the rows in order; of the rest of the job it
 // reads layers, x and batch_size alone, the last being how many rows go through at once.
