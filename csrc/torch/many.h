@@ -133,6 +133,10 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
   check_table("learning_rates", learning_rates, ScalarType::Double,
               learning_rates.device() == x.device(), {models, steps});
   check_table("options", options, ScalarType::Double, options.is_cpu(), {models, option_count});
+  for (int64_t m = 1; m < models; ++m) {
+    const auto* own = reinterpret_cast<const TrainOptions*>(data<double>(options));
+    STD_TORCH_CHECK(own[m].delta == own[0].delta, "models must have the same delta");
+  }
   check_table("steps_before", steps_before, ScalarType::Long, steps_before.is_cpu(), {models});
   check_table("seeds", seeds, ScalarType::Long, seeds.is_cpu(), {models, layer_count + 1});
   check_table("input_dropout", input_dropout, ScalarType::Double, input_dropout.is_cpu(), {models});
