@@ -266,7 +266,7 @@ def test_bad_arguments_change_nothing():
         ("seeds", torch.zeros(4, 2, dtype=torch.int64), r"seeds must have shape \(4, 3\)"),
         ("options", OPTIONS | {"delta": torch.tensor([1, 1, 2, 1])}, "the same delta"),
         ("validation_of", torch.zeros(4, dtype=torch.int64), "validation_rows need validation_x"),
-        ("weights", [*arguments["weights"][:-1], arguments["weights"][1]], "weight 1 must have"),
+        ("weights", [*arguments["weights"][:-1], arguments["weights"][1]], "weight 1 shares memory with weight 1"),
         ("weights", arguments["weights"][:2] * 4, "weight 0 shares memory with weight 0"),
         ("input_dropout", torch.ones(4, dtype=torch.float64), "at least 0 and below 1, got 1"),
         ("batch_size", 0, "batch_size must be positive, got 0"),
