@@ -223,9 +223,7 @@ def test_a_model_does_not_depend_on_its_neighbours(name, threads):
 
 def of_models(value, name, models):
     if isinstance(value, dict):
-        return {
-            k: v[models] if isinstance(v, torch.Tensor) else v for k, v in value.items()
-        }
+        return {k: v[models] if isinstance(v, torch.Tensor) else v for k, v in value.items()}
     own = {"y": 3, "sample_weight": 2}[name]
     return value[models].contiguous() if value is not None and value.ndim == own else value
 
@@ -249,7 +247,11 @@ def test_steps_may_be_cut_into_calls():
 def test_wide_models_train_alone_and_are_validated():
     widths = [(300, 200, 1), (300, 7, 1), (300, 150, 1)]
     x = torch.randn(40, 300, dtype=torch.float64)
-    for changes in ({}, {"validation_x": x}, {"validation_x": x, "orders": torch.zeros(3, 0).long()}):
+    for changes in (
+        {},
+        {"validation_x": x},
+        {"validation_x": x, "orders": torch.zeros(3, 0).long()},
+    ):
         if "orders" in changes:
             changes["learning_rates"] = torch.zeros(3, 0, dtype=torch.float64)
         assert_same(trials(widths, **changes))
@@ -266,7 +268,11 @@ def test_bad_arguments_change_nothing():
         ("seeds", torch.zeros(4, 2, dtype=torch.int64), r"seeds must have shape \(4, 3\)"),
         ("options", OPTIONS | {"delta": torch.tensor([1, 1, 2, 1])}, "the same delta"),
         ("validation_of", torch.zeros(4, dtype=torch.int64), "validation_rows need validation_x"),
-        ("weights", [*arguments["weights"][:-1], arguments["weights"][1]], "weight 1 shares memory with weight 1"),
+        (
+            "weights",
+            [*arguments["weights"][:-1], arguments["weights"][1]],
+            "weight 1 shares memory with weight 1",
+        ),
         ("weights", arguments["weights"][:2] * 4, "weight 0 shares memory with weight 0"),
         ("input_dropout", torch.ones(4, dtype=torch.float64), "at least 0 and below 1, got 1"),
         ("batch_size", 0, "batch_size must be positive, got 0"),

@@ -524,7 +524,7 @@ class Trials:
         regularization: As in Training, shape (models, layers, 5), float64; or without elements.
         seeds: Of what is dropped, of each layer and of x, shape (models, layers + 1), int64.
         input_dropout: That of x, shape (models,), float64.
-        weights: Those of the first model, of the second, and so on; shape (units, in_features) each.
+        weights: Those of the first model, of the second, and so on, (units, in_features) each.
         biases: The same; or None.
         slots: The same: of each model, for each slot, what it remembers of weight and bias of each
             layer in turn.
@@ -622,7 +622,7 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
 def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor]:
     model, samples = job.of_model(i), job.orders.shape[1]
     outputs: list[Tensor] = []
-    losses, predictions = [], []
+    results: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def validate() -> None:
         if job.validation_x is not None:
@@ -640,15 +640,15 @@ def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor]:
             learning_rates=model.learning_rates[epoch * steps :],
             steps_before=int(model.steps_before) + epoch * steps,
         )
-        for results, result in zip((losses, predictions), _train_one(part), strict=True):
-            results.append(result)
+        for each, result in zip(results, _train_one(part), strict=True):
+            each.append(result)
         validate()
     if not samples:
         validate()
     units, rows = job.weights[-1].shape[0], 0 if job.validation_x is None else len(outputs[0])
     return (
-        torch.cat(losses) if losses else job.x.new_empty(0),
-        torch.cat(predictions) if predictions else job.x.new_empty(0, units),
+        torch.cat(results[0]) if samples else job.x.new_empty(0),
+        torch.cat(results[1]) if samples else job.x.new_empty(0, units),
         torch.stack(outputs) if outputs else job.x.new_empty(0, rows, units),
     )
 
