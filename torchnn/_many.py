@@ -84,7 +84,9 @@ def fit_many(
     models = _models(models)
     count, verbose = len(models), check_verbose(verbose)
     shuffle = _checks.truth("shuffle", shuffle)
-    sizes = _numbers("batch_size", 32 if batch_size is None else batch_size, count, _positive)
+    sizes = _numbers(
+        "batch_size", 32 if batch_size is None else batch_size, count, _checks.positive_int
+    )
     spans = _numbers("epochs", epochs, count, _checks.non_negative_int)
     heard = _callbacks(callbacks, count)
     if validation_rows is not None and validation_data is not None:
@@ -105,8 +107,8 @@ def fit_many(
             plain = [own if c is None else read.unweighted(own) for own, c in pairs]
             validation = _rows("validation_rows", validation_rows, plain)
         elif validation_data is not None:
-            given = zip(models, _triples(validation_data, count), strict=True)
-            data = [read(model, *own, None, " of validation_data") for model, own in given]
+            triples = zip(models, _triples(validation_data, count), strict=True)
+            data = [read(model, *own, None, " of validation_data") for model, own in triples]
             validation = _rows("validation_data", None, data)
         members = [
             Member(
@@ -232,19 +234,16 @@ def _numbers(name: str, value: Any, count: int, check: Callable[[str, Any], int]
     return [check(name, n.item() if isinstance(n, (np.ndarray, Tensor)) else n) for n in each]
 
 
-def _positive(name: str, value: Any) -> int:
-    return _checks.positive_int(name, value)
-
-
 def _each(name: str, value: Any, count: int, kinds: tuple[type, ...]) -> list[Any]:
     """The value for each model; of one of these kinds, one for each."""
     if not isinstance(value, kinds):
         return [value] * count
-    if len(value) != count:
+    each: Any = value
+    if len(each) != count:
         raise ValueError(
-            f"{name} must be one for all or one for each of {count} models, got {len(value)}"
+            f"{name} must be one for all or one for each of {count} models, got {len(each)}"
         )
-    return list(value)
+    return list(each)
 
 
 def _arrays(name: str, value: Any, count: int, axes: int) -> list[Any]:
