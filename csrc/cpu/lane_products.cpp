@@ -28,7 +28,7 @@ struct BroadcastColumns {
 #pragma GCC unroll 8
     for (int j = 0; j < width; ++j) from[j] = b.columns[column + j] + b.offset;
   }
-  TORCHNN_FN V at(int64_t k, int j) const { return V{} + from[j][k]; }
+  TORCHNN_FN T at(int64_t k, int j) const { return from[j][k]; }
 };
 
 template <class V, int width>
@@ -38,7 +38,7 @@ struct BroadcastRows {
   int64_t offset;
   TORCHNN_FN BroadcastRows(const SharedRows<T>& b, int64_t column)
       : rows(b.rows), offset(b.offset + column) {}
-  TORCHNN_FN V at(int64_t k, int j) const { return V{} + rows[k][offset + j]; }
+  TORCHNN_FN T at(int64_t k, int j) const { return rows[k][offset + j]; }
 };
 
 template <class V, int width>
@@ -79,7 +79,7 @@ TORCHNN_FN void multiply_tile(const LaneProduct<Element<V>>& p, const B& b, int6
     for (int i = 0; i < height; ++i) factors[i] = load<V>(a[i] + k * step);
 #pragma GCC unroll 8
     for (int j = 0; j < width; ++j) {
-      const V number = columns.at(k, j);
+      const auto number = columns.at(k, j);  // of all models, or of each
 #pragma GCC unroll 8
       for (int i = 0; i < height; ++i) sum[i][j] += factors[i] * number;
     }
