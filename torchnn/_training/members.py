@@ -16,7 +16,7 @@ from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Batches, Samples
 from torchnn._training.tally import Tally
 from torchnn.callbacks import BackupAndRestore, History
-from torchnn.callbacks._base import CallbackList
+from torchnn.callbacks._base import CallbackList, access
 from torchnn.losses import Loss
 from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
@@ -108,7 +108,8 @@ class Member:
             name, alone = type(callback).__name__, CallbackList(callback)
             if isinstance(callback, BackupAndRestore) or alone.listens(*WITHIN):
                 return f"the callback {name} comes between the steps of an epoch"
-            if alone.model_access == "write":
+            is_first = alone.listens("on_train_begin") and access(callback) == "write"
+            if is_first or alone.model_access == "write":
                 return f"the callback {name} may change the model: see Callback.model_access"
         if weight is not None and not weight.is_cpu:
             return f"the model is on {weight.device}"
@@ -130,7 +131,7 @@ class Member:
             tuple(network.slopes),
             tuple(bias is None for bias in network.biases),
             (loss.name, *loss.options.items(), _traits(network.loss), tuple(y.shape[1:]), y.dtype),
-            rule.name,
+            (rule.name, *sorted(rule.options)),
             (self.batch_size, len(self.train), None if validation is None else len(validation)),
             network.regularization != [],
             tuple(map(_traits, recipe.metrics)),
