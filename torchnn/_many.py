@@ -19,9 +19,19 @@ from torchnn._training.batches import ArrayFeed, gives_batches
 from torchnn._training.many import TOGETHER, Many
 from torchnn._training.members import Member, Rows
 from torchnn._training.turns import fitting
-from torchnn.callbacks import Callback, History
+from torchnn.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CSVLogger,
+    History,
+    ModelCheckpoint,
+    TensorBoard,
+)
 from torchnn.callbacks._base import CallbackList
 from torchnn.model import Model
+
+# What writes into files of the name that it has been given.
+FILES = (BackupAndRestore, CSVLogger, ModelCheckpoint, TensorBoard)
 
 
 def fit_many(
@@ -289,9 +299,31 @@ def _callbacks(callbacks: Any, count: int) -> list[CallbackList]:
                 f"callbacks must be those of all models, or a list for each of {count}, got "
                 f"{len(each)} lists"
             )
-        return [CallbackList(own) for own in each]
-    own = CallbackList(callbacks)  # checked
-    return [CallbackList(copy.deepcopy(own.callbacks)) for _ in range(count)]
+        return _own([CallbackList(own) for own in each])
+    for_all = CallbackList(callbacks)
+    for callback in for_all.callbacks:
+        if count > 1 and isinstance(callback, FILES):
+            raise ValueError(
+                f"callbacks hold a {type(callback).__name__}, whose copies would write into one "
+                "file: pass a list for each model, each with a name of its own"
+            )
+    # A callback may have the model of an earlier fit, which needs no copies.
+    models = {id(each.model): None for each in for_all.callbacks}
+    return [CallbackList(copy.deepcopy(for_all.callbacks, dict(models))) for _ in range(count)]
+
+
+def _own(lists: list[CallbackList]) -> list[CallbackList]:
+    """The lists, if no two models share a callback."""
+    owners: dict[int, int] = {}
+    for i, own in enumerate(lists):
+        for callback in own.callbacks:
+            first = owners.setdefault(id(callback), i)
+            if first != i:
+                raise ValueError(
+                    f"callbacks[{first}] and callbacks[{i}] hold the same "
+                    f"{type(callback).__name__}: make one for each model"
+                )
+    return lists
 
 
 class _Samples:

@@ -28,6 +28,7 @@ from torchnn._engine.fused import losses_of, rates_of
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.plan import FLAT
 from torchnn._engine.run import Batches, Run, Samples
+from torchnn._training.ahead import is_pure
 from torchnn._training.batches import LONGEST, PAUSE, permutation
 from torchnn._training.members import Member, Rows
 from torchnn._training.tally import Figures
@@ -168,7 +169,8 @@ class Wave:
         self.network, self.batch_size, self.steps = first.network, first.batch_size, first.steps
         self.size = len(first.train)
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
-        self.looks = any(member.looks for member in members)
+        # A metric of somebody else's may look at the model, or fail.
+        self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
         self.keeps_predictions = bool(first.recipe.metrics)
         self._tables: dict[str, Any] = {}
         self._tables_of: list[Member] = []
@@ -340,14 +342,18 @@ class Wave:
         losses = call.losses.double().reshape(len(active), epochs, -1).numpy()
         columns = {"loss": _means(losses, self.size, self.batch_size)}
         metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
-        if self.keeps_predictions:
-            run = self._run(self.pool, active, call.orders[call.order_of], epochs, self.size)
-            metrics = self._metrics(active, run, call.losses, call.predictions)
-        if self.measured:
-            values, more = self._validation_of(active, epochs, call.validation)
-            columns["val_loss"] = values
-            metrics = [own | other for own, other in zip(metrics, more, strict=True)]
-        self._find_invalid(active, losses)
+        try:
+            if self.keeps_predictions:
+                run = self._run(self.pool, active, call.orders[call.order_of], epochs, self.size)
+                metrics = self._metrics(active, run, call.losses, call.predictions)
+            self._find_invalid(active, losses)
+            if self.measured:
+                values, more = self._validation_of(active, epochs, call.validation)
+                columns["val_loss"] = values
+                metrics = [own | other for own, other in zip(metrics, more, strict=True)]
+        except BaseException:  # a metric's, or a callback's: what has been trained counts
+            self._tell(active, epochs, columns, metrics, tells=False)
+            raise
         self.many.count(columns)
         self._tell(active, epochs, columns, metrics)
 
@@ -418,6 +424,7 @@ class Wave:
         epochs: int,
         columns: dict[str, Any],
         metrics: list[dict[str, Any]],
+        tells: bool = True,
     ) -> None:
         """Counts the epochs of each model, and tells its callbacks."""
         values = {name: column.tolist() for name, column in columns.items()}
@@ -430,7 +437,7 @@ class Wave:
                 logs = {"loss": own.pop("loss")}
                 logs |= {name: value for name, value in more.items() if not name.startswith("val_")}
                 try:
-                    member.end_epoch(logs | own | more, tells=failure is None)
+                    member.end_epoch(logs | own | more, tells=tells and failure is None)
                 except BaseException as error:
                     failure = error  # the others have been trained, too
         if failure is not None:
