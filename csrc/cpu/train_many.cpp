@@ -43,7 +43,7 @@ struct ManyModels {
     for (int64_t l = 0; l < job.layer_count; ++l)
       weights += trial.layers[l].in_features * trial.layers[l].units;
     if (getenv("WB")) return weights * int64_t(sizeof(T)) > atol(getenv("WB"));
-    return weights * int64_t(sizeof(T)) > most_bytes_in_lanes;
+    return weights > most_weights_in_lanes;
   }
 
   // Below 0 if a comes first.
@@ -146,7 +146,7 @@ struct ManyModels {
                      .predictions = trial.validation_predictions + epoch * count * outputs});
   }
 
-  static constexpr int64_t most_bytes_in_lanes = 1 << 17;
+  static constexpr int64_t most_weights_in_lanes = 4096;
   static constexpr int64_t rows_at_once = 64;
 };
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchnn import _warnings, ops, regularizers
 from torchnn._console.progress import Progress
@@ -37,6 +37,7 @@ from torchnn.callbacks import InvalidLossWarning
 TOGETHER = "many models in one native call"
 MOST_MODELS = 1024  # of a wave
 MOST_BYTES = 1 << 26  # of what a call is given and returns beside the weights
+MOST_SAMPLES = 1 << 28  # bytes of samples that the models of a wave do not share
 FIRST_PACE = 1e-10  # seconds for a multiply-add on one thread, while nobody has measured it
 LANES = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
 
@@ -98,7 +99,8 @@ class Many:
             pace, first = FIRST_PACE / torch.get_num_threads(), 0
             while first < len(group):
                 count = _wave_size(group[first], pace)
-                wave = Wave(self, group[first : first + count], pace)
+                wave = Wave(self, _with_room(group[first : first + count]), pace)
+                count = len(wave.members)
                 yield wave
                 pace, first = wave.pace, first + count
 
@@ -106,17 +108,16 @@ class Many:
         """Returns all of a model's samples as the kernels take them: those of others, if it is the
         same that comes of them."""
         network, loss = member.network, member.network.loss
-        is_flat = all(type(layer) in FLAT for layer in network.front)
-        own = None if is_flat and type(loss).__module__.startswith("torchnn.") else id(member)
-        key = id(rows.samples), own, member.kind[5]
+        is_known = type(loss).__module__.startswith("torchnn.")
+        front = tuple(map(_front, network.front)) if is_known else id(member)
+        key = id(rows.samples), front, member.kind[5]
         if key not in self._prepared:
             self._prepared[key] = network.prepare(rows.samples)
         return self._prepared[key]
 
-    def forget(self, members: Sequence[Member]) -> None:
-        """Drops what has been made for these models alone."""
-        own = set(map(id, members))
-        self._prepared = {key: value for key, value in self._prepared.items() if key[1] not in own}
+    def forget(self) -> None:
+        """Drops what has been made of the samples."""
+        self._prepared.clear()
 
     def count(self, columns: dict[str, Any]) -> None:
         """Takes the losses of some epochs into the best."""
@@ -141,6 +142,14 @@ class Many:
         )
 
 
+def _front(layer: nn.Module) -> Any:
+    """What makes a layer in front of the dense ones do the same as another."""
+    if type(layer) in FLAT:
+        return None
+    config: Any = layer
+    return type(layer), repr(config.get_config()), *(b.numpy().tobytes() for b in layer.buffers())
+
+
 def _wave_size(member: Member, pace: float) -> int:
     """How many models like this: so many that an epoch takes as long as a call should, and that
     all lanes of all threads have one."""
@@ -149,6 +158,20 @@ def _wave_size(member: Member, pace: float) -> int:
     least = lanes * torch.get_num_threads()
     wanted = int(PAUSE / (pace * member.work)) // least * least
     return min(max(wanted, least), max(MOST_MODELS, least))
+
+
+def _with_room(members: list[Member]) -> list[Member]:
+    """As many of them as there is memory for a copy of their samples, if they share none."""
+    seen: set[int] = set()
+    size = 0
+    for i, member in enumerate(members):
+        for rows in (member.train, member.validation):
+            if rows is not None and id(rows.samples.x) not in seen:
+                seen.add(id(rows.samples.x))
+                size += rows.samples.x.nbytes
+        if i and len(seen) > 2 and size > MOST_SAMPLES:
+            return members[:i]
+    return members
 
 
 class Wave:
@@ -200,7 +223,7 @@ class Wave:
                 else:
                     self._epoch_in_parts(active)
                 active = self._still_active(active)
-        many.forget(self.members)
+        many.forget()
 
     def _still_active(self, active: list[Member]) -> list[Member]:
         many, left = self.many, [member for member in active if member.left]
@@ -234,27 +257,26 @@ class Wave:
     def _epochs(self, active: list[Member], epochs: int) -> None:
         """Trains some whole epochs."""
         self._begin_epoch(active)
-        began = perf_counter()
-        call = self._call(active, 0, self.size, epochs)
-        self._learn(active, perf_counter() - began, epochs)
+        call = self._call(active, self.pool.orders(active, self.size, epochs), epochs)
+        self._learn(active, call.seconds, epochs)
         self._end_epochs(active, epochs, call)
 
     def _epoch_in_parts(self, active: list[Member]) -> None:
         """Trains an epoch, of some batches at a time."""
         self._begin_epoch(active)
+        orders, of = self.pool.orders(active, self.size)
         done, calls = 0, []
         try:
             while done < self.size:
                 self.many.interrupt.release()
                 batches = max(int(PAUSE / self._seconds(active) * self.steps), 1)
                 stop = min(done + batches * self.batch_size, self.size)
-                began = perf_counter()
-                calls.append(self._call(active, done, stop))
-                self._learn(active, perf_counter() - began, (stop - done) / self.size)
+                calls.append(self._call(active, (orders[:, done:stop].contiguous(), of)))
+                self._learn(active, calls[-1].seconds, (stop - done) / self.size)
                 done = stop
                 self.many.progress.draw()
-            if self.measured:
-                calls.append(self._call(active, done, done))
+            if self.measured and len(calls) > 1:
+                calls.append(self._call(active, (orders[:, :0].contiguous(), of)))
         except BaseException:
             self._keep_place(active, done, calls)
             raise
@@ -281,31 +303,32 @@ class Wave:
 
     # ---- a call ----
 
-    def _call(self, active: list[Member], start: int, stop: int, epochs: int = 1) -> "Call":
-        """Trains whole epochs, and measures after each, or from start to stop of one; or measures
-        alone, if that is none."""
+    def _call(self, active: list[Member], orders: tuple[Tensor, Tensor], epochs: int = 1) -> "Call":
+        """Trains whole epochs, and measures after each, or a part of one; or measures alone, if
+        there are no rows."""
         if self._tables_of != active:
             self._tables, self._tables_of = self._new_tables(active), active
-        steps = Batches(stop - start, self.size, self.batch_size).count * epochs
-        orders, order_of = self.pool.orders(active, self.size, start, stop, epochs)
+        rows = orders[0].shape[1]
+        steps = Batches(rows, self.size, self.batch_size).count
         job = ops.Trials(
             **self._tables,
-            orders=orders,
-            order_of=order_of,
+            orders=orders[0],
+            order_of=orders[1],
             learning_rates=_rates(active, steps),
             steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
         )
-        if self.measured and stop - start in (0, self.size):
-            rows, of = self.validation.orders(active, self.measured, 0, self.measured)
+        if self.measured and rows in (0, self.size * epochs):
+            sets, of = self.validation.orders(active, self.measured)
             job = replace(
-                job, validation_x=self.validation.x, validation_rows=rows, validation_of=of
+                job, validation_x=self.validation.x, validation_rows=sets, validation_of=of
             )
-        done = int(self.many.counter)
-        call = Call(orders, order_of, *ops.train_many_(job))
+        done, began = int(self.many.counter), perf_counter()
+        results = ops.train_many_(job)
+        seconds = perf_counter() - began
         self.many.steps_done += int(self.many.counter) - done
         for member in active:
             member.recipe.optimizer.iterations += steps
-        return call
+        return Call(*orders, *results, seconds)
 
     def _new_tables(self, active: list[Member]) -> dict[str, Any]:
         """What stays as it is as long as the models are the same."""
@@ -361,7 +384,7 @@ class Wave:
         self, active: list[Member], epochs: int, outputs: Tensor
     ) -> tuple[Any, list[dict[str, Any]]]:
         """The losses of the validation rows, (models, epochs), and their metrics one by one."""
-        rows, of = self.validation.orders(active, self.measured, 0, self.measured)
+        rows, of = self.validation.orders(active, self.measured)
         run = self._run(self.validation, active, rows[of].repeat(1, epochs), epochs, self.measured)
         with torch.no_grad():
             losses = losses_of(self.network, run, outputs.flatten(0, 2), None)
@@ -452,13 +475,14 @@ class Call(NamedTuple):
     losses: Tensor  # (models, steps)
     predictions: Tensor  # (models, samples, units)
     validation: Tensor  # (models, epochs, rows, units)
+    seconds: float
 
     @staticmethod
     def joined(calls: "list[Call]") -> "Call":
         """Several calls of an epoch as one."""
         along = [(each.orders, each.losses, each.predictions) for each in calls]
         orders, losses, predictions = (torch.cat(parts, 1) for parts in zip(*along, strict=True))
-        return Call(orders, calls[0].order_of, losses, predictions, calls[-1].validation)
+        return Call(orders, calls[0].order_of, losses, predictions, calls[-1].validation, 0.0)
 
 
 class Pool:
@@ -500,10 +524,8 @@ class Pool:
             weight = torch.stack([ones if w is None else w for w in weights])
         return torch.stack([each.y for each in own]), weight  # type: ignore[misc]
 
-    def orders(
-        self, members: list[Member], size: int, start: int, stop: int, epochs: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        """The orders of rows from start to stop of so many epochs, and the number of each model's.
+    def orders(self, members: list[Member], size: int, epochs: int = 1) -> tuple[Tensor, Tensor]:
+        """The orders of rows in so many epochs, and the number of each model's.
 
         Validation is in the order of the rows.
         """
@@ -517,11 +539,12 @@ class Pool:
             if key not in found:
                 found[key] = len(found)
                 rows = own.order + first
-                each = [
-                    rows if seed is None else rows[permutation(size, seed, begun + i)]
-                    for i in range(epochs)
-                ]
-                orders.append(torch.cat([order[start:stop] for order in each]))
+                each = (
+                    [rows] * epochs
+                    if seed is None
+                    else [rows[permutation(size, seed, begun + i)] for i in range(epochs)]
+                )
+                orders.append(torch.cat(each))
             of.append(found[key])
         return torch.stack(orders), torch.tensor(of)
 
