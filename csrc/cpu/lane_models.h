@@ -334,18 +334,29 @@ class LaneModels {
             to[(first + i) * last.units + n] = last.out[(n * stride_ + i) * lanes_ + m];
   }
 
+  // What the outputs of rows are compared with, for each model.
+  struct Targets {
+    const T *y, *weight;
+    const int64_t* rows;
+    bool operator==(const Targets&) const = default;
+  };
+
   void measure(const Chunk& chunk) {
+    measure(chunk, [](const Trial<T>& t) { return Targets{t.y, t.sample_weight, t.order}; });
+  }
+
+  // The loss of a chunk, added to that of its batch, and grad_out of the last layer.
+  template <class Of>
+  void measure(const Chunk& chunk, const Of& targets_of) {
     LaneLayer<T>& last = layers_.back();
-    const int64_t target_count = torchnn::target_count(job_.loss, last.units);
-    for (int64_t m = 0; m < lanes_; ++m) {
-      const Trial<T>& trial = *trials_[m];
-      const T share = share_of_output<T>(job_.loss, counted_rows(trial, chunk), last.units);
-      for (int64_t i = 0; i < chunk.rows; ++i) {
-        const int64_t row = trial.order[chunk.first + i];
-        scales_[i * lanes_ + m] = trial.sample_weight ? share * trial.sample_weight[row] : share;
-        for (int64_t n = 0; n < target_count; ++n)
-          targets_[(n * stride_ + i) * lanes_ + m] = trial.y[row * target_count + n];
-      }
+    const Targets first = targets_of(*trials_[0]);
+    const bool are_same = std::all_of(trials_.begin(), trials_.end(),
+                                      [&](auto* trial) { return targets_of(*trial) == first; });
+    if (are_same) {  // those of one model for all
+      take_targets(chunk, first, 0, [&](T* to, T value) { std::fill_n(to, lanes_, value); });
+    } else {
+      for (int64_t m = 0; m < lanes_; ++m)
+        take_targets(chunk, targets_of(*trials_[m]), m, [](T* to, T value) { *to = value; });
     }
     measure_loss(LossOfOutputs<T>{.units = last.units,
                                   .columns = chunk.rows * lanes_,
@@ -360,12 +371,24 @@ class LaneModels {
     sum_rows(values_, 1, chunk.rows, stride_, !chunk.is_first(), loss_);
   }
 
-  // The rows of a chunk's batch that the mean of its loss is over.
-  int64_t counted_rows(const Trial<T>& trial, const Chunk& chunk) const {
-    if (!has_labels(job_.loss)) return chunk.batch_rows();
-    int64_t count = 0;
-    for (int64_t i = chunk.begin; i < chunk.end; ++i) count += trial.y[trial.order[i]] >= 0;
-    return std::max<int64_t>(count, 1);
+  // Of a model: put(where its number lies, it) for targets and scales.
+  template <class Put>
+  void take_targets(const Chunk& chunk, const Targets& own, int64_t model, const Put& put) {
+    const int64_t units = layers_.back().units, count = target_count(job_.loss, units);
+    auto row_of = [&](int64_t i) { return own.rows ? own.rows[i] : i; };
+    int64_t counted = chunk.batch_rows();  // rows that the mean is over: those with a class
+    if (has_labels(job_.loss)) {
+      counted = 0;
+      for (int64_t i = chunk.begin; i < chunk.end; ++i) counted += own.y[row_of(i)] >= 0;
+      counted = std::max<int64_t>(counted, 1);
+    }
+    const T share = share_of_output<T>(job_.loss, counted, units);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+      const int64_t row = row_of(chunk.first + i);
+      put(scales_ + i * lanes_ + model, own.weight ? share * own.weight[row] : share);
+      for (int64_t n = 0; n < count; ++n)
+        put(targets_ + (n * stride_ + i) * lanes_ + model, own.y[row * count + n]);
+    }
   }
 
   void backward(const Chunk& chunk) {
@@ -412,13 +435,16 @@ class LaneModels {
       last = &own, last_number = number;
     }
     spread_steps(steps_.data(), lanes_, step_);
-    if (has_penalties_) {
-      std::fill_n(penalty_, lanes_, T(0));
+    store_losses(i, &Trial<T>::losses);
+  }
+
+  // Of a batch, with the penalties of all parameters as they are.
+  void store_losses(int64_t i, T* Trial<T>::* array) {
+    std::fill_n(penalty_, lanes_, T(0));
+    if (has_penalties_)
       for (const LaneLayer<T>& layer : layers_)
         add_penalty(layer.w, penalty_), add_penalty(layer.b, penalty_);
-    }
-    for (int64_t m = 0; m < count_; ++m)
-      trials_[m]->losses[i] = has_penalties_ ? loss_[m] + penalty_[m] : loss_[m];
+    for (int64_t m = 0; m < count_; ++m) (trials_[m]->*array)[i] = loss_[m] + penalty_[m];
   }
 
   void update(LaneLayer<T>& layer, const Chunk& chunk) {
@@ -527,12 +553,20 @@ class LaneModels {
   // ---- validation ----
 
   void validate(int64_t epoch) {
-    for (int64_t first = 0; first < job_.validation_count; first += chunk_rows_) {
-      const int64_t rows = std::min(chunk_rows_, job_.validation_count - first);
+    if (!job_.validation_x) return;
+    const auto rows = validation_of(job_);
+    const int64_t batches = step_count(rows);
+    for (Chunk chunk = chunk_after(rows, Chunk{}, chunk_rows_); chunk.rows;
+         chunk = chunk_after(rows, chunk, chunk_rows_)) {
       list_rows(job_.validation_x, job_.validation_x_stride, &Trial<T>::validation_rows,
-                is_validation_shared_, first, rows);
-      forward(rows, is_validation_shared_, false);
-      store_outputs(epoch * job_.validation_count + first, rows, &Trial<T>::validation_predictions);
+                is_validation_shared_, chunk.first, chunk.rows);
+      forward(chunk.rows, is_validation_shared_, false);
+      store_outputs(epoch * rows.samples + chunk.first, chunk.rows,
+                    &Trial<T>::validation_predictions);
+      measure(chunk, [](const Trial<T>& t) {
+        return Targets{t.validation_y, t.validation_weight, t.validation_rows};
+      });
+      if (chunk.is_last()) store_losses(epoch * batches + chunk.step, &Trial<T>::validation_losses);
     }
   }
 

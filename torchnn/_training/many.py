@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchnn import _warnings, ops, regularizers
+from torchnn import _warnings, ops
 from torchnn._console.progress import Progress
 from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode
-from torchnn._engine.fused import losses_of, rates_of
+from torchnn._engine.fused import rates_of
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.plan import FLAT
 from torchnn._engine.run import Batches, Run, Samples
@@ -211,9 +211,6 @@ class Wave:
             if self.measured:
                 own: Any = {member: member.validation for member in self.members}
                 self.validation = Pool(many, own)
-            self.has_penalties = any(
-                row[:4] != (0,) * 4 for m in self.members for row in m.regularization
-            )
             active = [member for member in self.members if member.left]
             many.models_done += len(self.members) - len(active)
             while active:
@@ -246,10 +243,10 @@ class Wave:
         seconds = self._seconds(active)
         if seconds > LONGEST * PAUSE and self.steps > 1:
             return 0
-        if self.looks or (self.measured and self.has_penalties):
+        if self.looks:
             return 1
         last = self.network.weights[-1]
-        rows = self.measured + self.size * self.keeps_predictions
+        rows = (self.measured + self.size) * self.keeps_predictions
         size = rows * len(last) * last.element_size() + 8 * (self.size + 2 * self.steps)
         most = min(int(PAUSE / seconds), MOST_BYTES // (size * len(active)))
         return max(1, min([most, *(member.left for member in active)]))
@@ -319,8 +316,14 @@ class Wave:
         )
         if self.measured and rows in (0, self.size * epochs):
             sets, of = self.validation.orders(active, self.measured)
+            y, weight = self.validation.targets(active)
             job = replace(
-                job, validation_x=self.validation.x, validation_rows=sets, validation_of=of
+                job,
+                validation_x=self.validation.x,
+                validation_y=y,
+                validation_weight=weight,
+                validation_rows=sets,
+                validation_of=of,
             )
         done, began = int(self.many.counter), perf_counter()
         results = ops.train_many_(job)
@@ -371,34 +374,22 @@ class Wave:
                 metrics = self._metrics(active, run, call.losses, call.predictions)
             self._find_invalid(active, losses)
             if self.measured:
-                values, more = self._validation_of(active, epochs, call.validation)
-                columns["val_loss"] = values
-                metrics = [own | other for own, other in zip(metrics, more, strict=True)]
+                values = call.measured.double().numpy()
+                columns["val_loss"] = _means(values, self.measured, self.batch_size)
+            if self.measured and self.keeps_predictions:
+                rows, of = self.validation.orders(active, self.measured)
+                order = rows[of].repeat(1, epochs)
+                run = self._run(self.validation, active, order, epochs, self.measured)
+                more = self._metrics(active, run, call.measured, call.outputs)
+                metrics = [
+                    own | {f"val_{name}": value for name, value in other.items()}
+                    for own, other in zip(metrics, more, strict=True)
+                ]
         except BaseException:  # a metric's, or a callback's: what has been trained counts
             self._tell(active, epochs, columns, metrics, tells=False)
             raise
         self.many.count(columns)
         self._tell(active, epochs, columns, metrics)
-
-    def _validation_of(
-        self, active: list[Member], epochs: int, outputs: Tensor
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        """The losses of the validation rows, (models, epochs), and their metrics one by one."""
-        rows, of = self.validation.orders(active, self.measured)
-        run = self._run(self.validation, active, rows[of].repeat(1, epochs), epochs, self.measured)
-        with torch.no_grad():
-            losses = losses_of(self.network, run, outputs.flatten(0, 2), None)
-            if self.has_penalties:  # after one epoch
-                penalties = [_penalty(member) for member in active]
-                losses += torch.stack(penalties).repeat_interleave(len(losses) // len(active))
-        each = losses.double().reshape(len(active), epochs, -1).numpy()
-        metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
-        if self.keeps_predictions:
-            metrics = [
-                {f"val_{name}": value for name, value in own.items()}
-                for own in self._metrics(active, run, losses, outputs)
-            ]
-        return _means(each, self.measured, self.batch_size), metrics
 
     def _run(
         self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
@@ -474,7 +465,8 @@ class Call(NamedTuple):
     order_of: Tensor  # (models)
     losses: Tensor  # (models, steps)
     predictions: Tensor  # (models, samples, units)
-    validation: Tensor  # (models, epochs, rows, units)
+    measured: Tensor  # losses of the validation rows, (models, epochs, batches)
+    outputs: Tensor  # of these, (models, epochs, rows, units)
     seconds: float
 
     @staticmethod
@@ -482,7 +474,8 @@ class Call(NamedTuple):
         """Several calls of an epoch as one."""
         along = [(each.orders, each.losses, each.predictions) for each in calls]
         orders, losses, predictions = (torch.cat(parts, 1) for parts in zip(*along, strict=True))
-        return Call(orders, calls[0].order_of, losses, predictions, calls[-1].validation, 0.0)
+        last = calls[-1]
+        return Call(orders, last.order_of, losses, predictions, last.measured, last.outputs, 0.0)
 
 
 class Pool:
@@ -583,11 +576,6 @@ def _rates(members: list[Member], steps: int) -> Tensor:
         for rate, i in zip(rates, first, strict=True)
     ]
     return torch.stack(each)
-
-
-def _penalty(member: Member) -> Tensor:
-    regulated = member.network.regulated(member.network.parameters)
-    return torch.as_tensor(regularizers.total(regulated))
 
 
 def _means(losses: Any, size: int, batch_size: int) -> Any:

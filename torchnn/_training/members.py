@@ -1,6 +1,7 @@
 """One of many models that are to be trained at once, and what it has in common with others."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -119,7 +120,7 @@ class Member:
             return str(reason)
         return None
 
-    @property
+    @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What models have in common whose calls can be shared."""
         network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
@@ -157,18 +158,18 @@ class Member:
             raise RuntimeError("the loss or the optimizer has become one that no kernel computes")
         return kernel
 
-    @property
+    @cached_property
     def work(self) -> float:
         """Multiply-adds of an epoch, roughly; an output costs as much as some of them."""
         weights = self.network.weights
         return float(len(self.train) * sum(3 * w.numel() + 40 * len(w) for w in weights))
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Batches an epoch."""
         return Batches(len(self.train), len(self.train), self.batch_size).count
 
-    @property
+    @cached_property
     def looks(self) -> bool:
         """Whether a callback is told of each epoch."""
         return self.callbacks.listens("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
