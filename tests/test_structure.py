@@ -84,6 +84,7 @@ TESTED_BY = {
     "torchnn._training.going_on": "backup",
     "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
+    "torchnn._training.members": "many",
     "torchnn.callbacks._base": "hooks",
     "torchnn.callbacks._ema": "averages",
     "torchnn.callbacks._history": "callbacks",
@@ -110,6 +111,7 @@ TESTED_BY = {
     "torchnn.metrics._functions": "means",
     "torchnn.metrics._torch": "metrics",
     "torchnn.ops._dense": "ops",
+    "torchnn.ops._many": "train_many",
     "torchnn.ops._native": "ops",
     "torchnn.ops._network": "train_op",
     "torchnn.ops.reference": "ops",  # the definition that these measure the operators by
