@@ -131,16 +131,24 @@ def pack(model: Any, with_optimizer: bool = False) -> bytes:
     return storage.pack(tensors, contents)
 
 
-def unpack(model: Any, data: bytes) -> None:
+def unpack(model: Any, data: bytes, with_optimizer: bool = True) -> None:
     """Gives a model that is made and compiled like the one of pack what that one had."""
     tensors, contents = storage.unpack(data, "the weights")
     _put_contents(model, tensors, contents, skip_mismatch=False)
     set_draws(model, contents["draws"])
-    if "optimizer" in contents:
+    if with_optimizer and "optimizer" in contents:
         build_optimizer(model, model._recipe)
         model.optimizer.load_state_dict(tree.decode(contents["optimizer"], tensors, {}))
         if contents["rate"] is not None:
             model.optimizer.learning_rate = contents["rate"]
+
+
+def without_optimizer(data: bytes) -> bytes:
+    """Returns what pack returns without how far training has come."""
+    tensors, contents = storage.unpack(data, "the weights")
+    tensors = {name: each for name, each in tensors.items() if not name.startswith("/optimizer/")}
+    left = {name: each for name, each in contents.items() if name not in ("optimizer", "rate")}
+    return storage.pack(tensors, left)
 
 
 def export(model: Any, path: storage.Path, form: str | None) -> None:

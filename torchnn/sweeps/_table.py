@@ -1,0 +1,98 @@
+"""A table: rows of named values, shown as text, taken by pandas."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+SHOWN = 10  # rows
+
+
+class Table:
+    """Rows of named values, in order.
+
+    Args:
+        rows: From names to values.
+        columns: The names.
+        shown: The names that the text shows, as far as its width allows; one with a "_spread"
+            beside it is shown with that.
+        title: What stands above the text.
+
+    Attributes:
+        columns: The names.
+        rows: Of each row, a dict from the names to its values.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        columns: Sequence[str],
+        shown: Sequence[str],
+        title: str,
+    ) -> None:
+        self.rows, self.columns = list(rows), list(columns)
+        self._shown, self._title = list(shown), title
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def to_pandas(self) -> Any:
+        """Returns the rows as a pandas.DataFrame.
+
+        Raises:
+            ModuleNotFoundError: There is no pandas.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped, unused-ignore]
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("to_pandas needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self.rows, columns=self.columns)
+
+    def __repr__(self) -> str:
+        """The first rows, as a table of text."""
+        from rich.console import Console  # 50 ms to import: not before someone looks
+
+        console: Any = Console(file=io.StringIO())
+        count = len(self._shown)
+        while count > 1 and console.measure(self._drawn(count)).maximum > console.width:
+            count -= 1
+        console.print(self._drawn(count))
+        if len(self) > SHOWN:
+            console.print(f"... and {len(self) - SHOWN:,} more")
+        return "\n".join(map(str.rstrip, console.file.getvalue().splitlines()))
+
+    def _drawn(self, count: int) -> Any:
+        """The first rows with so many columns."""
+        from rich.table import Table as Drawn
+        from rich.text import Text
+
+        drawn = Drawn(title=Text(self._title, "bold"), title_justify="left")
+        names = self._shown[:count]
+        for name in names:
+            drawn.add_column(name, justify="right", no_wrap=True)
+        for row in self.rows[:SHOWN]:
+            drawn.add_row(*(Text(self._cell(row, name)) for name in names))
+        return drawn
+
+    def _cell(self, row: dict[str, Any], name: str) -> str:
+        text, spread = told(row.get(name)), told(row.get(f"{name}_spread"))
+        return f"{text} \u00b1 {spread}" if spread else text
+
+
+def told(value: Any) -> str:
+    """Returns a value as a table or a legend shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(told, value))
+    if isinstance(value, (str, int)):
+        return str(value)
+    return str(getattr(value, "__name__", type(value).__name__))
