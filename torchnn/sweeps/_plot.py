@@ -1,7 +1,7 @@
 """A sweep as a picture: what the best settings have learned, and the score against each setting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ def draw(result: Any) -> Any:
     if not names:
         _draw_curves(figure.subplots(), result, groups, names)
         return figure
-    top, below = figure.subfigures(2, 1, height_ratios=(3.8, 3.2 * down), hspace=0.04)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3.8, 3.2 * down), hspace=0.04)
+    top, below = parts
     _draw_curves(top.subplots(), result, groups, names)
     panels = below.subplots(down, across, squeeze=False, sharey=True)
     scores = [_mean(result, group) for group in groups]
@@ -75,6 +76,8 @@ def _draw_curves(axes: Any, result: Any, groups: Sequence[list[int]], names: Seq
 
 def _draw_scores(axes: Any, name: str, values: Sequence[Any], scores: Sequence[float]) -> None:
     """A dot for each combination of settings; a line through the best ones of each value."""
+    pairs = [pair for pair in zip(values, scores, strict=True) if pair[0] is not None]
+    values, scores = zip(*pairs, strict=True)
     is_number = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     distinct = list(dict.fromkeys(values if is_number else map(told, values)))
     if is_number:
@@ -108,10 +111,10 @@ def _is_logarithmic(values: Sequence[float]) -> bool:
     def skew(numbers: Any) -> float:
         return abs((np.median(numbers) - numbers[0]) / (numbers[-1] - numbers[0]) - 0.5)
 
-    return skew(np.log(values)) < skew(np.array(values))
+    return skew(np.log(values)) <= skew(np.array(values))
 
 
-def _look_at(axes: Any, scores: Sequence[float], mode: str) -> None:
+def _look_at(axes: Any, scores: Iterable[float], mode: str) -> None:
     """Turns to the better scores; a few networks that diverged would flatten all others."""
     finite = np.array([score for score in scores if math.isfinite(score)])
     if not len(finite):
@@ -132,7 +135,7 @@ def _curves(result: Any, group: Sequence[int]) -> Any:
 
 
 def _mean(result: Any, group: Sequence[int]) -> float:
-    return float(np.mean([result.rows[index].get(result.monitor, math.nan) for index in group]))
+    return float(np.mean([result._outcomes[index].at(result.monitor) for index in group]))
 
 
 def _plain(axes: Any) -> None:

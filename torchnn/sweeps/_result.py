@@ -94,7 +94,7 @@ class SweepResult(Table):
         self._networks, self._outcomes = networks, sorted(outcomes, key=self._rank)
         self.settings = _varying([networks[each.number].settings for each in outcomes])
         logs = list(dict.fromkeys(name for each in self._outcomes for name in each.logs))
-        has_folds = any(network.fold is not None for network in networks.values())
+        has_folds = any(network.fold for network in networks.values())  # more than the one, 0
         has_rungs = any(each.rung for each in self._outcomes)
         names = dict.fromkeys(n for network in networks.values() for n in network.settings)
         columns = [
@@ -114,7 +114,9 @@ class SweepResult(Table):
         last = [monitor, "epochs_trained", "best_epoch", *others]
         shown = [*few, "seed", *["fold"] * has_folds, *["rung"] * has_rungs, *last]
         title = f"{len(outcomes):,} networks, best {monitor} first"
-        super().__init__([self._row(each) for each in self._outcomes], columns, shown, title)
+        rows = [self._row(each) for each in self._outcomes]
+        rows = [{name: row.get(name) for name in columns} for row in rows]
+        super().__init__(rows, columns, shown, title)
 
     def _rank(self, outcome: Outcome) -> tuple[float, ...]:
         score = outcome.at(self.monitor)
@@ -129,14 +131,19 @@ class SweepResult(Table):
     def _row(self, outcome: Outcome) -> dict[str, Any]:
         network = self._networks[outcome.number]
         best = self._best_epoch(outcome)
-        row: dict[str, Any] = {"trial": network.trial, **network.settings}
-        row["seed"] = network.seed
-        if network.fold is not None:
-            row["fold"] = network.fold
-        row |= {"rung": outcome.rung, "epochs_trained": outcome.epochs, "best_epoch": best}
+        row = {
+            "trial": network.trial,
+            **network.settings,
+            "seed": network.seed,
+            "fold": network.fold,
+            "rung": outcome.rung,
+            "epochs_trained": outcome.epochs,
+            "best_epoch": best,
+            "engine": outcome.engine,
+        }
         row |= {name: outcome.at(name) for name in outcome.logs}
         row |= {f"best_{name}": outcome.at(name, best) for name in outcome.logs}
-        return row | {"engine": outcome.engine}
+        return row
 
     def _best_epoch(self, outcome: Outcome) -> int:
         epochs = range(1, outcome.epochs + 1)
@@ -222,10 +229,10 @@ class SweepResult(Table):
         logs = list(dict.fromkeys(name for each in self._outcomes for name in each.logs))
         rows = []
         for group in self._groups(names):
-            members = [self.rows[index] for index in group]
-            row = {name: members[0][name] for name in names} | {"networks": len(members)}
+            first = self.rows[group[0]]
+            row = {name: first[name] for name in names} | {"networks": len(group)}
             for log in logs:
-                values = np.array([member.get(log, math.nan) for member in members])
+                values = np.array([self._outcomes[index].at(log) for index in group])
                 spread = values.std(ddof=1) if len(values) > 1 else math.nan
                 row |= {log: float(values.mean()), f"{log}_spread": float(spread)}
             rows.append(row)
@@ -242,8 +249,8 @@ class SweepResult(Table):
             groups.setdefault(tuple(key(row.get(name)) for name in names), []).append(index)
 
         def rank(group: list[int]) -> tuple[float, ...]:
-            scores = [self.rows[index].get(self.monitor, math.nan) for index in group]
-            rung = max(self.rows[index]["rung"] for index in group)
+            scores = [self._outcomes[index].at(self.monitor) for index in group]
+            rung = max(self._outcomes[index].rung for index in group)
             return -rung, *self._order(float(np.mean(scores)))
 
         return sorted(groups.values(), key=rank)

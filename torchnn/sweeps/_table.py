@@ -2,10 +2,12 @@
 
 import io
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 SHOWN = 10  # rows
+UNLIMITED = 10_000  # letters in a line
 
 
 class Table:
@@ -56,29 +58,29 @@ class Table:
 
     def __repr__(self) -> str:
         """The first rows, as a table of text."""
-        from rich.console import Console  # 50 ms to import: not before someone looks
+        width, lines = shutil.get_terminal_size().columns, list[str]()
+        for count in range(len(self._shown), 0, -1):
+            lines = self._lines(count)
+            if max(map(len, lines)) <= width:
+                break
+        return "\n".join(lines)
 
-        console: Any = Console(file=io.StringIO())
-        count = len(self._shown)
-        while count > 1 and console.measure(self._drawn(count)).maximum > console.width:
-            count -= 1
-        console.print(self._drawn(count))
-        if len(self) > SHOWN:
-            console.print(f"... and {len(self) - SHOWN:,} more")
-        return "\n".join(map(str.rstrip, console.file.getvalue().splitlines()))
-
-    def _drawn(self, count: int) -> Any:
+    def _lines(self, count: int) -> list[str]:
         """The first rows with so many columns."""
+        from rich.console import Console  # 50 ms to import: not before someone looks
         from rich.table import Table as Drawn
         from rich.text import Text
 
         drawn = Drawn(title=Text(self._title, "bold"), title_justify="left")
         names = self._shown[:count]
         for name in names:
-            drawn.add_column(name, justify="right", no_wrap=True)
+            drawn.add_column(name, justify="right")
         for row in self.rows[:SHOWN]:
             drawn.add_row(*(Text(self._cell(row, name)) for name in names))
-        return drawn
+        console: Any = Console(file=io.StringIO(), width=UNLIMITED)
+        console.print(drawn)
+        more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
+        return [*map(str.rstrip, console.file.getvalue().splitlines()), *more]
 
     def _cell(self, row: dict[str, Any], name: str) -> str:
         text, spread = told(row.get(name)), told(row.get(f"{name}_spread"))

@@ -91,11 +91,12 @@ class Workers:
                 if isinstance(result, Failed):
                     raise result.error from RemoteError(result.told)
                 yield left.pop(number), result
-            tries = tries + 1 if len(left) == before else 1
+            tries = tries + 1 if len(left) == before else 0
             told = f"{len(left)} of {len(chunks)} chunks of the sweep"
-            if tries > TRIES:
+            if tries == TRIES:
                 raise RuntimeError(f"{told} were lost {TRIES} times in a row") from lost
-            _warnings.warn(f"{told} are trained again: {type(lost).__name__}: {lost}")
+            reason = next(iter(str(lost).splitlines()), "")
+            _warnings.warn(f"{told} are trained again: {type(lost).__name__}: {reason}")
 
     def _round(
         self, maker: Maker, data: Data, chunks: dict[int, Chunk]
