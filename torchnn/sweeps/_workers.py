@@ -7,7 +7,9 @@ which names the engine: processes of this machine, a dask or a ray cluster.
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,19 +80,19 @@ class Workers:
             return
         left, tries = dict(enumerate(chunks)), 0
         while left:
-            before, results, lost = len(left), self._round(maker, data, left), None
-            while lost is None:
-                try:
-                    found = next(results, None)
-                except Exception as error:  # the engine's own: a worker was killed, or the like
-                    lost = error
-                    continue
-                if found is None:
-                    return
-                number, result = found
-                if isinstance(result, Failed):
-                    raise result.error from RemoteError(result.told)
-                yield left.pop(number), result
+            before, lost = len(left), None
+            with closing(self._round(maker, data, left)) as results:
+                while left and lost is None:
+                    try:
+                        number, result = next(results)
+                    except Exception as error:  # the engine's own: a worker was killed, or the like
+                        lost = error
+                        continue
+                    if isinstance(result, Failed):
+                        raise result.error from RemoteError(result.told)
+                    yield left.pop(number), result
+            if lost is None:
+                return
             tries = tries + 1 if len(left) == before else 0
             told = f"{len(left)} of {len(chunks)} chunks of the sweep"
             if tries == TRIES:
@@ -100,7 +102,7 @@ class Workers:
 
     def _round(
         self, maker: Maker, data: Data, chunks: dict[int, Chunk]
-    ) -> Iterator[tuple[int, list[Outcome] | Failed]]:
+    ) -> Generator[tuple[int, list[Outcome] | Failed], None, None]:
         """Hands out all chunks, and yields what comes back."""
         import joblib  # type: ignore[import-untyped, unused-ignore]
 
@@ -118,7 +120,20 @@ class Workers:
         # Where nothing comes back before all has, less is handed out at a time.
         size = len(calls) if is_streamed else self.count
         for first in range(0, len(calls), size):
-            yield from parallel(calls[first : first + size])
+            results = parallel(calls[first : first + size])
+            try:
+                for each in results:  # noqa: UP028 (which would close them, with a warning)
+                    yield each
+            finally:
+                _close(results)
+
+
+def _close(results: Any) -> None:
+    """Ends what joblib is at, after an error or Ctrl-C: it would warn that work was in vain."""
+    if hasattr(results, "close"):  # and is no list
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results.close()
 
 
 def find(n_jobs: int | None) -> Workers:
