@@ -49,27 +49,28 @@ def draw(result: Any) -> Any:
 
 
 def _draw_curves(axes: Any, result: Any, groups: Sequence[list[int]], names: Sequence[str]) -> None:
-    """The means of the best settings' networks after each epoch, and how far these are spread."""
+    """The means of the best settings' networks after each epoch, and the spread of the best."""
+    in_sight = []
     for colour, group in zip(COLOURS, groups, strict=False):
-        curves = _curves(result, group)
-        known = ~np.isnan(curves).all(axis=0)
-        epochs = np.arange(1, curves.shape[1] + 1)[known]
-        mean, spread = np.nanmean(curves[:, known], axis=0), np.nanstd(curves[:, known], axis=0)
+        epochs, curves = _curves(result, group)
+        mean, spread = np.nanmean(curves, axis=0), np.nanstd(curves, axis=0)
         label = ", ".join(f"{name} {told(result.rows[group[0]][name])}" for name in names)
         axes.plot(epochs, mean, color=colour, linewidth=2, label=label or "mean")
-        axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
-    others = groups[LINES:]
+        in_sight.append(mean)
+        if group is groups[0]:
+            axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+            in_sight += [mean - spread, mean + spread]
+    others = [index for group in groups[LINES:] for index in group]
     if others:
-        curves = _curves(result, [index for group in others for index in group])
-        known = ~np.isnan(curves).all(axis=0)
-        epochs = np.arange(1, curves.shape[1] + 1)[known]
-        middle = np.nanmedian(curves[:, known], axis=0)
-        label = f"median of {len(others):,} other settings"
+        epochs, curves = _curves(result, others)
+        label = f"median of {len(groups) - LINES:,} other settings"
+        middle = np.nanmedian(curves, axis=0)
         axes.plot(epochs, middle, color=GREY, linewidth=1.5, linestyle="--", label=label)
-    _look_at(axes, np.concatenate([line.get_ydata() for line in axes.lines]), result.mode)
-    what = f"the {min(LINES, len(groups))} best settings" if names else "all networks"
-    axes.set_title(f"{result.monitor} of {what}: mean and spread", loc="left", fontsize=12)
+    _look_at(axes, np.concatenate(in_sight), result.mode)
+    title = f"Means of the {min(LINES, len(groups))} best settings, and the spread of the best"
+    axes.set_title(title if names else "Mean and spread", loc="left", fontsize=12)
     axes.set(xlabel="epoch", ylabel=result.monitor)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=9)
     _plain(axes)
 
@@ -124,14 +125,16 @@ def _look_at(axes: Any, scores: Iterable[float], mode: str) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def _curves(result: Any, group: Sequence[int]) -> Any:
-    """What is monitored of a group's networks: a row each, NaN where it was trained no further."""
+def _curves(result: Any, group: Sequence[int]) -> tuple[Any, Any]:
+    """Epochs, and what is monitored of a group's networks after each: a row each, NaN where one was
+    trained no further."""
     curves = [result.history(index).get(result.monitor, []) for index in group]
     filled = np.full((len(curves), max(map(len, curves))), np.nan)
     for row, curve in zip(filled, curves, strict=True):
         row[: len(curve)] = curve
     filled[~np.isfinite(filled)] = np.nan
-    return filled
+    known = ~np.isnan(filled).all(axis=0)
+    return np.arange(1, filled.shape[1] + 1)[known], filled[:, known]
 
 
 def _mean(result: Any, group: Sequence[int]) -> float:

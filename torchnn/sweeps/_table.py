@@ -83,8 +83,8 @@ class Table:
         return [*map(str.rstrip, console.file.getvalue().splitlines()), *more]
 
     def _cell(self, row: dict[str, Any], name: str) -> str:
-        text, spread = told(row.get(name)), told(row.get(f"{name}_spread"))
-        return f"{text} \u00b1 {spread}" if spread else text
+        text, spread = told(row.get(name)), row.get(f"{name}_spread", math.nan)
+        return text if math.isnan(spread) else f"{text} \u00b1 {spread:.2g}"
 
 
 def told(value: Any) -> str:
