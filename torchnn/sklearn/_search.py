@@ -128,8 +128,6 @@ class SweepCV(BaseSearchCV):  # type: ignore[misc, unused-ignore]
         self._check_own()
         X, y = indexable(X, y)
         own, self._fits = (self.estimator, self.cv, self.n_jobs), _Fits(self.estimator, X, y)
-        self.cv = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        self.estimator, self.n_jobs = self._fits.stand_in(), 1  # in order, whatever joblib is told
         try:
             return super().fit(X, y, **params)
         finally:
@@ -149,9 +147,12 @@ class SweepCV(BaseSearchCV):  # type: ignore[misc, unused-ignore]
         _checks.positive_int("n_iter", self.n_iter)
 
     def _get_routed_params_for_fit(self, params: Any) -> Any:
-        routed = super()._get_routed_params_for_fit(params)
-        self._fits.params = routed.estimator.fit
-        self._fits.split_params = routed.splitter.split
+        """Comes after BaseSearchCV has made the scorers and before it clones the estimator."""
+        routed, fits = super()._get_routed_params_for_fit(params), self._fits
+        fits.params, fits.split_params = routed.estimator.fit, routed.splitter.split
+        self.cv = check_cv(self.cv, fits.y, classifier=is_classifier(self.estimator))
+        self.estimator = fits.stand_in()
+        self.n_jobs = 1  # so that clones are asked for in order, whatever joblib is told
         return routed
 
     def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
