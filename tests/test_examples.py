@@ -1,6 +1,7 @@
 """The examples run and are as good as they say."""
 
 import importlib
+import sys
 
 import numpy as np
 import pytest
@@ -61,3 +62,20 @@ def test_regression_comes_within_two_percent_of_exact_least_squares(capsys):
 def test_layers_in_pytorch_tell_the_moons_apart(capsys):
     assert run("layers_in_pytorch") >= 0.93
     assert "epoch 30: loss" in capsys.readouterr().out
+
+
+def test_optuna_finds_a_network_of_many_that_are_trained_at_once(capsys):
+    pytest.importorskip("optuna")
+    accuracy = run("optuna_sweep", 2, 6, 8)
+    assert accuracy >= 0.9
+    printed = capsys.readouterr().out
+    assert "round 2: 6 networks in " in printed
+    assert "learning rate: " in printed
+    assert f"test accuracy {accuracy:.1%} on 360 images" in printed
+
+
+def test_without_optuna_the_example_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "examples.optuna_sweep", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit, match="needs Optuna: pip install optuna"):
+        run("optuna_sweep")

@@ -275,7 +275,7 @@ def test_what_fails_has_the_error_score_and_spares_the_others(name, error_score)
     raising = SweepCV(Line(), FAILING[name], error_score="raise", cv=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvalidLossWarning)
-        with pytest.raises(ValueError, match="alpha must|the loss became|y must be|contains NaN"):
+        with pytest.raises(ValueError, match=r"alpha must|the loss became|y must be|contains NaN"):
             raising.fit(XR, yr)
     assert raising.estimator.get_params() == Line().get_params()
 

@@ -63,7 +63,8 @@ class Rows(NamedTuple):
         """Returns those of some numbers, or all."""
         if numbers is None:
             return self
-        return Rows(*(None if part is None else part[numbers] for part in self))
+        weight = None if self.weight is None else self.weight[numbers]
+        return Rows(self.x[numbers], self.y[numbers], weight)
 
 
 class Head(NamedTuple):
@@ -484,6 +485,7 @@ class Training:
         train: As above.
         batch_size: Samples a step.
         callbacks: What fit has to tell.
+        tensors: After put_off, what data returns of all samples.
     """
 
     def __init__(
@@ -541,18 +543,18 @@ class Training:
             weight = torch.full_like(x[:, 0], scale)
         return {"x": x, "y": y, "sample_weight": weight}
 
-    def put_off(self, share: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Returns all samples as data does, for fit_many to train on those of `train`, and keeps
-        no others.
+    def put_off(self, share: Callable[[Tensor], Tensor]) -> None:
+        """Gets ready for fit_many, which takes all samples and the numbers of those to train on:
+        from now on the samples are in `tensors` alone.
 
         Args:
             share: Returns the one of equal tensors that all trainings hold.
         """
         data = self.data(self.rows)
         del self.rows
+        self.tensors = {name: None if each is None else share(each) for name, each in data.items()}
         if self._judge is not None:
             self._judge.held = self._judge.held._replace(x=share(self._judge.held.x))
-        return {name: None if each is None else share(each) for name, each in data.items()}
 
     def next_epochs(self) -> int:
         """Gets ready for a call of fit, and returns how many epochs it is to train: the least

@@ -12,7 +12,8 @@ import copy
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from time import perf_counter
 from types import SimpleNamespace
@@ -74,6 +75,10 @@ class SweepCV(BaseSearchCV):  # type: ignore[misc, unused-ignore]
 
     Of a Pipeline, all transformed folds are in memory at once, equal ones one time.
     """
+
+    estimator: Any
+    cv: Any
+    n_jobs: Any
 
     def __init__(
         self,
@@ -185,14 +190,17 @@ class _Fit:
     Attributes:
         estimator: Its clone.
         training: What is left to do, or None.
-        data: What it trains on.
         error: What has ended it, or None.
     """
 
     estimator: Any
     training: Training | None = None
-    data: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
+
+    def put_off(self, share: "_Shared", training: Training) -> None:
+        """Takes the second half of the estimator's fit."""
+        training.put_off(share)
+        self.training = training
 
     def attempt(self, step: Callable[[], Any], raises: bool) -> None:
         """Takes a step; an error ends this fit alone, unless raises is True."""
@@ -258,21 +266,17 @@ class _Fits:
     def _begin(
         self, parameters: dict[str, Any], train: Any, share: "_Shared | None", raises: bool
     ) -> _Fit:
-        """Does the first half of a fit; all of it if nothing is shared."""
+        """Does the first half of a fit; all of it if there is nothing to share."""
         estimator = clone(self._estimator).set_params(**clone(parameters, safe=False))
         X, y = _safe_split(estimator, self.X, self.y, train)
         params = _check_method_params(self.X, params=self.params, indices=train)
         fit, network = _Fit(estimator), _network(estimator)
-
-        def put_off(training: Training) -> None:
-            if share is not None:
-                fit.training, fit.data = training, training.put_off(share)
-
-        if network is not None and share is not None:
-            vars(network)["_train"] = put_off
-        fit.attempt(lambda: estimator.fit(X, y, **params), raises)
-        if network is not None:
-            vars(network).pop("_train", None)
+        if network is None or share is None:
+            fit.attempt(lambda: estimator.fit(X, y, **params), raises)
+        else:
+            network.__dict__["_train"] = partial(fit.put_off, share)
+            fit.attempt(lambda: estimator.fit(X, y, **params), raises)
+            del network.__dict__["_train"]
         return fit
 
 
@@ -289,16 +293,16 @@ def _train(fits: list[_Fit], raises: bool) -> None:
     for shuffle in (True, False):
         some = [pair for pair in begun if bool(pair[1].estimator.shuffle) == shuffle]
         while some := [pair for pair in some if pair[0].error is None and pair[1].next_epochs()]:
-            trainings = [training for _, training in some]
+            ready = [training for _, training in some]
             fit_many(
-                [training.estimator.model_ for training in trainings],
-                [fit.data["x"] for fit, _ in some],
-                [fit.data["y"] for fit, _ in some],
-                sample_weight=_unless_all_are_none([fit.data["sample_weight"] for fit, _ in some]),
-                rows=_unless_all_are_none([training.train for training in trainings]),
-                epochs=[training.next_epochs() for training in trainings],
-                batch_size=[training.batch_size for training in trainings],
-                callbacks=[training.callbacks for training in trainings],
+                [each.estimator.model_ for each in ready],
+                [each.tensors["x"] for each in ready],
+                [each.tensors["y"] for each in ready],
+                sample_weight=_some([each.tensors["sample_weight"] for each in ready]),
+                rows=_some([each.train for each in ready]),
+                epochs=[each.next_epochs() for each in ready],
+                batch_size=[each.batch_size for each in ready],
+                callbacks=[each.callbacks for each in ready],
                 shuffle=shuffle,
                 verbose=0,
             )
@@ -307,10 +311,11 @@ def _train(fits: list[_Fit], raises: bool) -> None:
     for fit, training in begun:
         if fit.error is None:
             fit.attempt(training.end, raises)
-        fit.training, fit.data = None, {}
+        fit.training = None  # and the samples with it
 
 
-def _unless_all_are_none(values: list[Any]) -> list[Any] | None:
+def _some(values: list[Any]) -> list[Any] | None:
+    """Values, unless none of them is one."""
     return None if all(value is None for value in values) else values
 
 
@@ -341,6 +346,6 @@ class _Shared:
         self._first: dict[Any, Tensor] = {}
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        content = hashlib.blake2b(np.ascontiguousarray(tensor.cpu().numpy())).digest()
+        content = hashlib.blake2b(np.ascontiguousarray(tensor.cpu().numpy()).data).digest()
         key = (tensor.dtype, tensor.device, tensor.shape, content)
         return self._first.setdefault(key, tensor)
