@@ -24,6 +24,7 @@ from sklearn.model_selection import (
     ShuffleSplit,
     cross_val_score,
 )
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -195,7 +196,7 @@ def test_pipelines_transform_before_all_are_trained():
             "scale": ["passthrough"],
             "net": [Small(), DenseClassifier((), max_iter=3, random_state=0)],
         },
-        {"net": [LogisticRegression()]},  # is fitted by itself
+        {"net": [KNeighborsClassifier()]},  # is fitted by itself
     ]
     ours, theirs = fit_both((load_iris().data, names3), pipeline, grid, {"cv": 3})
     assert list(ours.classes_) == list(theirs.classes_)
@@ -247,6 +248,11 @@ def test_groups_and_weights_go_where_they_belong():
     assert not np.allclose(
         ours.best_estimator_.predict_proba(X3), weighted.best_estimator_.predict_proba(X3)
     )
+
+
+def test_weights_may_be_those_of_some_candidates_alone():
+    rare = np.r_[0:100, 100:110]
+    fit_both((X3[rare], y3[rare]), Small(), {"class_weight": [None, "balanced"]}, {"cv": 2})
 
 
 FAILING = {

@@ -595,6 +595,8 @@ class Training:
 class _Judge(Callback):
     """Scores what is held out after each epoch."""
 
+    model_access = "read"
+
     def __init__(self, estimator: DenseEstimator, held: Rows) -> None:
         x = _tensor(held.x, next(estimator.model_.parameters()))
         self.estimator, self.held = estimator, held._replace(x=x)

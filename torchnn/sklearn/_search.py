@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone, is_classifier  # type: ignore[import, unused-ignore]
 from sklearn.model_selection import (  # type: ignore[import, unused-ignore]
     ParameterGrid,
@@ -298,8 +299,8 @@ def _train(fits: list[_Fit], raises: bool) -> None:
                 [each.estimator.model_ for each in ready],
                 [each.tensors["x"] for each in ready],
                 [each.tensors["y"] for each in ready],
-                sample_weight=_some([each.tensors["sample_weight"] for each in ready]),
-                rows=_some([each.train for each in ready]),
+                sample_weight=_weights(ready),
+                rows=[each.train for each in ready],
                 epochs=[each.next_epochs() for each in ready],
                 batch_size=[each.batch_size for each in ready],
                 callbacks=[each.callbacks for each in ready],
@@ -314,9 +315,15 @@ def _train(fits: list[_Fit], raises: bool) -> None:
         fit.training = None  # and the samples with it
 
 
-def _some(values: list[Any]) -> list[Any] | None:
-    """Values, unless none of them is one."""
-    return None if all(value is None for value in values) else values
+def _weights(trainings: list[Training]) -> list[Tensor] | None:
+    """The samples' weights of each, or None if no training has any."""
+    tensors = [training.tensors for training in trainings]
+    if all(each["sample_weight"] is None for each in tensors):
+        return None
+    return [
+        torch.ones_like(each["x"][:, 0]) if each["sample_weight"] is None else each["sample_weight"]
+        for each in tensors
+    ]
 
 
 def _as_clone(fit: _Fit) -> Any:
