@@ -1,6 +1,7 @@
 """The examples run and are as good as they say."""
 
 import importlib
+import sys
 
 import numpy as np
 import pytest
@@ -76,3 +77,20 @@ def test_a_sweep_says_which_settings_are_best_and_draws_them(tmp_path, capsys):
     assert "Means and spreads, best val_accuracy first" in printed
     assert "best settings: {'learning_rate': 0.01, 'units': 32}" in printed
     assert "its 4 seeds and folds together" in printed
+
+
+def test_optuna_finds_a_network_of_many_that_are_trained_at_once(capsys):
+    pytest.importorskip("optuna")
+    accuracy = run("optuna_sweep", 2, 6, 8)
+    assert accuracy >= 0.9
+    printed = capsys.readouterr().out
+    assert "round 2: 6 networks in " in printed
+    assert "learning rate: " in printed
+    assert f"test accuracy {accuracy:.1%} on 360 images" in printed
+
+
+def test_without_optuna_the_example_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "examples.optuna_sweep", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit, match="needs Optuna: pip install optuna"):
+        run("optuna_sweep")
