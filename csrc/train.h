@@ -157,8 +157,8 @@ struct Chunk {
 
 // The chunk after that one, of at most so many rows; behind the last there are none. It begins with
 // the chunk after Chunk{}.
-template <class T>
-constexpr Chunk chunk_after(const Train<T>& job, Chunk chunk, int64_t most) {
+template <class Job>
+constexpr Chunk chunk_after(const Job& job, Chunk chunk, int64_t most) {
   chunk.first += chunk.rows;
   if (chunk.first == chunk.end) {
     ++chunk.step;
@@ -219,6 +219,22 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
 template <class T>
 void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& plan, T* workspace,
                     Stream stream);
+
+// ---- models of any sizes, each in a block of threads of its own: cuda/train_many.cu ----
+
+// Whether a block has room for a trial of these layers.
+template <class T>
+bool fits(const TrainLayer<T>* layers, const Trials<T>& job);
+
+// Elements of device memory that training needs beside its arguments.
+template <class T>
+int64_t workspace_size(const Trials<T>& job);
+
+// The CPU's train_many, for trials that fit. Of row numbers beyond the rows of x or validation_x, a
+// loss or an output becomes NaN. The trials are read before it returns; no CUDA graph may record it.
+template <class T>
+void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T* workspace,
+                Stream stream);
 
 // ---- for networks whose every layer of every batch is a launch of its own: cuda/layers.cu ----
 
