@@ -46,6 +46,7 @@ struct TrialLaunch {
   int64_t gradient_size;       // of each block
   int64_t rows, validation_x_rows;
   int targets;  // numbers of a row of y
+  int slots;    // of the update rule
 
   __device__ int64_t first_step() const { return before.step + 1; }
 };
@@ -65,20 +66,30 @@ class TrialTrainer {
   __device__ __forceinline__ void train() {
     read();
     list_row(chunk(0));
-    int n = 0;
-    for (; chunk(n).rows; ++n) {
-      fetch(chunk(n));
-      if (threadIdx.x == 0) chunk(n + 1) = chunk_after(chunk(n));
-      each_group(int(chunk(n).rows), [&](int first) { go_through(chunk(n), first); });
+    int n = 0, epoch = 0;
+    // How many of the validation rows have gone through: all, until an epoch has ended.
+    int64_t validated =
+        launch_.job.samples || !trial().validation_predictions ? launch_.job.validation_count : 0;
+    for (;;) {
+      const bool validates = validated < launch_.job.validation_count;
+      if (!validates && !chunk(n).rows) break;
+      const int rows = validates ? fetch_validation(validated) : fetch(chunk(n));
+      if (!validates && threadIdx.x == 0) chunk(n + 1) = chunk_after(chunk(n), plan().rows);
+      for (int first = warp() * group_rows; first < rows; first += trial_warps * group_rows)
+        go_through(chunk(n), first, rows, validates, validated, epoch);
+      if (validates) {
+        validated += plan().rows;
+        continue;
+      }
       __syncthreads();  // the gradients of all rows are there, and so is the next chunk
       list_row(chunk(n + 1));
       update(chunk(n));
-      const int64_t ended = epochs_ended(chunk(n));
+      const int ended = epochs_ended(chunk(n));
       __syncthreads();  // the weights are those of the next step, and no one needs these rows
       report(chunk(n));
-      if (ended) validate(ended - 1);
+      if (ended && trial().validation_predictions) validated = 0, epoch = ended - 1;
+      ++n;
     }
-    if (launch_.job.samples == 0) validate(0);
     write_back();
   }
 
@@ -106,52 +117,55 @@ class TrialTrainer {
   __device__ static int warp() { return threadIdx.x / warp_size; }
 
   // The chunk of the launch after that one; behind the last there are no rows.
-  __device__ Chunk chunk_after(const Chunk& chunk) const {
-    Chunk next = torchnn::chunk_after(launch_.job, chunk, plan().rows);
+  __device__ Chunk chunk_after(const Chunk& chunk, int most) const {
+    Chunk next = torchnn::chunk_after(launch_.job, chunk, most);
     if (next.step >= launch_.end) next.rows = 0;
     return next;
   }
 
   // The epochs that have come to their end with a chunk, 0 if none ends there.
-  __device__ int64_t epochs_ended(const Chunk& chunk) const {
+  __device__ int epochs_ended(const Chunk& chunk) const {
     if (!chunk.is_last() || chunk.end != chunk.end_of_epoch) return 0;
-    return chunk.end / launch_.job.epoch_size;
+    return int(chunk.end / launch_.job.epoch_size);
   }
 
   // ---- the way in, and out ----
 
-  // Calls f(the user's array, elements, rows' Divider, place of ours, our stride) for all there is
-  // to remember of a layer.
+  // Calls f(the user's array, elements, the Divider of a row, place of ours, our stride) for all
+  // there is to remember of a layer.
   template <class F>
   __device__ void each_parameter(int l, const F& f) const {
-    const TrainLayer<T>& layer = trial().layers[l];
-    const TrialLayer& place = place_of(l);
-    const int weights = place.units * place.in_features;
-    const Divider one(1);
-    f(layer.weight, weights, place.features, place.weight, place.in_stride);
-    if (place.has_bias) f(layer.bias, place.units, one, place.bias, 1);
-    Updates::with(launch_.job.update, [&](auto rule) {
-      for (int s = 0; s < rule.slots; ++s) {
-        f(layer.weight_slots[s], weights, place.features, place.weight_slots[s], place.in_stride);
-        if (place.has_bias) f(layer.bias_slots[s], place.units, one, place.bias_slots[s], 1);
-      }
-    });
+    const TrainLayer<T>& layer = launch_.trials[number_].trial.layers[l];
+    const TrialLayer& place = launch_.trials[number_].layers[l];
+#pragma unroll 1
+    for (int s = -1; s < launch_.slots; ++s) {
+      T* const weight = s < 0 ? layer.weight : layer.weight_slots[s];
+      T* const bias = s < 0 ? layer.bias : layer.bias_slots[s];
+      const int at_weight = s < 0 ? place.weight : place.weight_slots[s];
+      const int at_bias = s < 0 ? place.bias : place.bias_slots[s];
+#pragma unroll 1
+      for (int is_bias = 0; is_bias <= place.has_bias; ++is_bias)
+        f(is_bias ? bias : weight, is_bias ? place.units : place.units * place.in_features,
+          is_bias ? Divider(1) : place.features, is_bias ? at_bias : at_weight,
+          is_bias ? 1 : place.in_stride);
+    }
   }
 
   __device__ void read() const {
-    const OwnTrial<T>& of_table = launch_.trials[number_];
-    const int size = of_table.places->size;
+    const OwnTrial<T>& own = launch_.trials[number_];
+    const int size = own.places->size;
     for (int i = threadIdx.x; i < size; i += trial_threads) *at(i) = T(0);
     __syncthreads();
     auto copy = [](const auto* from, int count, void* to) {
       for (int i = threadIdx.x; i < count * int(sizeof(*from) / sizeof(int)); i += trial_threads)
         static_cast<int*>(to)[i] = reinterpret_cast<const int*>(from)[i];
     };
-    copy(of_table.places, 1, shared_memory<TrialPlaces>());
-    copy(of_table.layers, last() + 1, shared_memory<TrialPlaces>() + 1);
-    copy(&of_table, 1, at(of_table.places->trial));
-    __syncthreads();
-    if (threadIdx.x == 0) chunk(0) = chunk_after(launch_.before);
+    copy(own.places, 1, shared_memory<TrialPlaces>());
+    copy(own.layers, last() + 1, shared_memory<TrialPlaces>() + 1);
+    copy(&own, 1, at(own.places->trial));
+    if (threadIdx.x == 0)
+      *reinterpret_cast<Chunk*>(at(own.places->chunks)) =
+          chunk_after(launch_.before, own.places->rows);
     for (int l = 0; l <= last(); ++l)
       each_parameter(l, [&](const T* user, int count, Divider columns, int place, int stride) {
         for (int i = threadIdx.x; i < count; i += trial_threads) {
@@ -172,13 +186,7 @@ class TrialTrainer {
       });
   }
 
-  // ---- 1. fetch the rows of a chunk: each warp its own ----
-
-  // A warp has every fourth group of rows: calls f(its first row) for those that there are.
-  template <class F>
-  __device__ static void each_group(int rows, const F& f) {
-    for (int first = warp() * group_rows; first < rows; first += trial_warps * group_rows) f(first);
-  }
+  // ---- 1. fetch the rows of a chunk: each warp its own, every fourth group ----
 
   // The lane-th row of the warp, if there are so many.
   __device__ static int own_row() {
@@ -190,7 +198,8 @@ class TrialTrainer {
     if (own_row() < chunk.rows) listed_ = trial().order[chunk.first + own_row()];
   }
 
-  __device__ void fetch(const Chunk& chunk) const {
+  // Returns how many there are.
+  __device__ int fetch(const Chunk& chunk) const {
     const int rows = int(chunk.rows);
     if (own_row() < rows) fetch_targets();
     if (warp() == 0 && lane() < numbers_a_step) {
@@ -199,11 +208,20 @@ class TrialTrainer {
           launch_.steps + number_ * steps + (chunk.step - launch_.first_step());
       copy_async<sizeof(T)>(at(plan().step) + lane(), reinterpret_cast<const T*>(step) + lane());
     }
-    __syncwarp();
-    fetch_rows(launch_.job.x, launch_.job.x_stride, rows);
-    wait_for_copies();
-    __syncwarp();
-    if (trial().input_dropout > 0) drop_inputs(chunk);
+    return rows;
+  }
+
+  // The same of the validation rows behind the first.
+  __device__ int fetch_validation(int64_t first) const {
+    const int rows = int(std::min<int64_t>(plan().rows, launch_.job.validation_count - first));
+    if (own_row() < rows) {
+      const int64_t* const numbers = trial().validation_rows;
+      const int64_t number = numbers ? numbers[first + own_row()] : first + own_row();
+      const bool exists = number >= 0 && number < launch_.validation_x_rows;
+      from(own_row()) = exists ? number : 0;
+      at(plan().sample_weight)[own_row()] = exists ? T(1) : std::numeric_limits<T>::quiet_NaN();
+    }
+    return rows;
   }
 
   // Of the lane's row: where in x it is, and y and weight. One that does not exist is taken to be
@@ -225,17 +243,16 @@ class TrialTrainer {
       *weight = T(1);
   }
 
-  __device__ void fetch_rows(const T* x, int64_t x_stride, int rows) const {
-    const int stride = place_of(0).in_stride;
+  // The rows of x of a group, whose places are known.
+  __device__ void fetch_rows(const T* x, int64_t x_stride, int first, int rows) const {
+    const int stride = place_of(0).in_stride, groups_rows = std::min(rows - first, int{group_rows});
+    T* const to = at(plan().x) + first * stride;
     auto copy = [&](const Divider& columns, auto width) {
-      each_group(rows, [&](int first) {
-        const int count = std::min(rows - first, int{group_rows}) * columns.divisor;
-        for (int i = lane(); i < count; i += warp_size) {
-          const int down = columns.quotient(i), k = (i - down * columns.divisor) * width;
-          copy_async<width * sizeof(T)>(at(plan().x) + (first + down) * stride + k,
-                                        x + from(first + down) * x_stride + k);
-        }
-      });
+      const int count = groups_rows * columns.divisor;
+      for (int i = lane(); i < count; i += warp_size) {
+        const int row = columns.quotient(i), k = (i - row * columns.divisor) * width;
+        copy_async<width * sizeof(T)>(to + row * stride + k, x + from(first + row) * x_stride + k);
+      }
     };
     if (is_aligned(x, x_stride) && plan().features.divisor % pack<T> == 0)
       copy(plan().packs, std::integral_constant<int, pack<T>>{});
@@ -251,28 +268,51 @@ class TrialTrainer {
     return row_key(key, chunk.first - chunk.begin + row);
   }
 
-  __device__ void drop_inputs(const Chunk& chunk) const {
+  __device__ void drop_inputs(const Chunk& chunk, int first) const {
     const Dropping<T> dropping(trial().input_dropout);
-    each_group(int(chunk.rows), [&](int first) {
-      const int row = first + lane() % group_rows;
-      const uint32_t key = key_of(chunk, trial().input_seed, row);
-      T* const x = at(plan().x) + row * place_of(0).in_stride;
-      for (int k = lane() / group_rows; k < place_of(0).in_features; k += warp_size / group_rows)
-        x[k] = dropping.apply(x[k], key + unit_key(k));
-    });
+    const int row = first + lane() % group_rows;
+    const uint32_t key = key_of(chunk, trial().input_seed, row);
+    T* const x = at(plan().x) + row * place_of(0).in_stride;
+    for (int k = lane() / group_rows; k < place_of(0).in_features; k += warp_size / group_rows)
+      x[k] = dropping.apply(x[k], key + unit_key(k));
     __syncwarp();
   }
 
   // ---- a group of rows, forward and back ----
 
-  __device__ void go_through(const Chunk& chunk, int first) {
-    for (int l = 0; l <= last(); ++l) forward(l, first, &chunk);
+  // Validation rows, of which so many have gone through before, only forward.
+  __device__ void go_through(const Chunk& chunk, int first, int rows, bool validates,
+                             int64_t validated, int epoch) {
+    const Trials<T>& job = launch_.job;
+    __syncwarp();  // where the rows are is known, and what was in their place is done with
+    fetch_rows(validates ? job.validation_x : job.x,
+               validates ? job.validation_x_stride : job.x_stride, first, rows);
+    wait_for_copies();
+    __syncwarp();
+    if (!validates && trial().input_dropout > 0) drop_inputs(chunk, first);
+#pragma unroll 1
+    for (int l = 0; l <= last(); ++l) forward(l, first, validates ? nullptr : &chunk);
+    if (validates) {
+      put_out(first, rows, epoch * job.validation_count + validated);
+      return;
+    }
     measure(chunk, first);
+#pragma unroll 1
     for (int l = last();; --l) {
       through_activation(l, first, chunk);
       if (l == 0) break;
       backward(l, first);
     }
+  }
+
+  // Of validation rows, before the first of which come so many.
+  __device__ void put_out(int first, int rows, int64_t before) const {
+    const TrialLayer& place = place_of(last());
+    const int row = first + lane() % group_rows;
+    if (row < rows)
+      for (int n = lane() / group_rows; n < place.units; n += warp_size / group_rows)
+        trial().validation_predictions[(before + row) * place.units + n] =
+            at(plan().sample_weight)[row] * at(place.out)[row * place.out_stride + n];
   }
 
   // What a layer takes in: (rows, in_stride).
@@ -658,12 +698,22 @@ class TrialTrainer {
       T* slots[most_slots] = {};
 #pragma unroll
       for (int s = 0; s < rule.slots; ++s) slots[s] = at(place.weight_slots[s]);
+      auto take = [&](int n, const Pack<T>& grad) {
+        const int i = first + n * place.in_stride;
+        take_steps<decltype(rule)>(at(place.weight) + i, slots, i, true, grad, count, step());
+      };
+      if constexpr (rule.slots == 0) {
 #pragma unroll
-      for (int n = 0; n < count_units; ++n)
-        if (n < units) {
-          const int i = first + n * place.in_stride;
-          take_steps<decltype(rule)>(at(place.weight) + i, slots, i, true, sums[n], count, step());
+        for (int n = 0; n < count_units; ++n)
+          if (n < units) take(n, sums[n]);
+      } else {  // one after the other, since all at once would be a lot of code
+#pragma unroll 1
+        for (int n = 0; n < std::min(count_units + 0, units); ++n) {
+          take(n, sums[0]);
+#pragma unroll
+          for (int m = 1; m < count_units; ++m) sums[m - 1] = sums[m];
         }
+      }
     });
   }
 
@@ -695,8 +745,8 @@ class TrialTrainer {
   }
 
   // The step of one number, whose gradient is to be scaled.
-  __device__ void take_step_of_number(const Penalty<T>& penalty, int values,
-                                      const int (&slots_at)[most_slots], int i, T grad, T scale) {
+  __device__ void take_step_of_number(const Penalty<T>& penalty, int values, const int* slots_at,
+                                      int i, T grad, T scale) {
     T& value = at(values)[i];
     if (own().has_penalties) loss_ += penalty.value(value);
     grad = adjusted(grad, value, penalty, scale, step());
@@ -711,23 +761,23 @@ class TrialTrainer {
   // ---- norms of gradients ----
 
   // Calls f(number, elements, the gradient, the Divider of a row, place, stride, slots, penalty)
-  // for each weight and bias.
+  // for each weight, and then each bias.
   template <class F>
   __device__ void each_gradient(const F& f) const {
     const T* aside = launch_.gradients + blockIdx.x * launch_.gradient_size;
-    for (int l = 0; l <= last(); ++l) {
+    const int layers = last() + 1;
+#pragma unroll 1
+    for (int n = 0; n < 2 * layers; ++n) {
+      const bool is_bias = n >= layers;
+      const int l = is_bias ? n - layers : n;
       const TrialLayer& place = place_of(l);
-      const int count = place.units * place.in_features;
-      f(2 * l, count, aside, place.features, place.weight, place.in_stride, place.weight_slots,
-        trial().layers[l].weight_penalty);
+      const TrainLayer<T>& layer = trial().layers[l];
+      if (is_bias && !place.has_bias) continue;
+      const int count = is_bias ? place.units : place.units * place.in_features;
+      f(n, count, aside, is_bias ? Divider(1) : place.features, is_bias ? place.bias : place.weight,
+        is_bias ? 1 : place.in_stride, is_bias ? place.bias_slots : place.weight_slots,
+        is_bias ? layer.bias_penalty : layer.weight_penalty);
       aside += count;
-    }
-    for (int l = 0; l <= last(); ++l) {
-      const TrialLayer& place = place_of(l);
-      if (!place.has_bias) continue;
-      f(2 * l + 1, place.units, aside, Divider(1), place.bias, 1, place.bias_slots,
-        trial().layers[l].bias_penalty);
-      aside += place.units;
     }
   }
 
@@ -737,7 +787,7 @@ class TrialTrainer {
     __syncthreads();
     T* const squares = at(plan().squares);
     each_gradient([&](int number, int count, const T* grad, Divider columns, int place, int stride,
-                      const int (&)[most_slots], const Penalty<T>& penalty) {
+                      const int*, const Penalty<T>& penalty) {
       T square{};
       for (int i = threadIdx.x; i < count; i += trial_threads) {
         const int row = columns.quotient(i);
@@ -757,7 +807,7 @@ class TrialTrainer {
     if (options.clip_norm <= 0)
       for (int i = 0; i < 2 * (last() + 1) * trial_warps; ++i) all += squares[i];
     each_gradient([&](int number, int count, const T* grad, Divider columns, int place, int stride,
-                      const int (&slots)[most_slots], const Penalty<T>& penalty) {
+                      const int* slots, const Penalty<T>& penalty) {
       T square = all;
       if (options.clip_norm > 0)
         for (int n = 0; n < trial_warps; ++n) square += squares[number * trial_warps + n];
@@ -768,39 +818,6 @@ class TrialTrainer {
                             grad[i], scale);
       }
     });
-  }
-
-  // ---- the validation rows ----
-
-  __device__ void validate(int64_t epoch) const {
-    const Trials<T>& job = launch_.job;
-    if (!trial().validation_predictions) return;
-    const int outputs = place_of(last()).units;
-    T* const all = trial().validation_predictions + epoch * job.validation_count * outputs;
-    for (int64_t done = 0; done < job.validation_count; done += plan().rows) {
-      const int rows = int(std::min<int64_t>(plan().rows, job.validation_count - done));
-      if (own_row() < rows) {
-        const int64_t* const numbers = trial().validation_rows;
-        const int64_t number = numbers ? numbers[done + own_row()] : done + own_row();
-        const bool exists = number >= 0 && number < launch_.validation_x_rows;
-        from(own_row()) = exists ? number : 0;
-        at(plan().sample_weight)[own_row()] = exists ? T(1) : std::numeric_limits<T>::quiet_NaN();
-      }
-      __syncwarp();
-      fetch_rows(job.validation_x, job.validation_x_stride, rows);
-      wait_for_copies();
-      __syncwarp();
-      each_group(rows, [&](int first) {
-        for (int l = 0; l <= last(); ++l) forward(l, first, nullptr);
-        const TrialLayer& place = place_of(last());
-        const int row = first + lane() % group_rows;
-        if (row < rows)
-          for (int n = lane() / group_rows; n < outputs; n += warp_size / group_rows)
-            all[(done + row) * outputs + n] =
-                at(plan().sample_weight)[row] * at(place.out)[row * place.out_stride + n];
-      });
-      __syncwarp();  // the next rows take the same memory
-    }
   }
 
   const TrialLaunch<T>& launch_;
@@ -852,12 +869,18 @@ int64_t most_steps_at_once(const Trials<T>& job) {
   return std::min<int64_t>(steps, std::max<int64_t>(1, TORCHNN_MOST_STEPS / job.count));
 }
 
+inline int slots_of(int64_t update) {
+  int slots = 0;
+  Updates::with(update, [&](auto rule) { slots = rule.slots; });
+  return slots;
+}
+
 template <class T>
 TrialShape shape_of(const TrainLayer<T>* layers, const Trials<T>& job) {
   TrialShape shape{};
   shape.widths = {layers[0].in_features}, shape.element_size = sizeof(T);
   shape.trial_bytes = sizeof(OwnTrial<T>);
-  Updates::with(job.update, [&](auto rule) { shape.slots = rule.slots; });
+  shape.slots = slots_of(job.update);
   for (int64_t l = 0; l < job.layer_count; ++l) {
     shape.widths.push_back(layers[l].units), shape.activations.push_back(layers[l].activation);
     shape.has_bias.push_back(layers[l].bias != nullptr);
@@ -1036,6 +1059,7 @@ void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T
   T* const numbers = workspace + over(int64_t(bytes.size()), int64_t(sizeof(T)));
   auto* const steps = reinterpret_cast<UpdateStep<T>*>(numbers);
   launch.gradients = numbers + job.count * over(most_steps * numbers_a_step, pack<T>) * pack<T>;
+  launch.slots = slots_of(job.update);
   launch.rows = rows, launch.validation_x_rows = validation_x_rows;
   launch.targets = int(target_count(job.loss, job.trials[0].layers[job.layer_count - 1].units));
   const int64_t all_steps = step_count(job.samples, job.epoch_size, job.batch_size);
