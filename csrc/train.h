@@ -140,8 +140,8 @@ constexpr int64_t step_count(int64_t samples, int64_t epoch_size, int64_t batch_
   auto batches = [&](int64_t n) { return (n + batch_size - 1) / batch_size; };
   return samples / epoch_size * batches(epoch_size) + batches(samples % epoch_size);
 }
-template <class T>
-constexpr int64_t step_count(const Train<T>& job) {
+template <class Job>
+constexpr int64_t step_count(const Job& job) {
   return step_count(job.samples, job.epoch_size, job.batch_size);
 }
 
@@ -178,8 +178,8 @@ template <class T>
 void train(const Train<T>& job, const Models& models = {});
 
 // The same for models of any sizes, each by numbers of its own. What a model comes to depends on
-// nothing but these and the rows that it is trained on: not on the other models, on their number, or
-// on how its steps are cut into calls.
+// nothing but these and the rows that it is trained on: not on the other models, on their number,
+// or on how its steps are cut into calls.
 template <class T>
 void train_many(const Trials<T>& job);
 

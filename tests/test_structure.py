@@ -25,7 +25,7 @@ FLOORS = [
     "_training",
     "_keras_weights",
     "_saving",
-    "_keras_models _network backend datasets model models saving sequential tuning utils",
+    "_keras_models _network backend datasets model _many models saving sequential tuning utils",
     "__init__",
     "sklearn tf",
 ]

@@ -27,6 +27,7 @@ from torchnn import (
     saving,
     utils,
 )
+from torchnn._many import fit_many
 from torchnn._version import __version__ as __version__
 from torchnn.layers import Input
 from torchnn.model import Model
@@ -45,6 +46,7 @@ __all__ = [
     "callbacks",
     "constraints",
     "datasets",
+    "fit_many",
     "initializers",
     "layers",
     "losses",

@@ -27,8 +27,16 @@ struct TrainOptions {
 inline constexpr int64_t option_count = sizeof(TrainOptions) / sizeof(double);
 static_assert(std::ranges::count(TrainOptions::names, ' ') + 1 == option_count);
 
-// The same for one step, in the dtype of the weights. Adam's correction for its zero start is in
-// the learning rate: learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) at step t = 1, 2, ...
+// Adam's correction for its zero start, at step t = 1, 2, ...: learning rates are multiplied by the
+// one and divided by the other.
+struct ZeroStart {
+  double second, first;
+  TORCHNN_FN ZeroStart(const TrainOptions& o, int64_t t)
+      : second(std::sqrt(1 - std::pow(o.beta_2, double(t)))),
+        first(1 - std::pow(o.beta_1, double(t))) {}
+};
+
+// The options for one step, in the dtype of the weights.
 template <class T>
 struct UpdateStep {
   T learning_rate, corrected_rate, decay, momentum, epsilon;
@@ -38,9 +46,10 @@ struct UpdateStep {
   T delta;
 
   TORCHNN_FN UpdateStep(const TrainOptions& o, double learning_rate, int64_t t)
+      : UpdateStep(o, learning_rate, ZeroStart(o, t)) {}
+  TORCHNN_FN UpdateStep(const TrainOptions& o, double learning_rate, const ZeroStart& start)
       : learning_rate(T(learning_rate)),
-        corrected_rate(T(learning_rate * std::sqrt(1 - std::pow(o.beta_2, double(t))) /
-                         (1 - std::pow(o.beta_1, double(t))))),
+        corrected_rate(T(learning_rate * start.second / start.first)),
         decay(T(1 - o.weight_decay * learning_rate)),
         momentum(T(o.momentum)),
         epsilon(T(o.epsilon)),

@@ -14,7 +14,7 @@
 #include "cpu_dense.h"
 #include "cpu_library.h"
 #include "cpu_ways.h"
-#include "training.h"
+#include "many.h"
 
 namespace torchnn {
 namespace {
@@ -61,11 +61,22 @@ struct Cpu {
 
   template <class T>
   static void train(const Train<T>& job, const Models& models, const TrainTensors&) {
-    Train<T> own = job;
-    own.parallel = in_parallel;
-    own.threads = int64_t(torch::stable::get_num_threads());
-    if (may_use_library()) own.add_product = add_product_by_library<T>;
-    cpu::train(own, models);
+    cpu::train(on_this_machine(job), models);
+  }
+
+  template <class T>
+  static void train_many(const Trials<T>& job, const Tensor&) {
+    cpu::train_many(on_this_machine(job));
+  }
+
+ private:
+  // The job with all that a CPU has for it.
+  template <template <class> class Job, class T>
+  static Job<T> on_this_machine(Job<T> job) {
+    job.parallel = in_parallel;
+    job.threads = int64_t(torch::stable::get_num_threads());
+    if (may_use_library()) job.add_product = add_product_by_library<T>;
+    return job;
   }
 };
 
@@ -186,6 +197,7 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
       "dense_backward(Tensor grad_out, Tensor? out, Tensor? x, Tensor? weight, int activation, "
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
   m.def(torchnn::train_schema);
+  m.def(torchnn::train_many_schema);
   m.def(
       "predict(Tensor x, int[] activations, Tensor slopes, Tensor[] weights, Tensor[] biases) -> "
       "Tensor");
@@ -205,6 +217,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense_forward", TORCH_BOX(&torchnn::cpu_dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::cpu_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));
+  m.impl("train_many_", TORCH_BOX(&torchnn::train_many_<torchnn::Cpu>));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
   m.impl("activate_", TORCH_BOX(&torchnn::activate_));
   m.impl("restore_", TORCH_BOX(&torchnn::restore_));

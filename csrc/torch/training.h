@@ -315,15 +315,15 @@ void dispatch_network(const Tensor& t, F&& f) {
   }
 }
 
-// What regularization and seeds say, for layers that are there already.
+// What regularization and seeds say, for layers that are there already; null if they say nothing.
 template <class T>
-void regularize(std::vector<TrainLayer<T>>& layers, const Tensor& regularization,
-                const std::vector<int64_t>& seeds) {
+void regularize(std::vector<TrainLayer<T>>& layers, const double* regularization,
+                const int64_t* seeds) {
   for (size_t l = 0; l < layers.size(); ++l) {
     TrainLayer<T>& layer = layers[l];
-    if (!seeds.empty()) layer.seed = seeds[l];
-    if (regularization.numel() == 0) continue;
-    const double* const numbers = data<double>(regularization) + l * numbers_of_regularization;
+    if (seeds) layer.seed = seeds[l];
+    if (!regularization) continue;
+    const double* const numbers = regularization + l * numbers_of_regularization;
     layer.weight_penalty = {T(numbers[0]), T(numbers[1])};
     layer.bias_penalty = {T(numbers[2]), T(numbers[3])};
     layer.dropout = numbers[4];
@@ -445,7 +445,8 @@ std::tuple<Tensor, Tensor> train_(
   if (has_own_options) models.options = numbers;
   dispatch_network(x, [&]<class T>(T*) {
     auto layers = as_layers<T>(network, slots);
-    regularize(layers, regularization, seeds);
+    regularize(layers, regularization.numel() ? data<double>(regularization) : nullptr,
+               seeds.empty() ? nullptr : seeds.data());
     std::vector<TrainLayer<T>> snapshot_layers;
     if (!snapshots.empty()) snapshot_layers = as_layers<T>(states.network(network), states.slots);
     const Train<T> job{

@@ -111,13 +111,18 @@ class Progress(Callback):
         """Yields the runs, and redraws the line after one when it is time."""
         for run in runs:
             yield run
-            now = perf_counter()
-            if self._screen and self._started is not None and now - self._drawn >= INTERVAL:
-                self._drawn = now
-                self._screen.draw()
+            self.draw()
 
-    def end(self, logs: Mapping[str, Any]) -> None:
-        """Finishes the line."""
+    def draw(self, label: str | None = None) -> None:
+        """Redraws the line when it is time, by another label if one is given."""
+        self._label, now = label or self._label, perf_counter()
+        if self._screen and self._started is not None and now - self._drawn >= INTERVAL:
+            self._drawn = now
+            self._screen.draw()
+
+    def end(self, logs: Mapping[str, Any], label: str | None = None) -> None:
+        """Finishes the line, by another label if one is given."""
+        self._label = label or self._label
         if self._screen and self._started is not None:
             # Epochs that were trained together are told of afterwards, one right after the other.
             seconds = max(perf_counter() - self._started, self.tally.seconds)

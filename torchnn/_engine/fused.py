@@ -91,7 +91,7 @@ class FusedEngine:
         def numbers() -> list[Any]:
             versions = [*map(version, behind_a_front)]
             rate = repr(optimizer.learning_rate) if callable(optimizer.learning_rate) else None
-            return [[(r.l1, r.l2) for r in penalties], _seed(optimizer), versions, rate]
+            return [[(r.l1, r.l2) for r in penalties], seed_of(optimizer), versions, rate]
 
         own = watch if access == "write" else None
         return Guard(optimizer, own, numbers, self._shared(every, access))
@@ -114,7 +114,7 @@ class FusedEngine:
             order=run.rows,
             epoch_size=len(run.samples),  # also for a part of one
             batch_size=run.batch_size,
-            learning_rates=_rates(
+            learning_rates=rates_of(
                 optimizer.learning_rate, range(first, first + len(run)), samples.x.device
             ),
             loss=loss.name,
@@ -124,12 +124,12 @@ class FusedEngine:
             activations=network.in_training,
             slopes=network.slopes,
             regularization=network.regularization,
-            seeds=network.seeds(_seed(optimizer)),
+            seeds=network.seeds(seed_of(optimizer)),
             input_dropout=dropout_rate(network.input_dropout),
-            input_seed=network.input_seed(_seed(optimizer)),
+            input_seed=network.input_seed(seed_of(optimizer)),
             weights=network.weights,
             biases=network.biases,
-            slots=_slots(optimizer, network.parameters),
+            slots=slots_of(optimizer, network.parameters),
             keep_predictions=self._keeps_predictions,
             steps_done=self._counter,
         )
@@ -168,17 +168,7 @@ class FusedEngine:
 
     def _measured(self, run: Run, outputs: Tensor, penalty: Tensor | None) -> Result:
         """What outputs come to: the loss of each batch, with its penalty, and predictions."""
-        network, samples = self._network, run.samples  # type: Any, Any
-        values = network.loss.per_sample(run.gather(samples.y), outputs)
-        if samples.weight is not None:
-            values = values * run.gather(samples.weight)
-        losses = run.batches.reduce(values, torch.mean)
-        if network.loss.ignores:
-            counted = (network.loss.targets(run.gather(samples.y)) != IGNORED).to(values)
-            losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
-                min=1e-9
-            )
-        return self._result((losses if penalty is None else losses + penalty, outputs))
+        return self._result((losses_of(self._network, run, outputs, penalty), outputs))
 
     def predict(self, run: Run) -> Tensor:
         """Returns the model's output for the run, row by row."""
@@ -215,13 +205,28 @@ class FusedEngine:
         return ops.predict(x, activations, network.weights, network.biases, network.slopes)
 
 
-def _seed(optimizer: Any) -> int:
+def losses_of(network: Plan, run: Run, outputs: Tensor, penalty: Any) -> Tensor:
+    """The loss of each batch of a run, of what came out and, if there are any, of penalties."""
+    samples, loss = run.samples, network.loss  # type: Any, Any
+    values = loss.per_sample(run.gather(samples.y), outputs)
+    if samples.weight is not None:
+        values = values * run.gather(samples.weight)
+    losses = run.batches.reduce(values, torch.mean)
+    if loss.ignores:
+        counted = (loss.targets(run.gather(samples.y)) != IGNORED).to(values)
+        losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
+            min=1e-9
+        )
+    return losses if penalty is None else losses + penalty
+
+
+def seed_of(optimizer: Any) -> int:
     """That of the run: also where an earlier one is gone on with."""
     seed = optimizer.place.seed
     return torch.initial_seed() if seed is None else seed
 
 
-def _rates(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
+def rates_of(rate: LearningRate, steps: range, device: torch.device) -> Tensor:
     """The learning rate of each step."""
     if callable(rate):
         return to_device(float64([float(rate(step)) for step in steps]), device)
@@ -243,7 +248,9 @@ def _of(epoch: int, tensors: Sequence[Tensor | None]) -> list[Any]:
     return [None if t is None else t[epoch] for t in tensors]
 
 
-def _slots(optimizer: SlotOptimizer, parameters: list[Tensor | None]) -> list[list[Tensor | None]]:
+def slots_of(
+    optimizer: SlotOptimizer, parameters: list[Tensor | None]
+) -> list[list[Tensor | None]]:
     """For each slot, the tensors of these parameters."""
     if not optimizer.slots:
         return []

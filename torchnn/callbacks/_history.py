@@ -17,6 +17,7 @@ class History(Callback):
         epoch: The numbers of the epochs that finished.
         history: For "loss", each metric and their "val_" twins, a list of one float an epoch.
         model: The model, as long as someone else has it, or None.
+        engine: How fit_many has trained it; None in fit, of which summary tells.
     """
 
     model_access = "none"
@@ -26,6 +27,7 @@ class History(Callback):
     def __init__(self) -> None:
         self.epoch: list[int] = []
         self.history: dict[str, list[Any]] = {}
+        self.engine: str | None = None
 
     @property
     def model(self) -> Any:

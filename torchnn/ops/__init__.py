@@ -6,6 +6,7 @@ The others tell what the kernels know. `reference` has the definitions, in plain
 
 from torchnn.ops import reference
 from torchnn.ops._dense import dense
+from torchnn.ops._many import train_many_
 from torchnn.ops._native import (
     CudaPlan,
     Kernel,
@@ -20,12 +21,13 @@ from torchnn.ops._native import (
     updates,
 )
 from torchnn.ops._network import mark_changed, predict, train_
-from torchnn.ops.reference import Training
+from torchnn.ops.reference import Training, Trials
 
 __all__ = [
     "CudaPlan",
     "Kernel",
     "Training",
+    "Trials",
     "activations",
     "cpu_capability",
     "cuda_limits",
@@ -37,6 +39,7 @@ __all__ = [
     "predict",
     "reference",
     "train_",
+    "train_many_",
     "train_options",
     "trains_on",
     "updates",

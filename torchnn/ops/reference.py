@@ -24,11 +24,13 @@ __all__ = [
     "TAKE_LABELS",
     "UPDATES",
     "Training",
+    "Trials",
     "dense",
     "dense_backward",
     "dropped",
     "predict",
     "train_",
+    "train_many_",
 ]
 
 EPSILON = 1e-7  # Keras's
@@ -493,6 +495,162 @@ def _train_one(job: Training) -> Results:
     kept = job.weights[-1].shape[0]
     nothing = job.x.new_empty(0, kept)
     return torch.stack(losses), torch.cat(outputs) if job.keep_predictions else nothing
+
+
+@dataclass
+class Trials:
+    """Models that train at once, each by numbers of its own: the arguments of train_many_.
+
+    Activations, slopes, loss, update rule, batches and the kind of every argument are the same for
+    all; so are the features of x, the units of the last layer, and which layers have a bias. The
+    layers between may have other units in each model.
+
+    Args:
+        x: Features, shape (N, in_features), of all models.
+        y: Targets, shape (N, units of the last layer), or class numbers, (N, 1), as in Training; or
+            those of each model, with a leading dimension of models.
+        sample_weight: Shape (N,), or (models, N), or None.
+        orders: Orders of training, shape (orders, samples), int64: rows of x.
+        order_of: Which of them is each model's, shape (models,), int64.
+        epoch_size: As in Training.
+        batch_size: As in Training.
+        learning_rates: Shape (models, steps), float64.
+        loss: A key of LOSSES.
+        update: A key of UPDATES.
+        options: As in Training, a number or one for each model; delta is that of all.
+        steps_before: Shape (models,), int64.
+        activations: A key of ACTIVATIONS for each layer.
+        slopes: As in Training.
+        regularization: As in Training, shape (models, layers, 5), float64; or without elements.
+        seeds: Of what is dropped, of each layer and of x, shape (models, layers + 1), int64.
+        input_dropout: That of x, shape (models,), float64.
+        weights: Those of the first model, of the second, and so on, (units, in_features) each.
+        biases: The same; or None.
+        slots: The same: of each model, for each slot, what it remembers of weight and bias of each
+            layer in turn.
+        validation_x: Rows to compute the outputs of after each epoch of the call, all of which are
+            whole, or once if orders holds no samples; shape (M, in_features), or None.
+        validation_rows: Rows of it in sets, shape (sets, rows), int64; None for all of it.
+        validation_of: Which of them is each model's, shape (models,), int64; None with no sets.
+        keep_predictions: As in Training.
+        steps_done: As in Training.
+    """
+
+    x: Tensor
+    y: Tensor
+    sample_weight: Tensor | None
+    orders: Tensor
+    order_of: Tensor
+    _: KW_ONLY
+    epoch_size: int
+    batch_size: int
+    learning_rates: Tensor
+    loss: str
+    update: str
+    options: Mapping[str, float | Sequence[float] | Tensor]
+    steps_before: Tensor
+    activations: Sequence[str]
+    slopes: Sequence[float] = ()
+    regularization: Tensor
+    seeds: Tensor
+    input_dropout: Tensor
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor | None]
+    slots: Sequence[Tensor | None]
+    validation_x: Tensor | None = None
+    validation_rows: Tensor | None = None
+    validation_of: Tensor | None = None
+    keep_predictions: bool
+    steps_done: Tensor
+
+    @property
+    def models(self) -> int:
+        """How many there are."""
+        return len(self.weights) // len(self.activations)
+
+    def of_model(self, i: int) -> Training:
+        """The training of one of them, on the same memory, without its validation."""
+        layers, models = len(self.activations), self.models
+        each = slice(i * layers, (i + 1) * layers)
+        count = len(self.slots) // models
+        slots = self.slots[i * count : (i + 1) * count]
+        weight = self.sample_weight
+
+        def number(value: Any) -> float:
+            value = torch.as_tensor(value, dtype=torch.float64)
+            return float(value[i] if value.ndim else value)
+
+        return Training(
+            self.x,
+            self.y[i] if self.y.ndim > 2 else self.y,
+            weight[i] if weight is not None and weight.ndim > 1 else weight,
+            self.orders[self.order_of[i]],
+            epoch_size=self.epoch_size,
+            batch_size=self.batch_size,
+            learning_rates=self.learning_rates[i],
+            loss=self.loss,
+            update=self.update,
+            options={name: number(value) for name, value in self.options.items()},
+            steps_before=int(self.steps_before[i]),
+            activations=self.activations,
+            slopes=self.slopes,
+            regularization=self.regularization[i].tolist() if self.regularization.numel() else (),
+            seeds=self.seeds[i, :-1].tolist(),
+            input_dropout=float(self.input_dropout[i]),
+            input_seed=int(self.seeds[i, -1]),
+            weights=self.weights[each],
+            biases=self.biases[each],
+            slots=[slots[k : k + 2 * layers] for k in range(0, count, 2 * layers)],
+            keep_predictions=self.keep_predictions,
+            steps_done=self.steps_done.clone(),
+        )
+
+
+def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
+    """Takes the steps of all models: weights, biases and slots change in place.
+
+    Returns:
+        Losses, shape (models, steps), and predictions, (models, samples, units), as in train_; and
+        the outputs of the validation rows, (models, epochs, rows, units).
+    """
+    results = [_train_and_validate(job, i) for i in range(job.models)]
+    losses, predictions, validation = map(torch.stack, zip(*results, strict=True))
+    job.steps_done += losses.numel()
+    return losses, predictions, validation
+
+
+def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor]:
+    model, samples = job.of_model(i), job.orders.shape[1]
+    outputs: list[Tensor] = []
+    results: tuple[list[Tensor], list[Tensor]] = ([], [])
+
+    def validate() -> None:
+        if job.validation_x is not None:
+            x = job.validation_x
+            if job.validation_rows is not None and job.validation_of is not None:
+                x = x[job.validation_rows[job.validation_of[i]]]
+            outputs.append(predict(x, model.activations, model.weights, model.biases, model.slopes))
+
+    size = job.epoch_size
+    steps = -(-size // job.batch_size)
+    for epoch in range(-(-samples // size)):
+        part = replace(
+            model,
+            order=model.order[epoch * size : (epoch + 1) * size],  # type: ignore[index]
+            learning_rates=model.learning_rates[epoch * steps :],
+            steps_before=int(model.steps_before) + epoch * steps,
+        )
+        for each, result in zip(results, _train_one(part), strict=True):
+            each.append(result)
+        validate()
+    if not samples:
+        validate()
+    units, rows = job.weights[-1].shape[0], 0 if job.validation_x is None else len(outputs[0])
+    return (
+        torch.cat(results[0]) if samples else job.x.new_empty(0),
+        torch.cat(results[1]) if samples else job.x.new_empty(0, units),
+        torch.stack(outputs) if outputs else job.x.new_empty(0, rows, units),
+    )
 
 
 def _keep(job: Training, state: Sequence[Sequence[Tensor | None]], epoch: int) -> None:

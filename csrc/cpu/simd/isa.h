@@ -9,17 +9,21 @@
 namespace torchnn::cpu {
 
 // The register tiles leave room for the operands: 12 of 16 registers accumulate, or 24 to 26 of 32.
+// (A tile of models in lanes is lane_tile_rows by 4.)
 struct Baseline {  // SSE2 on x86-64, NEON on Arm
   static constexpr const char* name = "baseline";
-  static constexpr int vector_bytes = 16, dot_rows = 3, tile_rows = 6, small_tile_rows = 6;
+  static constexpr int vector_bytes = 16, dot_rows = 3, tile_rows = 6, small_tile_rows = 6,
+                       lane_tile_rows = 3;
 };
 struct Avx2 {
   static constexpr const char* name = "avx2";
-  static constexpr int vector_bytes = 32, dot_rows = 3, tile_rows = 6, small_tile_rows = 6;
+  static constexpr int vector_bytes = 32, dot_rows = 3, tile_rows = 6, small_tile_rows = 6,
+                       lane_tile_rows = 3;
 };
 struct Avx512 {
   static constexpr const char* name = "avx512";
-  static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12, small_tile_rows = 13;
+  static constexpr int vector_bytes = 64, dot_rows = 6, tile_rows = 12, small_tile_rows = 13,
+                       lane_tile_rows = 6;
 };
 
 template <class Isa, class T>

@@ -1,0 +1,187 @@
+// Models at once: small ones in the lanes of registers, as many side by side as there are; of large
+// ones, each thread trains one after the other.
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "../dense.h"
+#include "../train.h"
+#include "lane_models.h"
+#include "threads.h"
+
+namespace torchnn::cpu {
+namespace {
+
+template <class T>
+struct ManyModels {
+  using Pointers = std::vector<const Trial<T>*>;
+
+  const Trials<T>& job;
+  Pointers in_lanes, alone;
+  std::vector<Range> groups;  // of those in lanes
+
+  explicit ManyModels(const Trials<T>& job) : job(job) {
+    for (int64_t i = 0; i < job.count; ++i)
+      (is_wide(job.trials[i]) ? alone : in_lanes).push_back(&job.trials[i]);
+    // Those of a kind and size lie side by side; the largest come first, so that no thread is left
+    // alone with one of them.
+    std::stable_sort(in_lanes.begin(), in_lanes.end(),
+                     [&](auto* a, auto* b) { return compare(*a, *b) < 0; });
+    const int64_t lanes = Padding<T>().lanes, count = int64_t(in_lanes.size());
+    for (int64_t i = 0; i < count; ++i) {
+      if (!groups.empty() && groups.back().size() < lanes &&
+          may_join(*in_lanes[groups.back().begin], *in_lanes[i]))
+        ++groups.back().end;
+      else
+        groups.push_back({i, i + 1});
+    }
+  }
+
+  // Measured: docs/log.md. It must follow from the model alone.
+  bool is_wide(const Trial<T>& trial) const {
+    int64_t weights = 0;
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      weights += trial.layers[l].in_features * trial.layers[l].units;
+    return weights * int64_t(sizeof(T)) > most_bytes_in_lanes;
+  }
+
+  // Below 0 if a comes first.
+  int64_t compare(const Trial<T>& a, const Trial<T>& b) const {
+    auto sign = [](auto a, auto b) { return a < b ? -1 : b < a ? 1 : 0; };
+    if (int64_t s = sign(kind(a), kind(b))) return s;
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      if (int64_t s = sign(b.layers[l].units, a.layers[l].units)) return s;
+    if (int64_t s = sign(a.order, b.order)) return s;
+    return sign(a.validation_rows, b.validation_rows);
+  }
+
+  // Whether both may be in one group, though one may be narrower.
+  bool may_join(const Trial<T>& a, const Trial<T>& b) const {
+    if (kind(a) != kind(b)) return false;
+    for (int64_t l = 0; l < job.layer_count; ++l)
+      if (a.layers[l].units != b.layers[l].units) return stays_zero(a) && stays_zero(b);
+    return true;
+  }
+
+  int64_t kind(const Trial<T>& trial) const { return LaneModels<T>::kind(trial, job.layer_count); }
+
+  // Whether a weight that is 0 stays 0 without a gradient, as those must that a model lacks: not
+  // where the rule divides by what is 0 then.
+  bool stays_zero(const Trial<T>& trial) const {
+    T w = 0, slots[most_slots] = {};
+    Updates::with(job.update, [&](auto rule) {
+      rule.apply(w, slots, T(0), UpdateStep<T>(trial.options, 1, 1));
+    });
+    return w == 0;
+  }
+
+  void train_group(int64_t i) const {
+    LaneModels<T>(job, in_lanes.data() + groups[i].begin, groups[i].size()).train();
+  }
+
+  // Takes the memory that this thread needs for any group; it stays the thread's.
+  void reserve() const {
+    if (!groups.empty()) LaneModels<T>(job, in_lanes.data(), int64_t(in_lanes.size()));
+  }
+
+  bool can_reserve() const {
+    try {
+      reserve();
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  }
+
+  // With the threads that it is given.
+  void train_alone(const Trial<T>& trial, int64_t threads) const {
+    Train<T> own{.layers = trial.layers,
+                 .layer_count = job.layer_count,
+                 .x = job.x,
+                 .y = trial.y,
+                 .sample_weight = trial.sample_weight,
+                 .order = trial.order,
+                 .x_stride = job.x_stride,
+                 .samples = job.samples,
+                 .epoch_size = job.epoch_size,
+                 .batch_size = job.batch_size,
+                 .loss = job.loss,
+                 .update = job.update,
+                 .options = trial.options,
+                 .input_dropout = trial.input_dropout,
+                 .input_seed = trial.input_seed,
+                 .learning_rates = trial.learning_rates,
+                 .losses = trial.losses,
+                 .predictions = trial.predictions,
+                 .parallel = job.parallel,
+                 .threads = threads,
+                 .add_product = job.add_product};
+    int64_t steps_before = trial.steps_before;
+    own.steps_before = &steps_before;
+    if (!job.validation_x) return train(own);
+    if (job.samples == 0) return validate(trial, 0);
+    own.samples = job.epoch_size;
+    const int64_t steps = step_count(own);
+    const int64_t outputs = trial.layers[job.layer_count - 1].units;
+    for (int64_t epoch = 0; epoch < job.samples / job.epoch_size; ++epoch) {
+      train(own);
+      validate(trial, epoch);
+      own.order += own.samples, own.learning_rates += steps, own.losses += steps;
+      if (own.predictions) own.predictions += own.samples * outputs;
+      steps_before += steps;
+    }
+  }
+
+  void validate(const Trial<T>& trial, int64_t epoch) const {
+    const int64_t count = job.validation_count;
+    const int64_t outputs = trial.layers[job.layer_count - 1].units;
+    predict(Train<T>{.layers = trial.layers,
+                     .layer_count = job.layer_count,
+                     .x = job.validation_x,
+                     .order = trial.validation_rows,
+                     .x_stride = job.validation_x_stride,
+                     .samples = count,
+                     .batch_size = rows_at_once,
+                     .predictions = trial.validation_predictions + epoch * count * outputs});
+  }
+
+  static constexpr int64_t most_bytes_in_lanes = 1 << 17;
+  static constexpr int64_t rows_at_once = 64;
+};
+
+}  // namespace
+
+template <class T>
+void train_many(const Trials<T>& job) {
+  const ManyModels<T> models(job);
+  const int64_t groups = int64_t(models.groups.size()), alone = int64_t(models.alone.size());
+  const bool is_each_alone = alone < job.threads;  // with all threads, one after the other
+  const int64_t parts = groups + (is_each_alone ? 0 : alone);
+  models.reserve();  // so that what can fail does so before any model has changed
+  std::atomic<int64_t> next = 0;
+  auto train_parts = [&] {  // whoever is free takes the next
+    for (int64_t i; (i = next++) < parts;) {
+      if (i < groups)
+        models.train_group(i);
+      else
+        models.train_alone(*models.alone[i - groups], 1);
+    }
+  };
+  if (is_each_alone)
+    for (const Trial<T>* trial : models.alone) models.train_alone(*trial, job.threads);
+  const int64_t threads = std::min(job.threads, parts);
+  if (threads > 1) {
+    Train<T> of_threads{};
+    of_threads.parallel = job.parallel;
+    run_parallel(of_threads, threads, [&](int64_t) {  // for whom there is no memory leaves it
+      if (models.can_reserve()) train_parts();
+    });
+  }
+  const FlushSubnormals flush;
+  train_parts();
+}
+
+template void train_many(const Trials<float>&);
+template void train_many(const Trials<double>&);
+
+}  // namespace torchnn::cpu

@@ -1,0 +1,246 @@
+// The operator train_many_, for every device: many models at once, each by numbers of its own.
+#pragma once
+
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "training.h"
+
+namespace torchnn {
+
+// Weights, biases (without elements where there is none), slots and steps_done change in place. All
+// lists are those of train_ for the first model, then for the second, and so on; layers may be of
+// other sizes in each, but for the features of x and the units of the last. y and sample_weight
+// have a leading dimension of models, or are shared by all. orders holds the orders of rows that
+// there are, each of all samples of the call, and order_of the number of each model's;
+// validation_rows and validation_of likewise for the rows of validation_x that go through each
+// model after each epoch, or once as it is if there are no samples. learning_rates (models, steps),
+// options (models, options), steps_before (models), regularization (models, layers, 5) or none,
+// seeds (models, layers
+// + 1), the last being that of the features, and input_dropout (models) are each model's own.
+inline constexpr char train_many_schema[] =
+    "train_many_(Tensor x, Tensor y, Tensor? sample_weight, Tensor orders, Tensor order_of, "
+    "int epoch_size, int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
+    "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, Tensor seeds, "
+    "Tensor input_dropout, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
+    "Tensor? validation_x, Tensor? validation_rows, Tensor? validation_of, bool keep_predictions, "
+    "Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions, Tensor validation)";
+
+// A tensor of that shape and dtype, contiguous.
+inline void check_table(const char* name, const Tensor& t, ScalarType dtype, bool fits_device,
+                        const std::vector<int64_t>& shape) {
+  STD_TORCH_CHECK(t.is_contiguous() && t.scalar_type() == dtype && fits_device, name,
+                  " must be contiguous ", dtype == ScalarType::Long ? "int64" : "float64",
+                  ", on the device that it is for");
+  STD_TORCH_CHECK(std::vector<int64_t>(t.sizes().begin(), t.sizes().end()) == shape, name,
+                  " must have shape ", as_text(shape), ", got ",
+                  as_text({t.sizes().begin(), t.sizes().end()}));
+}
+
+// Numbers of rows in sets, and the set of each model.
+inline void check_sets(const char* name, const Tensor& sets, const char* of_name, const Tensor& of,
+                       const Tensor& x, int64_t models) {
+  STD_TORCH_CHECK(sets.dim() == 2, name, " must have 2 dimensions");
+  check_table(name, sets, ScalarType::Long, sets.device() == x.device(),
+              {sets.size(0), sets.size(1)});
+  check_table(of_name, of, ScalarType::Long, of.is_cpu(), {models});
+  const int64_t* set = data<int64_t>(of);
+  for (int64_t m = 0; m < models; ++m)
+    STD_TORCH_CHECK(set[m] >= 0 && set[m] < sets.size(0), of_name, "[", m, "] is ", set[m], ", of ",
+                    sets.size(0), " in ", name);
+}
+
+// The model's own part of y or of sample_weight, of that shape behind the models.
+inline int64_t check_targets(const char* name, const Tensor& t, const Tensor& x, int64_t models,
+                             std::vector<int64_t> shape) {
+  const bool is_shared = t.dim() == int64_t(shape.size());
+  int64_t size = 1;
+  for (int64_t n : shape) size *= n;
+  if (!is_shared) shape.insert(shape.begin(), models);
+  STD_TORCH_CHECK(is_like(t, x) && t.is_contiguous() &&
+                      std::vector<int64_t>(t.sizes().begin(), t.sizes().end()) == shape,
+                  name, " must be contiguous, on the device of x, of its dtype and of shape ",
+                  as_text(shape), " or without the models, got ",
+                  as_text({t.sizes().begin(), t.sizes().end()}));
+  return is_shared ? 0 : size;
+}
+
+// Device: as for train_, but train_many(job, tensors).
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> train_many_(
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
+    const Tensor& orders, const Tensor& order_of, int64_t epoch_size, int64_t batch_size,
+    const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
+    const Tensor& steps_before, const std::vector<int64_t>& activations, const Tensor& slopes,
+    const Tensor& regularization, const Tensor& seeds, const Tensor& input_dropout,
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+    const std::vector<Tensor>& slots, const std::optional<Tensor>& validation_x,
+    const std::optional<Tensor>& validation_rows, const std::optional<Tensor>& validation_of,
+    bool keep_predictions, const Tensor& steps_done) {
+  const int64_t layer_count = int64_t(activations.size());
+  STD_TORCH_CHECK(layer_count > 0 && !weights.empty() && weights.size() % layer_count == 0 &&
+                      biases.size() == weights.size(),
+                  "there must be a weight and a bias for each layer of each model");
+  const int64_t models = int64_t(weights.size()) / layer_count;
+  STD_TORCH_CHECK(slots.size() % models == 0, "there must be as many slots for each model");
+  STD_TORCH_CHECK(loss >= 0 && loss < Losses::size, "no loss ", loss);
+  STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
+  STD_TORCH_CHECK(batch_size > 0, "batch_size must be positive, got ", batch_size);
+  STD_TORCH_CHECK(epoch_size > 0, "epoch_size must be positive, got ", epoch_size);
+  STD_TORCH_CHECK(x.dim() == 2, "x must have 2 dimensions, got ", x.dim());
+
+  // ---- each model by itself ----
+  auto part = [](const std::vector<Tensor>& all, int64_t m, int64_t count) {
+    return std::vector<Tensor>(all.begin() + m * count, all.begin() + (m + 1) * count);
+  };
+  const int64_t slot_count = int64_t(slots.size()) / models;
+  struct Model {
+    std::vector<Tensor> weights, biases, slots;
+  };
+  std::vector<Model> own;
+  std::vector<Extent> extents;
+  extents.reserve(2 * weights.size() + slots.size() + 16);
+  for (int64_t m = 0; m < models; ++m) {
+    own.push_back(
+        {part(weights, m, layer_count), part(biases, m, layer_count), part(slots, m, slot_count)});
+    const Network network{activations, slopes, own[m].weights, own[m].biases};
+    STD_TORCH_CHECK(!network.has_models(), "each weight must have 2 dimensions");
+    check_network(x, network, Device::type);
+    check_slots(x, network, own[m].slots, update);
+    STD_TORCH_CHECK(network.outputs() == own[0].weights.back().size(0),
+                    "models must have as many units as each other in the last layer");
+    for (int64_t l = 0; l < layer_count; ++l)
+      STD_TORCH_CHECK(bool(network.bias(l)) == (own[0].biases[l].numel() > 0),
+                      "models must have biases in the same layers");
+    add_network(extents, network, true);
+    for (size_t i = 0; i < own[m].slots.size(); ++i)
+      add_extent(extents, i % 2 ? "slot of bias" : "slot of weight", int64_t(i / 2) % layer_count,
+                 own[m].slots[i], true);
+  }
+
+  // ---- what they have in common ----
+  const int64_t rows = x.size(0), units = weights.back().size(0);
+  const int64_t samples = orders.dim() == 2 ? orders.size(1) : 0;
+  check_sets("orders", orders, "order_of", order_of, x, models);
+  const int64_t of_y = check_targets("y", y, x, models, {rows, target_count(loss, units)});
+  const int64_t of_weight =
+      sample_weight ? check_targets("sample_weight", *sample_weight, x, models, {rows}) : 0;
+  batch_size = std::min({batch_size, epoch_size, std::max<int64_t>({rows, samples, 1})});
+  epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
+  const int64_t steps = step_count(samples, epoch_size, batch_size);
+  check_table("learning_rates", learning_rates, ScalarType::Double,
+              learning_rates.device() == x.device(), {models, steps});
+  check_table("options", options, ScalarType::Double, options.is_cpu(), {models, option_count});
+  for (int64_t m = 1; m < models; ++m) {
+    const auto* own = reinterpret_cast<const TrainOptions*>(data<double>(options));
+    STD_TORCH_CHECK(own[m].delta == own[0].delta, "models must have the same delta");
+  }
+  check_table("steps_before", steps_before, ScalarType::Long, steps_before.is_cpu(), {models});
+  check_table("seeds", seeds, ScalarType::Long, seeds.is_cpu(), {models, layer_count + 1});
+  check_table("input_dropout", input_dropout, ScalarType::Double, input_dropout.is_cpu(), {models});
+  const bool regularizes = regularization.numel() > 0;
+  if (regularizes)
+    check_table("regularization", regularization, ScalarType::Double, regularization.is_cpu(),
+                {models, layer_count, numbers_of_regularization});
+  check_counter("steps_done", steps_done);
+  STD_TORCH_CHECK(steps_done.is_cpu(), "steps_done must be on the CPU");
+  int64_t validation_count = 0, epochs = 0;
+  if (validation_x) {
+    STD_TORCH_CHECK(is_like(*validation_x, x) && validation_x->dim() == 2 &&
+                        validation_x->size(1) == x.size(1) &&
+                        (validation_x->stride(1) == 1 || validation_x->size(1) == 1),
+                    "validation_x must be (rows, in_features), on the device of x, of its dtype");
+    STD_TORCH_CHECK(samples % epoch_size == 0, "validation_x needs whole epochs, got ", samples,
+                    " samples of epoch_size ", epoch_size);
+    STD_TORCH_CHECK(bool(validation_rows) == bool(validation_of),
+                    "validation_rows and validation_of go together");
+    epochs = std::max<int64_t>(samples / epoch_size, 1);
+    validation_count = validation_rows ? validation_rows->size(1) : validation_x->size(0);
+    if (validation_rows)
+      check_sets("validation_rows", *validation_rows, "validation_of", *validation_of, x, models);
+  } else {
+    STD_TORCH_CHECK(!validation_rows && !validation_of, "validation_rows need validation_x");
+  }
+  auto reads = [&](const char* name, const std::optional<Tensor>& t) {
+    if (t) add_extent(extents, name, -1, *t, false);
+  };
+  reads("x", x), reads("y", y), reads("sample_weight", sample_weight), reads("orders", orders);
+  reads("learning_rates", learning_rates), reads("validation_x", validation_x);
+  reads("validation_rows", validation_rows), reads("order_of", order_of);
+  reads("options", options), reads("steps_before", steps_before), reads("seeds", seeds);
+  reads("regularization", regularization), reads("input_dropout", input_dropout);
+  reads("validation_of", validation_of), reads("slopes", slopes);
+  add_extent(extents, "steps_done", -1, steps_done, true);
+  check_overlaps(extents);
+  check_room("steps_done", steps_done, steps);
+  for (int64_t m = 0; m < models; ++m)
+    check_range("steps_before", data<int64_t>(steps_before)[m], 0,
+                std::numeric_limits<int64_t>::max() - steps);
+  Device::check_order(orders, rows);
+  if (validation_rows) Device::check_order(*validation_rows, validation_x->size(0));
+
+  const int64_t kept = keep_predictions ? samples : 0;
+  Tensor losses = new_tensor<2>(x, {models, steps});
+  Tensor predictions = new_tensor<3>(x, {models, kept, units});
+  Tensor validation = new_tensor(x, {models, epochs, validation_count, units});
+  dispatch_network(x, [&]<class T>(T*) {
+    std::vector<std::vector<TrainLayer<T>>> layers;
+    std::vector<Trial<T>> trials;
+    for (int64_t m = 0; m < models; ++m) {
+      const Network network{activations, slopes, own[m].weights, own[m].biases};
+      layers.push_back(as_layers<T>(network, own[m].slots));
+      const int64_t* seed = data<int64_t>(seeds) + m * (layer_count + 1);
+      regularize(layers[m],
+                 regularizes
+                     ? data<double>(regularization) + m * layer_count * numbers_of_regularization
+                     : nullptr,
+                 seed);
+      const double dropout = data<double>(input_dropout)[m];
+      STD_TORCH_CHECK(dropout >= 0 && dropout < 1,
+                      "input_dropout must be at least 0 and below 1, got ", dropout);
+      trials.push_back({
+          .layers = layers[m].data(),
+          .y = data<T>(y) + m * of_y,
+          .sample_weight = sample_weight ? data<T>(*sample_weight) + m * of_weight : nullptr,
+          .order = data<int64_t>(orders) + data<int64_t>(order_of)[m] * samples,
+          .options = reinterpret_cast<const TrainOptions*>(data<double>(options))[m],
+          .input_dropout = dropout,
+          .input_seed = seed[layer_count],
+          .learning_rates = data<double>(learning_rates) + m * steps,
+          .steps_before = data<int64_t>(steps_before)[m],
+          .losses = mutable_data<T>(losses) + m * steps,
+          .predictions =
+              keep_predictions ? mutable_data<T>(predictions) + m * samples * units : nullptr,
+          .validation_rows = validation_rows
+                                 ? data<int64_t>(*validation_rows) +
+                                       data<int64_t>(*validation_of)[m] * validation_count
+                                 : nullptr,
+          .validation_predictions =
+              mutable_data<T>(validation) + m * epochs * validation_count * units,
+      });
+    }
+    Device::train_many(
+        Trials<T>{
+            .trials = trials.data(),
+            .count = models,
+            .layer_count = layer_count,
+            .x = data<T>(x),
+            .x_stride = x.stride(0),
+            .samples = samples,
+            .epoch_size = epoch_size,
+            .batch_size = batch_size,
+            .loss = loss,
+            .update = update,
+            .validation_x = validation_x ? data<T>(*validation_x) : nullptr,
+            .validation_x_stride = validation_x ? validation_x->stride(0) : 0,
+            .validation_count = validation_count,
+        },
+        x);
+  });
+  *mutable_data<int64_t>(steps_done) += steps * models;
+  return {losses, predictions, validation};
+}
+
+}  // namespace torchnn

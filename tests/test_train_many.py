@@ -1,0 +1,284 @@
+"""torchnn.ops.train_many_ against its definition in plain PyTorch, and models against their
+neighbours."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.test_train_op import OPTIONS, SLOTS
+from torchnn import ops
+from torchnn.ops import reference
+
+SMALL = [(7, 5, 1), (7, 8, 1), (7, 3, 1), (7, 5, 1)]
+
+
+def trials(
+    widths, dtype=torch.float64, samples=23, batch_size=8, epochs=2, update="adam", **changes
+):
+    """Models of such widths, with data, orders, rates and seeds of their own."""
+    generator = torch.Generator().manual_seed(3)
+    models, layers, rows = len(widths), len(widths[0]) - 1, 31
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    weights = [random(o, i) / i**0.5 for own in widths for i, o in pairwise(own)]
+    biases = [random(o) / 10 for own in widths for o in own[1:]]
+    pairs = [p for pair in zip(weights, biases, strict=True) for p in pair]
+    of_model = [pairs[2 * layers * m : 2 * layers * (m + 1)] for m in range(models)]
+    slots = [torch.zeros_like(p) for own in of_model for _ in range(SLOTS[update]) for p in own]
+    loss = changes.get("loss", "binary_crossentropy_from_logits")
+    y = (random(rows, widths[0][-1]) > 0).to(dtype)
+    if loss in reference.TAKE_LABELS:
+        y = torch.randint(-1, widths[0][-1], (rows, 1), generator=generator).to(dtype)
+    if "hinge" in loss:
+        y = 2 * y - 1
+    steps = epochs * -(-samples // batch_size)
+    orders = torch.stack(
+        [
+            torch.cat([torch.randperm(rows, generator=generator)[:samples] for _ in range(epochs)])
+            for _ in range(3)
+        ]
+    )
+    arguments = {
+        "x": random(rows, widths[0][0]),
+        "y": y,
+        "sample_weight": None,
+        "orders": orders,
+        "order_of": torch.arange(models) % 3,
+        "epoch_size": samples,
+        "batch_size": batch_size,
+        "learning_rates": torch.rand(models, steps, generator=generator, dtype=torch.float64) / 10,
+        "loss": loss,
+        "update": update,
+        "options": OPTIONS,
+        "steps_before": torch.arange(models),
+        "activations": ["sigmoid"] * (layers - 1) + ["identity"],
+        "regularization": torch.zeros(0, dtype=torch.float64),
+        "seeds": torch.arange(models * (layers + 1)).reshape(models, -1),
+        "input_dropout": torch.zeros(models, dtype=torch.float64),
+        "weights": weights,
+        "biases": biases,
+        "slots": slots,
+        "keep_predictions": True,
+        "steps_done": torch.zeros(1, dtype=torch.int64),
+    }
+    return arguments | changes
+
+
+def copied(arguments, dtype=None):
+    def copy(value):
+        if isinstance(value, list):
+            return [copy(each) for each in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        is_number = value.dtype in (torch.float32, torch.float64) and dtype is not None
+        return value.to(dtype, copy=True) if is_number else value.clone()
+
+    of_float64 = ("learning_rates", "regularization", "input_dropout")
+    return {
+        name: value.clone() if name in of_float64 else copy(value)
+        for name, value in arguments.items()
+    }
+
+
+def run(function, arguments):
+    """What training gives and leaves behind, of each model."""
+    job = ops.Trials(**arguments)
+    results = function(job)
+    models = job.models
+    left = []
+    for each in (job.weights, job.biases, job.slots):
+        count = len(each) // models
+        left.append([list(each[m * count : (m + 1) * count]) for m in range(models)])
+    return [[*(r[m] for r in results), *(t for of in left for t in of[m])] for m in range(models)]
+
+
+def assert_same(arguments, rtol=1e-10, atol=1e-11):
+    exact = run(reference.train_many_, copied(arguments, torch.float64))
+    ours = run(ops.train_many_, copied(arguments))
+    for own, expected in zip(ours, exact, strict=True):
+        for one, other in zip(own, expected, strict=True):
+            if one is None:
+                continue
+            torch.testing.assert_close(one.to(other), other, rtol=rtol, atol=atol)
+
+
+def chosen(arguments, models):
+    """The same of some of the models alone."""
+    count = len(arguments["activations"])
+    slots = len(arguments["slots"]) // (len(arguments["weights"]) // count)
+    own = dict(arguments)
+    for name in ("order_of", "learning_rates", "steps_before", "seeds", "input_dropout"):
+        own[name] = arguments[name][models].clone()
+    for name in ("regularization", "validation_of"):
+        if arguments.get(name) is not None and arguments[name].numel():
+            own[name] = arguments[name][models].clone()
+    for name, each in (("weights", count), ("biases", count), ("slots", slots)):
+        own[name] = [t for m in models for t in arguments[name][m * each : (m + 1) * each]]
+    return copied(own)
+
+
+@pytest.mark.parametrize("update", reference.UPDATES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_rule(update, dtype):
+    exact = dtype == torch.float64
+    assert_same(
+        trials(SMALL, dtype, update=update),
+        **({} if exact else {"rtol": 2e-4, "atol": 2e-5}),
+    )
+
+
+@pytest.mark.parametrize("loss", reference.LOSSES)
+def test_every_loss(loss):
+    last = "softplus" if loss in ("poisson", "mean_squared_logarithmic_error") else "identity"
+    widths = [(6, 5, 3), (6, 4, 3), (6, 9, 3)]
+    assert_same(trials(widths, loss=loss, activations=["tanh", last]))
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_activation(activation):
+    slopes = [0.3, -1.0] if activation in reference.SLOPED else ()
+    widths = [(6, 5, 2), (6, 4, 2)]
+    loss = "mean_squared_error"
+    assert_same(trials(widths, loss=loss, activations=[activation] * 2, slopes=slopes))
+
+
+def regularized(models, layers):
+    generator = torch.Generator().manual_seed(5)
+    numbers = torch.rand(models, layers, 5, generator=generator, dtype=torch.float64)
+    return numbers * torch.tensor([0.01, 0.02, 0.005, 0.01, 0.6], dtype=torch.float64)
+
+
+MANY = [(9, 1 + m % 7, 2 + m % 3, 2) for m in range(21)]
+CHANGES = {
+    "penalties": {"regularization": regularized(21, 3) * torch.tensor([1, 1, 1, 1, 0])},
+    "dropout": {"regularization": regularized(21, 3) * torch.tensor([0, 0, 0, 0, 1])},
+    "inputs": {"input_dropout": torch.arange(21, dtype=torch.float64) % 4 / 5},
+    "clip_value": {"options": OPTIONS | {"clip_value": torch.arange(21) % 3 / 100}},
+    "clip_norm": {"options": OPTIONS | {"clip_norm": torch.arange(21) % 3 / 20}},
+    "global_clip_norm": {"options": OPTIONS | {"global_clip_norm": torch.arange(21) % 3 / 20}},
+    "momentum": {
+        "update": "momentum",
+        "options": OPTIONS | {"momentum": torch.arange(21) / 25, "weight_decay": 0.1},
+    },
+    "weights": {"sample_weight": torch.arange(31, dtype=torch.float64) / 15},
+    "own weights": {
+        "sample_weight": torch.rand(21, 31, generator=torch.Generator().manual_seed(1)).double()
+    },
+    "own targets": {
+        "y": (torch.rand(21, 31, 2, generator=torch.Generator().manual_seed(1)) > 0.5).double()
+    },
+    "large batches": {"samples": 31, "batch_size": 31},
+    "one order": {"order_of": torch.zeros(21, dtype=torch.int64)},
+    "batches of several chunks": {"samples": 500, "batch_size": 210, "epochs": 1},
+    "no epsilon": {"update": "rmsprop", "options": OPTIONS | {"epsilon": 0.0}},
+    "validation": {"validation_x": torch.randn(70, 9, dtype=torch.float64)},
+    "validation of each": {
+        "validation_x": torch.randn(70, 9, dtype=torch.float64),
+        "validation_rows": torch.arange(120).reshape(3, 40) % 70,
+        "validation_of": torch.arange(21) % 3,
+    },
+    "no biases": {"biases": None},
+}
+
+
+def changed(name, widths=MANY, dtype=torch.float64):
+    change = dict(CHANGES[name])
+    if change.get("samples", 0) > 31:
+        generator = torch.Generator().manual_seed(2)
+        change["orders"] = torch.randint(31, (3, change["samples"]), generator=generator)
+    arguments = trials(widths, dtype, **change)
+    if name == "no biases":
+        arguments["biases"] = [None] * len(arguments["weights"])
+        arguments["slots"] = [t if t.ndim == 2 else None for t in arguments["slots"]]
+    return copied(arguments, dtype)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option(name):
+    assert_same(changed(name))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_model_does_not_depend_on_its_neighbours(name, threads):
+    arguments = changed(name, dtype=torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = run(ops.train_many_, copied(arguments))
+        for models in ([3], [20, 4, 0], [*range(20, 2, -1)]):
+            own = dict(arguments)
+            for each in ("y", "sample_weight", "options"):
+                own[each] = of_models(own[each], each, models)
+            apart = run(ops.train_many_, chosen(own, models))
+            for place, m in enumerate(models):
+                for one, other in zip(apart[place], together[m], strict=True):
+                    assert one is other is None or torch.equal(one, other), (name, m)
+    finally:
+        torch.set_num_threads(before)
+
+
+def of_models(value, name, models):
+    if isinstance(value, dict):
+        return {k: v[models] if isinstance(v, torch.Tensor) else v for k, v in value.items()}
+    own = {"y": 3, "sample_weight": 2}[name]
+    return value[models].contiguous() if value is not None and value.ndim == own else value
+
+
+def test_steps_may_be_cut_into_calls():
+    arguments = trials(MANY, torch.float32, epochs=3)
+    whole = run(ops.train_many_, copied(arguments))
+    own = copied(arguments)
+    for first, last in ((0, 1), (1, 3)):
+        steps = slice(first * 3, last * 3)
+        part = own | {
+            "orders": own["orders"][:, first * 23 : last * 23].contiguous(),
+            "learning_rates": own["learning_rates"][:, steps].contiguous(),
+            "steps_before": own["steps_before"] + first * 3,
+        }
+        results = run(ops.train_many_, part)
+    for one, other in zip(results, whole, strict=True):
+        assert all(map(torch.equal, one[3:], other[3:]))
+
+
+def test_wide_models_train_alone_and_are_validated():
+    widths = [(300, 200, 1), (300, 7, 1), (300, 150, 1)]
+    x = torch.randn(40, 300, dtype=torch.float64)
+    for changes in (
+        {},
+        {"validation_x": x},
+        {"validation_x": x, "orders": torch.zeros(3, 0).long()},
+    ):
+        if "orders" in changes:
+            changes["learning_rates"] = torch.zeros(3, 0, dtype=torch.float64)
+        assert_same(trials(widths, **changes))
+
+
+def test_bad_arguments_change_nothing():
+    arguments = trials(SMALL)
+    before = copied(arguments)
+    bad = [
+        ("order_of", torch.tensor([0, 1, 3, 0]), r"order_of\[2\] is 3, of 3 in orders"),
+        ("orders", torch.full((3, 46), 31), r"order\[0\] is 31, of 31 rows"),
+        ("y", torch.zeros(30, 1, dtype=torch.float64), r"y must be .* of shape \(31, 1\)"),
+        ("learning_rates", torch.zeros(4, 5, dtype=torch.float64), r"shape \(4, 6\), got \(4, 5\)"),
+        ("seeds", torch.zeros(4, 2, dtype=torch.int64), r"seeds must have shape \(4, 3\)"),
+        ("options", OPTIONS | {"delta": torch.tensor([1, 1, 2, 1])}, "the same delta"),
+        ("validation_of", torch.zeros(4, dtype=torch.int64), "validation_rows need validation_x"),
+        (
+            "weights",
+            [*arguments["weights"][:-1], arguments["weights"][1]],
+            "weight 1 shares memory with weight 1",
+        ),
+        ("input_dropout", torch.ones(4, dtype=torch.float64), "at least 0 and below 1, got 1"),
+        ("batch_size", 0, "batch_size must be positive, got 0"),
+    ]
+    for name, value, message in bad:
+        with pytest.raises(RuntimeError, match=message):
+            ops.train_many_(ops.Trials(**(arguments | {name: value})))
+    for name in ("weights", "biases", "slots"):
+        assert all(map(torch.equal, arguments[name], before[name]))
+    assert arguments["steps_done"] == 0

@@ -1,0 +1,570 @@
+"""Many models at once, epoch after epoch.
+
+    group   models of one kind: their calls can be shared
+    wave    some of a group, trained together from their first epoch to their last
+    call    as many epochs of a wave as take about 50 ms, or one if a callback looks at each; or a
+            part of one that takes longer
+
+A model's result follows from its own numbers and rows alone: how groups, waves and calls are cut is
+a matter of speed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import accumulate
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchnn import _warnings, ops, regularizers
+from torchnn._console.progress import Progress
+from torchnn._engine.autograd import Result
+from torchnn._engine.building import mode
+from torchnn._engine.fused import losses_of, rates_of
+from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.plan import FLAT
+from torchnn._engine.run import Batches, Run, Samples
+from torchnn._training.batches import LONGEST, PAUSE, permutation
+from torchnn._training.members import Member, Rows
+from torchnn._training.tally import Figures
+from torchnn.callbacks import InvalidLossWarning
+
+TOGETHER = "many models in one native call"
+MOST_MODELS = 1024  # of a wave
+MOST_BYTES = 1 << 26  # of what a call is given and returns beside the weights
+FIRST_PACE = 1e-10  # seconds for a multiply-add on one thread, while nobody has measured it
+LANES = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
+
+
+class Many:
+    """Trains models whose calls can be shared.
+
+    Args:
+        members: The models; each has been looked at.
+        interrupt: Holds Ctrl-C back, and lets it through between two calls.
+        verbose: As in Progress.
+        total: How many models there are, with those that go by themselves.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], interrupt: HeldInterrupt, verbose: Any, total: int
+    ) -> None:
+        self.members, self.interrupt, self.total = members, interrupt, total
+        self.progress = Progress(self, self, None, verbose=verbose)
+        self.steps_done = self.models_done = 0
+        self.steps, self.seconds = 0, 0.0  # of all models together, when they are done
+        self.best: tuple[str, float] | None = None
+        self.invalid: list[tuple[Member, int, float]] = []
+        self.counter = torch.zeros(1, dtype=torch.int64)
+        self._prepared: dict[Any, Samples] = {}
+
+    # ---- what progress asks ----
+
+    def so_far(self) -> dict[str, float]:
+        """The best value of any model."""
+        return {} if self.best is None else {f"best {self.best[0]}": self.best[1]}
+
+    @property
+    def label(self) -> str:
+        """How many models are done."""
+        total = f"{self.total:,}"
+        return f"Models {self.models_done:>{len(total)},}/{total}"
+
+    # ---- the work ----
+
+    def run(self) -> None:
+        """Trains all of them."""
+        self.progress.steps = sum(m.steps * m.epochs for m in self.members) or None
+        began = perf_counter()
+        try:
+            for wave in self._waves():
+                wave.run()
+        finally:
+            self.steps, self.seconds = self.steps_done, perf_counter() - began
+            self._warn()
+
+    def _waves(self) -> "Iterator[Wave]":
+        groups: dict[Any, list[Member]] = {}
+        for member in self.members:
+            groups.setdefault(member.kind, []).append(member)
+        for group in groups.values():
+            # Those of a size and of an order side by side share most.
+            group.sort(key=lambda m: ([-len(w) for w in m.network.weights], id(m.train.numbers)))
+            pace, first = FIRST_PACE / torch.get_num_threads(), 0
+            while first < len(group):
+                count = _wave_size(group[first], pace)
+                wave = Wave(self, group[first : first + count], pace)
+                yield wave
+                pace, first = wave.pace, first + count
+
+    def prepared(self, member: Member, rows: Rows) -> Samples:
+        """Returns all of a model's samples as the kernels take them: those of others, if it is the
+        same that comes of them."""
+        network, loss = member.network, member.network.loss
+        is_flat = all(type(layer) in FLAT for layer in network.front)
+        own = None if is_flat and type(loss).__module__.startswith("torchnn.") else id(member)
+        key = id(rows.samples), own, member.kind[5]
+        if key not in self._prepared:
+            self._prepared[key] = network.prepare(rows.samples)
+        return self._prepared[key]
+
+    def forget(self, members: Sequence[Member]) -> None:
+        """Drops what has been made for these models alone."""
+        own = set(map(id, members))
+        self._prepared = {key: value for key, value in self._prepared.items() if key[1] not in own}
+
+    def count(self, columns: dict[str, Any]) -> None:
+        """Takes the losses of some epochs into the best."""
+        name = "val_loss" if "val_loss" in columns else "loss"
+        least = float(np.nanmin(columns[name], initial=np.inf))
+        if self.best is None or least < self.best[1]:
+            self.best = name, least
+
+    def _warn(self) -> None:
+        if not self.invalid:
+            return
+        member, epoch, loss = self.invalid[0]
+        which = "the loss of a model" if len(self.invalid) == 1 else "the losses of models"
+        rate = member.recipe.optimizer.current_learning_rate()
+        _warnings.warn(
+            f"{which} became NaN or infinite, of {len(self.invalid):,} in {self.total:,}: that of "
+            f"models[{member.number}] became {loss} at epoch {epoch + 1}. Try a smaller "
+            f"learning_rate (it is {rate:g}), "
+            "features scaled to mean 0 and variance 1, or another loss; the callback "
+            "TerminateOnNaN() stops such a model",
+            InvalidLossWarning,
+        )
+
+
+def _wave_size(member: Member, pace: float) -> int:
+    """How many models like this: so many that an epoch takes as long as a call should, and that
+    all lanes of all threads have one."""
+    weight = member.network.weights[0]
+    lanes = LANES[ops.cpu_capability()] // weight.element_size()
+    least = lanes * torch.get_num_threads()
+    wanted = int(PAUSE / (pace * member.work)) // least * least
+    return min(max(wanted, least), max(MOST_MODELS, least))
+
+
+class Wave:
+    """Models that are trained together, each from its first epoch to its last.
+
+    Args:
+        many: What they are a part of.
+        members: The models, of one kind.
+        pace: Seconds for a multiply-add.
+
+    Attributes:
+        pace: The same, as measured since.
+    """
+
+    def __init__(self, many: Many, members: list[Member], pace: float) -> None:
+        self.many, self.members, self.pace = many, members, pace
+        first = members[0]
+        self.network, self.batch_size, self.steps = first.network, first.batch_size, first.steps
+        self.size = len(first.train)
+        self.measured = 0 if first.validation is None else len(first.validation)  # rows
+        self.looks = any(member.looks for member in members)
+        self.keeps_predictions = bool(first.recipe.metrics)
+        self._tables: dict[str, Any] = {}
+        self._tables_of: list[Member] = []
+
+    def run(self) -> None:
+        """Trains them."""
+        many = self.many
+        with ExitStack() as stack:
+            for member in self.members:
+                if member.callbacks.callbacks:
+                    stack.enter_context(mode(member.model, training=True))
+                stack.callback(member.finish)  # whatever happens
+                member.begin()
+            self.pool = Pool(many, {member: member.train for member in self.members})
+            if self.measured:
+                own: Any = {member: member.validation for member in self.members}
+                self.validation = Pool(many, own)
+            self.has_penalties = any(
+                row[:4] != (0,) * 4 for m in self.members for row in m.regularization
+            )
+            active = [member for member in self.members if member.left]
+            many.models_done += len(self.members) - len(active)
+            while active:
+                many.interrupt.release()
+                if epochs := self._epochs_a_call(active):
+                    self._epochs(active, epochs)
+                else:
+                    self._epoch_in_parts(active)
+                active = self._still_active(active)
+        many.forget(self.members)
+
+    def _still_active(self, active: list[Member]) -> list[Member]:
+        many, left = self.many, [member for member in active if member.left]
+        for member in active:
+            if not member.left:
+                many.models_done += 1
+                if many.progress.steps:  # it may have stopped early
+                    many.progress.steps -= (member.epochs - member.epoch) * self.steps
+        many.progress.draw(many.label)
+        return left
+
+    # ---- how much at a time ----
+
+    def _seconds(self, active: list[Member]) -> float:
+        """Of an epoch."""
+        return self.pace * sum(member.work for member in active)
+
+    def _epochs_a_call(self, active: list[Member]) -> int:
+        """How many; 0 for less than one."""
+        seconds = self._seconds(active)
+        if seconds > LONGEST * PAUSE and self.steps > 1:
+            return 0
+        if self.looks or (self.measured and self.has_penalties):
+            return 1
+        last = self.network.weights[-1]
+        rows = self.measured + self.size * self.keeps_predictions
+        size = rows * len(last) * last.element_size() + 8 * (self.size + 2 * self.steps)
+        most = min(int(PAUSE / seconds), MOST_BYTES // (size * len(active)))
+        return max(1, min([most, *(member.left for member in active)]))
+
+    def _epochs(self, active: list[Member], epochs: int) -> None:
+        """Trains some whole epochs."""
+        self._begin_epoch(active)
+        began = perf_counter()
+        call = self._call(active, 0, self.size, epochs)
+        self._learn(active, perf_counter() - began, epochs)
+        self._end_epochs(active, epochs, call)
+
+    def _epoch_in_parts(self, active: list[Member]) -> None:
+        """Trains an epoch, of some batches at a time."""
+        self._begin_epoch(active)
+        done, calls = 0, []
+        try:
+            while done < self.size:
+                self.many.interrupt.release()
+                batches = max(int(PAUSE / self._seconds(active) * self.steps), 1)
+                stop = min(done + batches * self.batch_size, self.size)
+                began = perf_counter()
+                calls.append(self._call(active, done, stop))
+                self._learn(active, perf_counter() - began, (stop - done) / self.size)
+                done = stop
+                self.many.progress.draw()
+            if self.measured:
+                calls.append(self._call(active, done, done))
+        except BaseException:
+            self._keep_place(active, done, calls)
+            raise
+        self._end_epochs(active, 1, Call.joined(calls))
+
+    def _learn(self, active: list[Member], seconds: float, epochs: float) -> None:
+        self.pace = seconds / epochs / sum(member.work for member in active)
+
+    def _keep_place(self, active: list[Member], done: int, calls: "list[Call]") -> None:
+        """Lets the next fit of each model go on with the rest of the epoch."""
+        if not done:
+            return
+        sizes = Batches(done, self.size, self.batch_size).sizes
+        totals = (Call.joined(calls).losses.double().numpy() * sizes).sum(1).tolist()
+        for member, total in zip(active, totals, strict=True):
+            optimizer = member.recipe.optimizer
+            sums = None if member.recipe.metrics else {"loss": total, "samples": done}
+            place = optimizer.place.after(len(sizes))
+            optimizer.place = replace(place, seed=member.seed, sums=sums)
+
+    def _begin_epoch(self, active: list[Member]) -> None:
+        for member in active:
+            member.callbacks("on_epoch_begin", member.epoch, {})
+
+    # ---- a call ----
+
+    def _call(self, active: list[Member], start: int, stop: int, epochs: int = 1) -> "Call":
+        """Trains whole epochs, and measures after each, or from start to stop of one; or measures
+        alone, if that is none."""
+        if self._tables_of != active:
+            self._tables, self._tables_of = self._new_tables(active), active
+        steps = Batches(stop - start, self.size, self.batch_size).count * epochs
+        orders, order_of = self.pool.orders(active, self.size, start, stop, epochs)
+        job = ops.Trials(
+            **self._tables,
+            orders=orders,
+            order_of=order_of,
+            learning_rates=_rates(active, steps),
+            steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
+        )
+        if self.measured and stop - start in (0, self.size):
+            rows, of = self.validation.orders(active, self.measured, 0, self.measured)
+            job = replace(
+                job, validation_x=self.validation.x, validation_rows=rows, validation_of=of
+            )
+        done = int(self.many.counter)
+        call = Call(orders, order_of, *ops.train_many_(job))
+        self.many.steps_done += int(self.many.counter) - done
+        for member in active:
+            member.recipe.optimizer.iterations += steps
+        return call
+
+    def _new_tables(self, active: list[Member]) -> dict[str, Any]:
+        """What stays as it is as long as the models are the same."""
+        first, network = active[0], self.network
+        y, weight = self.pool.targets(active)
+        none = [(0.0,) * 5] * len(network.weights)
+        regularization = [member.regularization or none for member in active]
+        is_regularized = any(member.regularization for member in active)
+        return {
+            "x": self.pool.x,
+            "y": y,
+            "sample_weight": weight,
+            "epoch_size": self.size,
+            "batch_size": self.batch_size,
+            "loss": first.loss.name,
+            "update": first.rule.name,
+            "options": {name: [m.options[name] for m in active] for name in first.options},
+            "activations": network.in_training,
+            "slopes": network.slopes,
+            "regularization": _float64(regularization if is_regularized else []),
+            "seeds": torch.tensor([member.seeds for member in active]),
+            "input_dropout": _float64([member.input_dropout for member in active]),
+            "weights": [t for member in active for t in member.weights],
+            "biases": [t for member in active for t in member.biases],
+            "slots": [t for member in active for t in member.slots],
+            "keep_predictions": self.keeps_predictions,
+            "steps_done": self.many.counter,
+        }
+
+    # ---- what comes of it ----
+
+    def _end_epochs(self, active: list[Member], epochs: int, call: "Call") -> None:
+        """Counts epochs, and tells of them."""
+        losses = call.losses.double().reshape(len(active), epochs, -1).numpy()
+        columns = {"loss": _means(losses, self.size, self.batch_size)}
+        metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
+        if self.keeps_predictions:
+            run = self._run(self.pool, active, call.orders[call.order_of], epochs, self.size)
+            metrics = self._metrics(active, run, call.losses, call.predictions)
+        if self.measured:
+            values, more = self._validation_of(active, epochs, call.validation)
+            columns["val_loss"] = values
+            metrics = [own | other for own, other in zip(metrics, more, strict=True)]
+        self._find_invalid(active, losses)
+        self.many.count(columns)
+        self._tell(active, epochs, columns, metrics)
+
+    def _validation_of(
+        self, active: list[Member], epochs: int, outputs: Tensor
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        """The losses of the validation rows, (models, epochs), and their metrics one by one."""
+        rows, of = self.validation.orders(active, self.measured, 0, self.measured)
+        run = self._run(self.validation, active, rows[of].repeat(1, epochs), epochs, self.measured)
+        with torch.no_grad():
+            losses = losses_of(self.network, run, outputs.flatten(0, 2), None)
+            if self.has_penalties:  # after one epoch
+                penalties = [_penalty(member) for member in active]
+                losses += torch.stack(penalties).repeat_interleave(len(losses) // len(active))
+        each = losses.double().reshape(len(active), epochs, -1).numpy()
+        metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
+        if self.keeps_predictions:
+            metrics = [
+                {f"val_{name}": value for name, value in own.items()}
+                for own in self._metrics(active, run, losses, outputs)
+            ]
+        return _means(each, self.measured, self.batch_size), metrics
+
+    def _run(
+        self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
+    ) -> Run:
+        """The rows of all models, one after the other, as epochs of one run."""
+        shift = torch.tensor([pool.shift[member] for member in active])
+        order, count = (orders + shift[:, None]).reshape(-1), len(active) * epochs
+        return Run(pool.measured, self.batch_size, 0, count * size, order, count)
+
+    def _metrics(
+        self, active: list[Member], run: Run, losses: Tensor, outputs: Tensor
+    ) -> list[dict[str, Any]]:
+        """Those of each epoch of each model."""
+        tally, units = active[0].tally, self.network.weights[-1].shape[0]
+        found = []
+        with torch.no_grad():
+            result = Result(
+                losses.reshape(-1), self.network.predictions(outputs.reshape(-1, units))
+            )
+            for numbers in Figures(tally.metrics, run, result).wait():
+                tally.reset()
+                tally.add(*numbers)
+                logs = tally.logs()
+                del logs["loss"]
+                found.append(logs)
+        return found
+
+    def _find_invalid(self, active: list[Member], losses: Any) -> None:
+        """Tells of models whose loss has become NaN or infinite, once of each."""
+        finite = np.isfinite(losses)
+        if finite.all():
+            return
+        for i in np.flatnonzero(~finite.all((1, 2))):
+            member = active[i]
+            if member.has_warned:
+                continue
+            member.has_warned = True
+            epoch, batch = (int(each) for each in np.argwhere(~finite[i])[0])
+            loss, epoch = float(losses[i, epoch, batch]), member.epoch + epoch
+            self.many.invalid.append((member, epoch, loss))
+            member.callbacks("on_invalid_loss", epoch, batch, {"loss": loss})
+
+    def _tell(
+        self,
+        active: list[Member],
+        epochs: int,
+        columns: dict[str, Any],
+        metrics: list[dict[str, Any]],
+    ) -> None:
+        """Counts the epochs of each model, and tells its callbacks."""
+        values = {name: column.tolist() for name, column in columns.items()}
+        failure: BaseException | None = None
+        for i, member in enumerate(active):
+            for epoch in range(epochs):
+                own = {name: value[i][epoch] for name, value in values.items()}
+                more = metrics[i * epochs + epoch]
+                # As in fit: those of training first.
+                logs = {"loss": own.pop("loss")}
+                logs |= {name: value for name, value in more.items() if not name.startswith("val_")}
+                try:
+                    member.end_epoch(logs | own | more, tells=failure is None)
+                except BaseException as error:
+                    failure = error  # the others have been trained, too
+        if failure is not None:
+            raise failure
+
+
+class Call(NamedTuple):
+    """What a call was given of the samples, and what came of it."""
+
+    orders: Tensor  # (orders, samples)
+    order_of: Tensor  # (models)
+    losses: Tensor  # (models, steps)
+    predictions: Tensor  # (models, samples, units)
+    validation: Tensor  # (models, epochs, rows, units)
+
+    @staticmethod
+    def joined(calls: "list[Call]") -> "Call":
+        """Several calls of an epoch as one."""
+        along = [(each.orders, each.losses, each.predictions) for each in calls]
+        orders, losses, predictions = (torch.cat(parts, 1) for parts in zip(*along, strict=True))
+        return Call(orders, calls[0].order_of, losses, predictions, calls[-1].validation)
+
+
+class Pool:
+    """The samples of some models as one set: those that all share, or one behind the other.
+
+    Attributes:
+        x: As the kernels take it.
+        measured: The targets as they were given, and weights, of all sets one behind the other.
+        shift: From a row's number in x to that of its target there.
+    """
+
+    def __init__(self, many: Many, rows: dict[Member, Rows]) -> None:
+        self._rows = rows
+        prepared = {member: many.prepared(member, own) for member, own in rows.items()}
+        sets = list({id(each): each for each in prepared.values()}.values())
+        self._shares_x = all(_are_same(each.x, sets[0].x) for each in sets)
+        self.x = sets[0].x if self._shares_x else torch.cat([each.x for each in sets])
+        begins = dict(zip(map(id, sets), _begins(sets), strict=True))
+        self._first = {
+            member: 0 if self._shares_x else begins[id(each)] for member, each in prepared.items()
+        }
+        self._prepared, self._sets = prepared, sets
+        given = list({id(own.samples): own.samples for own in rows.values()}.values())
+        y = torch.cat([each.y for each in given])  # type: ignore[misc]
+        self.measured = Samples(y, y, _weights(given))
+        begins = dict(zip(map(id, given), _begins(given), strict=True))
+        self.shift = {m: begins[id(own.samples)] - self._first[m] for m, own in rows.items()}
+
+    def targets(self, members: list[Member]) -> tuple[Tensor, Tensor | None]:
+        """y and sample_weight of all, or of each of these members."""
+        if not self._shares_x or len(self._sets) == 1:
+            return torch.cat([each.y for each in self._sets]), _weights(self._sets)  # type: ignore[misc]
+        own = [self._prepared[member] for member in members]
+        weights = [_weights([each]) for each in own]
+        if all(weight is None for weight in weights):
+            weight = None
+        else:
+            ones = self.x.new_ones(len(self.x))
+            weight = torch.stack([ones if w is None else w for w in weights])
+        return torch.stack([each.y for each in own]), weight  # type: ignore[misc]
+
+    def orders(
+        self, members: list[Member], size: int, start: int, stop: int, epochs: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """The orders of rows from start to stop of so many epochs, and the number of each model's.
+
+        Validation is in the order of the rows.
+        """
+        found: dict[Any, int] = {}
+        orders, of = [], []
+        for member in members:
+            own, first = self._rows[member], self._first[member]
+            seed = member.seed if own is member.train else None
+            begun = 0 if seed is None else member.recipe.optimizer.place.epochs
+            key = first, id(own.numbers), seed, begun
+            if key not in found:
+                found[key] = len(found)
+                rows = own.order + first
+                each = [
+                    rows if seed is None else rows[permutation(size, seed, begun + i)]
+                    for i in range(epochs)
+                ]
+                orders.append(torch.cat([order[start:stop] for order in each]))
+            of.append(found[key])
+        return torch.stack(orders), torch.tensor(of)
+
+
+def _begins(sets: Sequence[Samples]) -> list[int]:
+    """Where each of them begins when one lies behind the other."""
+    return [0, *accumulate(map(len, sets))][:-1]
+
+
+def _weights(sets: Sequence[Samples]) -> Tensor | None:
+    """Those of sets one behind the other; None if there are none."""
+    if all(each.weight is None for each in sets):
+        return None
+    return torch.cat(
+        [each.x.new_ones(len(each)) if each.weight is None else each.weight for each in sets]
+    )
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same memory."""
+    return (one.data_ptr(), one.shape, one.stride()) == (
+        other.data_ptr(),
+        other.shape,
+        other.stride(),
+    )
+
+
+def _rates(members: list[Member], steps: int) -> Tensor:
+    """The learning rates of the next steps, (models, steps)."""
+    rates = [member.recipe.optimizer.learning_rate for member in members]
+    if not any(map(callable, rates)):
+        return _float64(rates)[:, None].expand(-1, steps).contiguous()
+    first = [member.recipe.optimizer.iterations for member in members]
+    each = [
+        rates_of(rate, range(i, i + steps), torch.device("cpu"))
+        for rate, i in zip(rates, first, strict=True)
+    ]
+    return torch.stack(each)
+
+
+def _penalty(member: Member) -> Tensor:
+    regulated = member.network.regulated(member.network.parameters)
+    return torch.as_tensor(regularizers.total(regulated))
+
+
+def _means(losses: Any, size: int, batch_size: int) -> Any:
+    """The mean over the samples of each epoch: (models, epochs) of (models, epochs, batches)."""
+    sizes = Batches(size, size, batch_size).sizes
+    return np.add.accumulate(losses * sizes, 2)[..., -1] / size
+
+
+def _float64(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

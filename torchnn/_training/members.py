@@ -1,0 +1,238 @@
+"""One of many models that are to be trained at once, and what it has in common with others."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchnn import ops
+from torchnn._engine import ranks
+from torchnn._engine.choice import build_optimizer
+from torchnn._engine.fused import seed_of, slots_of
+from torchnn._engine.plan import NotFusedError, Plan, dropout_rate, plan
+from torchnn._engine.recipe import Recipe
+from torchnn._engine.run import Batches, Samples
+from torchnn._training.tally import Tally
+from torchnn.callbacks import BackupAndRestore, History
+from torchnn.callbacks._base import CallbackList
+from torchnn.losses import Loss
+from torchnn.metrics import Metric
+from torchnn.optimizers._base import Place
+
+# Who listens to one of these comes between two steps, or between an epoch and its validation.
+WITHIN = (
+    *("on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"),
+    *("on_test_batch_begin", "on_test_batch_end"),
+)
+
+
+@dataclass(eq=False)
+class Rows:
+    """Samples, and those of them that a model sees.
+
+    Attributes:
+        samples: All of them.
+        numbers: The row numbers, int64; None for all.
+    """
+
+    samples: Samples
+    numbers: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples) if self.numbers is None else len(self.numbers)
+
+    @property
+    def order(self) -> Tensor:
+        """The numbers as they are."""
+        return torch.arange(len(self.samples)) if self.numbers is None else self.numbers
+
+    def taken(self) -> Samples:
+        """Returns these samples alone."""
+        samples, rows = self.samples, self.numbers
+        if rows is None:
+            return samples
+        x, y, weight = (
+            None if t is None else t.index_select(0, rows.to(t.device))
+            for t in (samples.x, samples.y, samples.weight)
+        )
+        return Samples(x, y, weight, samples.origin)  # type: ignore[arg-type]
+
+
+@dataclass(eq=False)
+class Member:
+    """One of the models, and how it is to be trained.
+
+    Attributes:
+        number: Its place among the models.
+        model: Compiled and built.
+        recipe: What compile settled.
+        train: What to train on.
+        validation: What to measure after each epoch, or None.
+        batch_size: Samples a step.
+        epochs: How many.
+        seed: What the order of the samples follows from; None for the rows as they are.
+        callbacks: Its own.
+        history: Of its epochs.
+        network: The model as the kernels see it, from look on.
+        epoch: How many epochs it has been trained.
+        tally: Of its metrics.
+    """
+
+    number: int
+    model: Any
+    recipe: Recipe
+    train: Rows
+    validation: Rows | None
+    batch_size: int
+    epochs: int
+    seed: int | None
+    callbacks: CallbackList
+    history: History = field(default_factory=History)
+    network: Plan = field(init=False, repr=False)
+    epoch: int = 0
+    tally: Tally = field(init=False, repr=False)
+    has_warned: bool = False  # that its loss is no number
+
+    def look(self) -> str | None:
+        """Reads the model onto the kernels, or says in half a sentence why it must go by itself."""
+        recipe, weight = self.recipe, next(self.model.parameters(), None)
+        if recipe.engine == "autograd":
+            return "compile asked for autograd"
+        if ranks.count() > 1:
+            return f"{ranks.count()} processes train together"
+        if recipe.optimizer.place.batches:
+            return "an epoch that was interrupted comes first"
+        for callback in self.callbacks.callbacks:
+            name, alone = type(callback).__name__, CallbackList(callback)
+            if isinstance(callback, BackupAndRestore) or alone.listens(*WITHIN):
+                return f"the callback {name} comes between the steps of an epoch"
+            if alone.model_access == "write":
+                return f"the callback {name} may change the model: see Callback.model_access"
+        if weight is not None and not weight.is_cpu:
+            return f"the model is on {weight.device}"
+        try:
+            self.network = plan(self.model, recipe, tuple(self.train.samples.x.shape[1:]))
+        except NotFusedError as reason:
+            return str(reason)
+        return None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What models have in common whose calls can be shared."""
+        network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
+        loss, rule, validation = self._kernel(network.loss), self.rule, self.validation
+        return (
+            network.weights[0].dtype,
+            (network.weights[0].shape[1], network.weights[-1].shape[0]),
+            (*network.in_training, network.absorbed),
+            tuple(network.slopes),
+            tuple(bias is None for bias in network.biases),
+            (loss.name, *loss.options.items(), _traits(network.loss), tuple(y.shape[1:]), y.dtype),
+            rule.name,
+            (self.batch_size, len(self.train), None if validation is None else len(validation)),
+            network.regularization != [],
+            tuple(map(_traits, recipe.metrics)),
+        )
+
+    @property
+    def loss(self) -> ops.Kernel:
+        """The kernel of the loss, for targets such as these."""
+        loss, y = self._kernel(self.network.loss), self.train.samples.y  # type: Any, Any
+        if loss.name in ops.reference.TAKE_LABELS and y[0].numel() > 1:
+            loss = loss._replace(name=loss.name.removeprefix("sparse_"))
+        return loss
+
+    @property
+    def rule(self) -> ops.Kernel:
+        """The kernel of the optimizer, by its present settings."""
+        return self._kernel(self.recipe.optimizer)
+
+    @staticmethod
+    def _kernel(thing: Any) -> ops.Kernel:
+        kernel = ops.kernel_of(thing)
+        if kernel is None:  # plan has found it
+            raise RuntimeError("the loss or the optimizer has become one that no kernel computes")
+        return kernel
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of an epoch, roughly; an output costs as much as some of them."""
+        weights = self.network.weights
+        return float(len(self.train) * sum(3 * w.numel() + 40 * len(w) for w in weights))
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return Batches(len(self.train), len(self.train), self.batch_size).count
+
+    @property
+    def looks(self) -> bool:
+        """Whether a callback is told of each epoch."""
+        return self.callbacks.listens("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
+
+    @property
+    def left(self) -> int:
+        """Epochs still to come."""
+        return 0 if self.model.stop_training else self.epochs - self.epoch
+
+    # ---- what a call takes ----
+
+    weights: list[Tensor] = field(default_factory=list, repr=False)
+    biases: list[Tensor | None] = field(default_factory=list, repr=False)
+    slots: list[Tensor | None] = field(default_factory=list, repr=False)
+    options: dict[str, float] = field(default_factory=dict)
+    regularization: list[tuple[float, ...]] = field(default_factory=list)
+    input_dropout: float = 0.0
+    seeds: list[int] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Readies the optimizer and the model, and tells the callbacks."""
+        model, network = self.model, self.network
+        optimizer: Any = self.recipe.optimizer
+        build_optimizer(model, self.recipe)
+        identity = (self.batch_size, len(self.train), self.seed is not None, self.steps)
+        optimizer.place = Place(optimizer.place.epochs, feed=identity, seed=self.seed)
+        self.tally, self.logs = Tally(self.recipe.metrics), {}
+        self.weights, self.biases = network.weights, network.biases
+        self.slots = [*chain.from_iterable(slots_of(optimizer, network.parameters))]
+        self.options = {**self.rule.options, **self.loss.options}
+        self.regularization = network.regularization
+        self.input_dropout = dropout_rate(network.input_dropout)
+        seed = seed_of(optimizer)
+        self.seeds = [*network.seeds(seed), network.input_seed(seed)]
+        model.stop_training, model.history, model._stopped_fit = False, self.history, None
+        params = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
+        for told in (self.callbacks, CallbackList(self.history)):
+            told.introduce(model, **params, validates=self.validation is not None)
+        self.callbacks("on_train_begin", {})
+
+    def finish(self) -> None:
+        """Tells the callbacks of the end; nothing of a call is kept."""
+        self.weights, self.biases, self.slots = [], [], []
+        self.callbacks("on_train_end", self.logs)
+
+    logs: dict[str, Any] = field(default_factory=dict, repr=False)  # of the last epoch
+
+    def end_epoch(self, logs: dict[str, Any], tells: bool = True) -> None:
+        """Counts an epoch, and tells of it."""
+        optimizer = self.recipe.optimizer
+        place, epoch = optimizer.place, self.epoch
+        optimizer.place = Place(place.epochs + 1, feed=place.feed, seed=self.seed)
+        self.epoch, self.logs = epoch + 1, logs
+        try:
+            if tells:
+                self.callbacks("on_epoch_end", epoch, logs)
+        finally:
+            self.history.on_epoch_end(epoch, logs)
+
+
+def _traits(thing: Any) -> Any:
+    """What makes a loss or a metric compute the same as another."""
+    if not isinstance(thing, (Loss, Metric)):
+        return thing
+    if not type(thing).__module__.startswith("torchnn."):
+        return id(thing)
+    own = {name: _traits(value) for name, value in vars(thing).items() if name != "totals"}
+    return type(thing), repr([pair for pair in own.items() if not pair[0].startswith("_")])
