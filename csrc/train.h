@@ -128,6 +128,7 @@ struct Trials {
   // are no samples.
   const T* validation_x = nullptr;
   int64_t validation_x_stride = 0, validation_count = 0;
+  int64_t rows = 0, validation_x_rows = 0;  // of x and validation_x: CUDA makes NaN of others
   Parallel parallel = nullptr;  // and the rest: on the CPU, as in Train
   int64_t threads = 1;
   void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
@@ -222,19 +223,14 @@ void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& p
 
 // ---- models of any sizes, each in a block of threads of its own: cuda/train_many.cu ----
 
-// Whether a block has room for a trial of these layers.
-template <class T>
-bool fits(const TrainLayer<T>* layers, const Trials<T>& job);
-
 // Elements of device memory that training needs beside its arguments.
 template <class T>
 int64_t workspace_size(const Trials<T>& job);
 
-// The CPU's train_many, for trials that fit. Of row numbers beyond the rows of x or validation_x, a
-// loss or an output becomes NaN. The trials are read before it returns; no CUDA graph may record it.
+// The CPU's train_many, of trials that fit (cuda/trial_plan.h), with usual slopes. They are read before it returns; no CUDA graph may
+// record it.
 template <class T>
-void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T* workspace,
-                Stream stream);
+void train_many(const Trials<T>& job, T* workspace, Stream stream);
 
 // ---- for networks whose every layer of every batch is a launch of its own: cuda/layers.cu ----
 

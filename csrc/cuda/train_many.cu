@@ -22,15 +22,6 @@
 namespace torchnn::cuda {
 namespace {
 
-// A trial in the table.
-template <class T>
-struct alignas(16) OwnTrial {
-  Trial<T> trial;  // its layers are the device's, too
-  const TrialPlaces* places;
-  const TrialLayer* layers;
-  bool has_penalties;
-};
-
 // All that a kernel is told.
 template <class T>
 struct TrialLaunch {
@@ -44,9 +35,8 @@ struct TrialLaunch {
   int64_t end;                 // and ends before this step
   T* gradients;                // where they are put aside
   int64_t gradient_size;       // of each block
-  int64_t rows, validation_x_rows;
-  int targets;  // numbers of a row of y
-  int slots;    // of the update rule
+  int targets;                 // numbers of a row of y
+  int slots;                   // of the update rule
 
   __device__ int64_t first_step() const { return before.step + 1; }
 };
@@ -113,8 +103,17 @@ class TrialTrainer {
     return *reinterpret_cast<const UpdateStep<T>*>(at(plan().step));
   }
   __device__ int last() const { return int(launch_.job.layer_count) - 1; }
-  __device__ static int lane() { return threadIdx.x % warp_size; }
-  __device__ static int warp() { return threadIdx.x / warp_size; }
+  // Said anew at each place: what follows from it would otherwise be computed before the first step
+  // and take registers in all.
+  __device__ static int thread() {
+    int number = threadIdx.x;
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(number));
+#endif
+    return number;
+  }
+  __device__ static int lane() { return thread() % warp_size; }
+  __device__ static int warp() { return thread() / warp_size; }
 
   // The chunk of the launch after that one; behind the last there are no rows.
   __device__ Chunk chunk_after(const Chunk& chunk, int most) const {
@@ -217,7 +216,7 @@ class TrialTrainer {
     if (own_row() < rows) {
       const int64_t* const numbers = trial().validation_rows;
       const int64_t number = numbers ? numbers[first + own_row()] : first + own_row();
-      const bool exists = number >= 0 && number < launch_.validation_x_rows;
+      const bool exists = number >= 0 && number < launch_.job.validation_x_rows;
       from(own_row()) = exists ? number : 0;
       at(plan().sample_weight)[own_row()] = exists ? T(1) : std::numeric_limits<T>::quiet_NaN();
     }
@@ -228,7 +227,7 @@ class TrialTrainer {
   // the first, with a weight that makes the loss NaN.
   __device__ void fetch_targets() const {
     const int targets = launch_.targets, row = own_row();
-    const bool exists = listed_ >= 0 && listed_ < launch_.rows;
+    const bool exists = listed_ >= 0 && listed_ < launch_.job.rows;
     const int64_t number = exists ? listed_ : 0;
     from(row) = number;
     const T* y = trial().y + number * targets;
@@ -377,7 +376,8 @@ class TrialTrainer {
     constexpr int columns = Tile::columns;
     const TrialLayer& place = place_of(l);
     const int stride = place.in_stride, depth = place.in_features, units = place.units;
-    const int share = lane() >> 2 & 3, row = first + (lane() & 1) * group_lane_rows;
+    const int lane = this->lane(), across = (lane >> 1 & 1) | (lane >> 3 & 2);
+    const int share = lane >> 2 & 3, row = first + (lane & 1) * group_lane_rows;
     const int padded = (units + pack<T> - 1) / pack<T> * pack<T>;
     for (int begin = 0; begin < units; begin += columns * group_across) {
       const T* left_at[group_lane_rows];
@@ -388,7 +388,8 @@ class TrialTrainer {
 #pragma unroll
       for (int j = 0; j < columns; ++j)
         right_at[j] = at(place.weight) +
-                      std::min(begin + column_of<columns>(j), units - 1) * stride + share * pack<T>;
+                      std::min(begin + column_of<columns>(across, j), units - 1) * stride +
+                      share * pack<T>;
       T sums[group_lane_rows][columns] = {};
 #pragma unroll 1  // more would cost registers, and warps enough take turns
       for (int k = share * pack<T>; k < depth; k += depth_lanes * pack<T>) {
@@ -420,16 +421,15 @@ class TrialTrainer {
         }
         const T kept = odd ? halves[1] : halves[0];
         const T z = kept + __shfl_xor_sync(~0u, odd ? halves[0] : halves[1], 4);
-        const int unit = begin + column_of<columns>(j);
+        const int unit = begin + column_of<columns>(across, j);
         if (unit < padded) out[unit] = unit < units ? z : T(0);
       }
     }
   }
 
-  // The j-th of a lane's columns: of eight columns in a row, a lane has two.
+  // The j-th column of a lane: of eight in a row, it has two.
   template <int columns>
-  __device__ static int column_of(int j) {
-    const int across = (lane() >> 1 & 1) | (lane() >> 3 & 2);
+  __device__ static int column_of(int across, int j) {
     if (j == columns / 2 * 2) return 4 * j + across;
     return 8 * (j / 2) + 2 * (j % 2) + 4 * (across & 1) + (across >> 1);
   }
@@ -869,6 +869,13 @@ int64_t most_steps_at_once(const Trials<T>& job) {
   return std::min<int64_t>(steps, std::max<int64_t>(1, TORCHNN_MOST_STEPS / job.count));
 }
 
+template <class T>
+bool has_usual_slopes(const TrainLayer<T>* layers, int64_t count) {
+  return std::all_of(layers, layers + count, [](const TrainLayer<T>& layer) {
+    return layer.slope < 0 || layer.slope == usual_slope_at(layer.activation);
+  });
+}
+
 inline int slots_of(int64_t update) {
   int slots = 0;
   Updates::with(update, [&](auto rule) { slots = rule.slots; });
@@ -879,7 +886,6 @@ template <class T>
 TrialShape shape_of(const TrainLayer<T>* layers, const Trials<T>& job) {
   TrialShape shape{};
   shape.widths = {layers[0].in_features}, shape.element_size = sizeof(T);
-  shape.trial_bytes = sizeof(OwnTrial<T>);
   shape.slots = slots_of(job.update);
   for (int64_t l = 0; l < job.layer_count; ++l) {
     shape.widths.push_back(layers[l].units), shape.activations.push_back(layers[l].activation);
@@ -930,18 +936,21 @@ class Table {
  public:
   explicit Table(const Trials<T>& job) : job_(job), limit_(most_shared_bytes_of_a_block()) {
     for (int64_t n = 0; n < job.count; ++n) {
-      const TrialShape shape = shape_of(job.trials[n].layers, job);
+      const TrainLayer<T>* const layers = job.trials[n].layers;
+      if (n > 0 && are_alike(layers, job.trials[n - 1].layers)) {
+        entries_.push_back(entries_.back());
+        entries_.back().number = n;
+        continue;
+      }
+      const TrialShape shape = shape_of(layers, job);
       const auto [place, is_new] = plans_.try_emplace(shape);
       if (is_new) place->second = make_trial_plan(shape, job.batch_size, limit_);
       const TrialPlan& plan = place->second;
-      if (!plan.rows)
-        throw std::runtime_error("trial " + std::to_string(n) + " does not fit in shared memory");
-      const int64_t bytes = plan.size * int64_t(sizeof(T));
-      entries_.push_back(
-          {.number = n,
-           .plan = &plan,
-           .blocks = std::min<int64_t>(most_trial_blocks(sizeof(T)), blocks_with(bytes, limit_)),
-           .products = products_of(job.trials[n].layers, job.layer_count)});
+      if (!plan.rows || !has_usual_slopes(layers, job.layer_count))
+        throw std::runtime_error("models[" + std::to_string(n) +
+                                 "] must fit in shared memory and have usual slopes");
+      const int64_t blocks = blocks_of_trials(plan.bytes, sizeof(T), limit_);
+      entries_.push_back({n, &plan, blocks, products_of(layers, job.layer_count)});
     }
     std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
       return a.blocks != b.blocks ? a.blocks < b.blocks : a.products > b.products;
@@ -988,7 +997,7 @@ class Table {
         all.push_back({int64_t(i), 0, entry.blocks, 0, 0, 0});
       Launched& own = all.back();
       ++own.count;
-      own.bytes = std::max(own.bytes, entry.plan->size * int64_t(sizeof(T)));
+      own.bytes = std::max(own.bytes, entry.plan->bytes);
       own.gradient_size = std::max(
           own.gradient_size, gradients_of(job_.trials[entry.number].layers, job_.layer_count));
       own.microseconds += step_microseconds(entry);
@@ -1005,6 +1014,14 @@ class Table {
     int64_t blocks, products;
   };
 
+  // Whether the shapes are the same, which is quicker to tell than to find one's plan.
+  bool are_alike(const TrainLayer<T>* one, const TrainLayer<T>* other) const {
+    return std::equal(one, one + job_.layer_count, other, [](auto& a, auto& b) {
+      return a.in_features == b.in_features && a.units == b.units && a.slope == b.slope &&
+             !a.bias == !b.bias && (a.dropout > 0) == (b.dropout > 0);
+    });
+  }
+
   // A guess, where a multiprocessor has as many blocks as it has room for.
   double step_microseconds(const Entry& entry) const {
     const double rows = double(std::min(job_.batch_size, std::max<int64_t>(job_.samples, 1)));
@@ -1020,16 +1037,6 @@ class Table {
 }  // namespace
 
 template <class T>
-bool fits(const TrainLayer<T>* layers, const Trials<T>& job) {
-  const auto has_usual_slope = [](const TrainLayer<T>& layer) {
-    return layer.slope == no_slope || layer.slope == usual_slope_at(layer.activation);
-  };
-  return std::all_of(layers, layers + job.layer_count, has_usual_slope) &&
-         make_trial_plan(shape_of(layers, job), job.batch_size, most_shared_bytes_of_a_block())
-                 .rows > 0;
-}
-
-template <class T>
 int64_t workspace_size(const Trials<T>& job) {
   int64_t most_gradients = 0;
   for (int64_t n = 0; n < job.count; ++n)
@@ -1043,8 +1050,7 @@ int64_t workspace_size(const Trials<T>& job) {
 }
 
 template <class T>
-void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T* workspace,
-                Stream stream) {
+void train_many(const Trials<T>& job, T* workspace, Stream stream) {
   const Table<T> table(job);
   char* const memory = reinterpret_cast<char*>(workspace);
   const std::vector<char> bytes = table.write(memory);
@@ -1060,7 +1066,6 @@ void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T
   auto* const steps = reinterpret_cast<UpdateStep<T>*>(numbers);
   launch.gradients = numbers + job.count * over(most_steps * numbers_a_step, pack<T>) * pack<T>;
   launch.slots = slots_of(job.update);
-  launch.rows = rows, launch.validation_x_rows = validation_x_rows;
   launch.targets = int(target_count(job.loss, job.trials[0].layers[job.layer_count - 1].units));
   const int64_t all_steps = step_count(job.samples, job.epoch_size, job.batch_size);
   const std::vector<Launched> launches = table.launches();
@@ -1090,10 +1095,9 @@ void train_many(const Trials<T>& job, int64_t rows, int64_t validation_x_rows, T
   } while (launch.end < all_steps);
 }
 
-#define TORCHNN_INSTANTIATE(T)                                \
-  template bool fits(const TrainLayer<T>*, const Trials<T>&); \
-  template int64_t workspace_size(const Trials<T>&);          \
-  template void train_many(const Trials<T>&, int64_t, int64_t, T*, Stream);
+#define TORCHNN_INSTANTIATE(T)                       \
+  template int64_t workspace_size(const Trials<T>&); \
+  template void train_many(const Trials<T>&, T*, Stream);
 TORCHNN_INSTANTIATE(float)
 #if !defined(TORCHNN_ONLY_FLOAT)  // tests compile sooner
 TORCHNN_INSTANTIATE(double)

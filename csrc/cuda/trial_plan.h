@@ -21,8 +21,9 @@ constexpr int most_trial_blocks(int64_t element_size) { return element_size == 8
 constexpr int64_t room_of_each(int64_t blocks, int64_t limit) {
   return (limit + bytes_of_a_block) / blocks - bytes_of_a_block;
 }
-constexpr int64_t blocks_with(int64_t bytes, int64_t limit) {
-  return (limit + bytes_of_a_block) / (bytes + bytes_of_a_block);
+constexpr int64_t blocks_of_trials(int64_t bytes, int64_t element_size, int64_t limit) {
+  return std::min<int64_t>(most_trial_blocks(element_size),
+                           (limit + bytes_of_a_block) / (bytes + bytes_of_a_block));
 }
 
 // Forward, the lanes of a warp lie 2 down, 4 across and 4 along the depth. A lane has four of its
@@ -58,6 +59,17 @@ struct alignas(16) TrialLayer {
   Divider features, tiles_across;
 };
 
+// A trial in the table, in the device's memory as all that it points to.
+struct TrialPlaces;
+template <class T>
+struct alignas(16) OwnTrial {
+  Trial<T> trial;
+  const TrialPlaces* places;
+  const TrialLayer* layers;
+  bool has_penalties;
+};
+static_assert(sizeof(OwnTrial<double>) == sizeof(OwnTrial<float>));
+
 // At the beginning of that memory, with the layers behind it.
 struct alignas(16) TrialPlaces {
   int rows = 0;  // of a batch that go through at once, whole groups; 0: the network does not fit
@@ -74,6 +86,7 @@ struct alignas(16) TrialPlaces {
 };
 
 struct TrialPlan : TrialPlaces {
+  int64_t bytes = 0;
   std::vector<TrialLayer> layers;
 };
 
@@ -83,7 +96,6 @@ struct TrialShape {
   std::vector<int64_t> activations;   // places of each layer
   std::vector<char> has_bias, drops;  // each layer's
   int64_t slots, targets, element_size;
-  int64_t trial_bytes;  // of an OwnTrial
 
   int64_t layers() const { return int64_t(widths.size()) - 1; }
   auto operator<=>(const TrialShape&) const = default;
@@ -142,7 +154,7 @@ TrialPlan lay_out_trial(const TrialShape& shape, int64_t rows) {
   take_bytes(layers * int64_t(sizeof(TrialLayer)));
   plan.rows = int(rows);
   plan.features = Divider(features), plan.packs = Divider(over(features, pack));
-  plan.trial = take_bytes(shape.trial_bytes);
+  plan.trial = take_bytes(int64_t(sizeof(OwnTrial<float>)));
   plan.chunks = take_bytes(2 * int64_t(sizeof(Chunk)));
   plan.from = take_bytes(rows * 8);
   plan.x = take(rows * stride(features)), plan.y = take(rows * shape.targets);
@@ -169,7 +181,7 @@ TrialPlan lay_out_trial(const TrialShape& shape, int64_t rows) {
     choose_tile<typename Of::Gradient>(layer, rows, pack);
     plan.layers.push_back(layer);
   }
-  plan.size = int(size);
+  plan.size = int(size), plan.bytes = size * shape.element_size;
   return plan;
 }
 
@@ -187,7 +199,7 @@ inline TrialPlan make_trial_plan(const TrialShape& shape, int64_t batch_size, in
   for (int64_t blocks : {4, 2, 1})
     for (int64_t rows = most;; rows = over(rows / 2, group_rows) * group_rows) {
       const TrialPlan plan = of(shape, rows);
-      if (plan.size * shape.element_size <= room_of_each(blocks, limit)) return plan;
+      if (plan.bytes <= room_of_each(blocks, limit)) return plan;
       if (rows <= (blocks == 1 ? group_rows : few_rows)) break;
     }
   return {};

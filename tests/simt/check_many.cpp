@@ -192,12 +192,11 @@ class Check {
     job.trials = all.data(), job.count = int64_t(all.size()), job.layer_count = layers;
     job.x = x.data(), job.x_stride = stride, job.samples = of_samples;
     job.epoch_size = epoch_size, job.batch_size = c.batch_size;
-    job.loss = c.loss, job.update = c.update;
+    job.loss = c.loss, job.update = c.update, job.rows = job.validation_x_rows = c.rows;
     job.validation_x = validation_x.data(), job.validation_x_stride = stride + 1;
     job.validation_count = c.validation;
-    for (const Trial<T>& trial : all) expect(cuda::fits(trial.layers, job), "the trial fits");
     Array<T> workspace(cuda::workspace_size(job));
-    cuda::train_many(job, c.rows, c.rows, workspace.data(), nullptr);
+    cuda::train_many(job, workspace.data(), nullptr);
     workspace.fetch();  // it waits
   }
 
@@ -416,14 +415,14 @@ void check_rows_that_are_not_there() {
     Trials<float> job{};
     job.trials = &trial, job.count = job.layer_count = 1, job.x = job.validation_x = x.data();
     job.x_stride = job.validation_x_stride = 4, job.samples = job.epoch_size = 2;
-    job.batch_size = 2, job.validation_count = 4;
+    job.batch_size = 2, job.validation_count = 4, job.rows = job.validation_x_rows = 3;
     Array<float> workspace(cuda::workspace_size(job));
-    cuda::train_many(job, 3, 3, workspace.data(), nullptr);
+    cuda::train_many(job, workspace.data(), nullptr);
     validation.fetch();
     for (int i = 0; i < 4; ++i)
       expect(std::isnan(validation[i]) == (i == 2), "a missing row makes an output NaN");
     job.samples = job.epoch_size = 4;
-    cuda::train_many(job, 3, 3, workspace.data(), nullptr);
+    cuda::train_many(job, workspace.data(), nullptr);
     losses.fetch();
     expect(std::isfinite(losses[0]) && std::isnan(losses[1]), "a missing row makes a loss NaN");
   }
@@ -465,16 +464,14 @@ void check_plans() {
   auto plan = [](std::vector<int64_t> widths, int64_t batch_size, int64_t slots = 0) {
     cuda::TrialShape shape{};
     shape.widths = widths, shape.slots = slots, shape.targets = widths.back();
-    shape.element_size = sizeof(float), shape.trial_bytes = sizeof(cuda::OwnTrial<float>);
+    shape.element_size = sizeof(float);
     for (size_t l = 1; l < widths.size(); ++l)
       shape.activations.push_back(1), shape.has_bias.push_back(1), shape.drops.push_back(0);
     return cuda::make_trial_plan(shape, batch_size, hopper);
   };
   auto blocks = [&](std::vector<int64_t> widths, int64_t slots = 0) {
-    return cuda::blocks_with(4 * plan(widths, 32, slots).size, hopper);
+    return cuda::blocks_of_trials(plan(widths, 32, slots).bytes, sizeof(float), hopper);
   };
-  std::printf("%d %d %d %d\n", int(blocks({2, 16, 16, 1})), int(blocks({64, 25, 25, 1})),
-              int(blocks({64, 25, 25, 1}, 2)), int(blocks({400, 25, 25, 1})));
   expect(plan({64, 25, 25, 1}, 32).rows == 32 && plan({400, 25, 25, 1}, 32).rows == 32,
          "a batch of 32 goes through at once");
   expect(blocks({64, 25, 25, 1}) >= 6, "six models of 64-25-25-1 share a multiprocessor");
@@ -482,6 +479,7 @@ void check_plans() {
   expect(plan({64, 25, 25, 1}, 1000).rows >= 32, "large batches go through in chunks");
   expect(plan({784, 512, 512, 1}, 32).rows == 0, "784-512-512-1 does not fit");
   expect(plan({int64_t(1) << 40, 1 << 20}, 32).rows == 0, "and no width overflows");
+  expect(plan({55'000, 55'000, 1}, 32).rows == 0, "nor do their products");
   expect(plan(std::vector<int64_t>(66, 1), 4).rows == 0, "65 layers are too many");
 }
 
