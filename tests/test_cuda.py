@@ -31,7 +31,8 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
 # A multiprocessor has 65,536: one block of 512 threads of the forward and of training, three of 128
 # of a wide forward, three of 256 of the backward, four of activations and of sums, two of the parts
-# of a step. Where a block is a warp, its launch bounds say how many there are.
+# of a step. Where a block is a warp, or trains one of many models, its launch bounds say how many
+# there are.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "activate_backward_kernel": 64,

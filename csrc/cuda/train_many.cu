@@ -57,18 +57,16 @@ class TrialTrainer {
     read();
     list_row(chunk(0));
     int n = 0, epoch = 0;
-    // How many of the validation rows have gone through: all, until an epoch has ended.
-    int64_t validated =
-        launch_.job.samples || !trial().validation_predictions ? launch_.job.validation_count : 0;
+    int part = launch_.job.samples ? -1 : 0;  // of the validation rows, or -1 for training
     for (;;) {
-      const bool validates = validated < launch_.job.validation_count;
+      const bool validates = part >= 0 && part_begin(part) < validation_count();
       if (!validates && !chunk(n).rows) break;
-      const int rows = validates ? fetch_validation(validated) : fetch(chunk(n));
+      const int rows = validates ? fetch_validation(part_begin(part)) : fetch(chunk(n));
       if (!validates && threadIdx.x == 0) chunk(n + 1) = chunk_after(chunk(n), plan().rows);
       for (int first = warp() * group_rows; first < rows; first += trial_warps * group_rows)
-        go_through(chunk(n), first, rows, validates, validated, epoch);
+        go_through(chunk(n), first, rows, validates ? part : -1, epoch);
       if (validates) {
-        validated += plan().rows;
+        ++part;
         continue;
       }
       __syncthreads();  // the gradients of all rows are there, and so is the next chunk
@@ -77,7 +75,7 @@ class TrialTrainer {
       const int ended = epochs_ended(chunk(n));
       __syncthreads();  // the weights are those of the next step, and no one needs these rows
       report(chunk(n));
-      if (ended && trial().validation_predictions) validated = 0, epoch = ended - 1;
+      part = ended ? 0 : -1, epoch = ended - 1;
       ++n;
     }
     write_back();
@@ -114,6 +112,12 @@ class TrialTrainer {
   }
   __device__ static int lane() { return thread() % warp_size; }
   __device__ static int warp() { return thread() / warp_size; }
+
+  // Of the validation rows, plan().rows go through at a time.
+  __device__ int64_t part_begin(int part) const { return int64_t(part) * plan().rows; }
+  __device__ int64_t validation_count() const {
+    return trial().validation_predictions ? launch_.job.validation_count : 0;
+  }
 
   // The chunk of the launch after that one; behind the last there are no rows.
   __device__ Chunk chunk_after(const Chunk& chunk, int most) const {
@@ -185,7 +189,7 @@ class TrialTrainer {
       });
   }
 
-  // ---- 1. fetch the rows of a chunk: each warp its own, every fourth group ----
+  // ---- the rows of a chunk: each warp has every fourth group ----
 
   // The lane-th row of the warp, if there are so many.
   __device__ static int own_row() {
@@ -197,7 +201,7 @@ class TrialTrainer {
     if (own_row() < chunk.rows) listed_ = trial().order[chunk.first + own_row()];
   }
 
-  // Returns how many there are.
+  // 1. fetch targets and the numbers of the step, and say where the rows are: returns how many
   __device__ int fetch(const Chunk& chunk) const {
     const int rows = int(chunk.rows);
     if (own_row() < rows) fetch_targets();
@@ -210,7 +214,7 @@ class TrialTrainer {
     return rows;
   }
 
-  // The same of the validation rows behind the first.
+  // The same of the validation rows from there on.
   __device__ int fetch_validation(int64_t first) const {
     const int rows = int(std::min<int64_t>(plan().rows, launch_.job.validation_count - first));
     if (own_row() < rows) {
@@ -279,10 +283,10 @@ class TrialTrainer {
 
   // ---- a group of rows, forward and back ----
 
-  // Validation rows, of which so many have gone through before, only forward.
-  __device__ void go_through(const Chunk& chunk, int first, int rows, bool validates,
-                             int64_t validated, int epoch) {
+  // Those of a part of the validation rows, only forward.
+  __device__ void go_through(const Chunk& chunk, int first, int rows, int part, int epoch) {
     const Trials<T>& job = launch_.job;
+    const bool validates = part >= 0;
     __syncwarp();  // where the rows are is known, and what was in their place is done with
     fetch_rows(validates ? job.validation_x : job.x,
                validates ? job.validation_x_stride : job.x_stride, first, rows);
@@ -292,7 +296,7 @@ class TrialTrainer {
 #pragma unroll 1
     for (int l = 0; l <= last(); ++l) forward(l, first, validates ? nullptr : &chunk);
     if (validates) {
-      put_out(first, rows, epoch * job.validation_count + validated);
+      put_out(first, rows, epoch * job.validation_count + part_begin(part));
       return;
     }
     measure(chunk, first);
@@ -380,11 +384,8 @@ class TrialTrainer {
     const int share = lane >> 2 & 3, row = first + (lane & 1) * group_lane_rows;
     const int padded = (units + pack<T> - 1) / pack<T> * pack<T>;
     for (int begin = 0; begin < units; begin += columns * group_across) {
-      const T* left_at[group_lane_rows];
+      const T* left_at = input(l) + row * stride + share * pack<T>;
       const T* right_at[columns];
-#pragma unroll
-      for (int i = 0; i < group_lane_rows; ++i)
-        left_at[i] = input(l) + (row + i) * stride + share * pack<T>;
 #pragma unroll
       for (int j = 0; j < columns; ++j)
         right_at[j] = at(place.weight) +
@@ -395,8 +396,8 @@ class TrialTrainer {
       for (int k = share * pack<T>; k < depth; k += depth_lanes * pack<T>) {
         Pack<T> left[group_lane_rows];
 #pragma unroll
-        for (int i = 0; i < group_lane_rows; ++i)
-          left[i] = load_pack(left_at[i]), left_at[i] += depth_lanes * pack<T>;
+        for (int i = 0; i < group_lane_rows; ++i) left[i] = load_pack(left_at + i * stride);
+        left_at += depth_lanes * pack<T>;
 #pragma unroll
         for (int j = 0; j < columns; ++j) {
           const Pack<T> right = load_pack(right_at[j]);
@@ -532,9 +533,11 @@ class TrialTrainer {
     }
   }
 
-  // ---- 5. update weight and bias ----
+  // ---- all rows together ----
 
-  // Warps take job after job, of all layers in turn; the jobs of a lane follow from the shape.
+  // 5. update weight and bias
+  //
+  // Warps take job after job, of all layers in turn.
   __device__ void update(const Chunk& chunk) {
     const bool clips_norms = trial().options.clips_norms();
     T* aside = launch_.gradients + blockIdx.x * launch_.gradient_size;
@@ -822,7 +825,7 @@ class TrialTrainer {
 
   const TrialLaunch<T>& launch_;
   const int number_;    // of the trial, in the launch
-  int64_t listed_ = 0;  // the row that the lane fetches next
+  int64_t listed_ = 0;  // the row of x that the lane fetches next
   T loss_{};            // the thread's part of the batch's
 };
 

@@ -13,8 +13,8 @@ inline constexpr int trial_threads = 128, trial_warps = trial_threads / 32;
 inline constexpr int group_rows = 8;
 // Of a batch that go through at once: a lane knows one of them.
 inline constexpr int64_t most_trial_rows = trial_threads;
-// The blocks that a multiprocessor has registers for, of 80 a thread in float32 and 128 in float64.
-constexpr int most_trial_blocks(int64_t element_size) { return element_size == 8 ? 4 : 6; }
+// The blocks that a multiprocessor has registers for, of 96 a thread in float32 and 128 in float64.
+constexpr int most_trial_blocks(int64_t element_size) { return element_size == 8 ? 4 : 5; }
 
 // The memory that each of so many blocks of a multiprocessor may have, where one may have `limit`;
 // and the blocks that have so much.
@@ -102,11 +102,11 @@ struct TrialShape {
 };
 
 template <class List>
-int choose_columns(int64_t units, int64_t packs) {
+int choose_columns(int64_t units, int64_t packs, int64_t pack) {
   int64_t least = std::numeric_limits<int64_t>::max();
   int place = 0, chosen = 0;
   List::each([&](auto tile) {
-    const int64_t a_round = tile.rows * tile.columns * 4 + tile.rows + tile.columns;
+    const int64_t a_round = tile.rows * (tile.columns * pack + 1) + tile.columns;
     const int64_t cost = over(units, tile.columns * group_across) *
                          (over(packs, depth_lanes) * a_round + 15 * tile.columns);
     if (cost < least) least = cost, chosen = place;
@@ -115,7 +115,8 @@ int choose_columns(int64_t units, int64_t packs) {
   return chosen;
 }
 
-// The tile with the fewest instructions, of all warps and once more of the one that takes longest.
+// The tile with the fewest instructions: those of all warps, and half as much of the one that takes
+// longest, since other blocks go on meanwhile.
 template <class List>
 void choose_tile(TrialLayer& layer, int64_t rows, int64_t pack) {
   int64_t least = std::numeric_limits<int64_t>::max();
@@ -127,7 +128,7 @@ void choose_tile(TrialLayer& layer, int64_t rows, int64_t pack) {
     const int64_t own = over(rows, tile.lanes) * (sums + over(tile.units, pack) + 3) +
                         4 * (sums - sums / tile.lanes) +
                         8 * std::max<int64_t>(sums / tile.lanes, 1);
-    const int64_t cost = jobs * own + own * over(jobs, trial_warps);
+    const int64_t cost = 2 * jobs * own + over(jobs, trial_warps) * own;
     if (cost < least) {
       least = cost;
       layer.gradient = place, layer.tiles = int(tiles), layer.jobs = int(jobs);
@@ -177,7 +178,7 @@ TrialPlan lay_out_trial(const TrialShape& shape, int64_t rows) {
     layer.grad = take(rows * layer.out_stride);
     if (layer.drops || keeps_z_at(layer.activation)) layer.kept = take(rows * layer.out_stride);
     layer.features = Divider(in_features);
-    layer.forward = choose_columns<typename Of::Forward>(units, over(in_features, pack));
+    layer.forward = choose_columns<typename Of::Forward>(units, over(in_features, pack), pack);
     choose_tile<typename Of::Gradient>(layer, rows, pack);
     plan.layers.push_back(layer);
   }
