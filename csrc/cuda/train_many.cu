@@ -59,13 +59,16 @@ class TrialTrainer {
     int n = 0, epoch = 0;
     int part = launch_.job.samples ? -1 : 0;  // of the validation rows, or -1 for training
     for (;;) {
-      const bool validates = part >= 0 && part_begin(part) < validation_count();
+      const bool validates = part >= 0 && validation_part(part).begin < validation_count();
       if (!validates && !chunk(n).rows) break;
-      const int rows = validates ? fetch_validation(part_begin(part)) : fetch(chunk(n));
+      const Chunk now = validates ? validation_part(part) : chunk(n);
+      const int rows = int(now.rows);
+      validates ? fetch_validation(now) : fetch(now);
       if (!validates && threadIdx.x == 0) chunk(n + 1) = chunk_after(chunk(n), plan().rows);
       for (int first = warp() * group_rows; first < rows; first += trial_warps * group_rows)
-        go_through(chunk(n), first, rows, validates ? part : -1, epoch);
+        go_through(now, first, validates, epoch);
       if (validates) {
+        if (now.is_last() && rows) report_validation(now, epoch);
         ++part;
         continue;
       }
@@ -74,7 +77,7 @@ class TrialTrainer {
       update(chunk(n));
       const int ended = epochs_ended(chunk(n));
       __syncthreads();  // the weights are those of the next step, and no one needs these rows
-      report(chunk(n));
+      if (threadIdx.x == 0 && chunk(n).is_last()) report(trial().losses + chunk(n).step);
       part = ended ? 0 : -1, epoch = ended - 1;
       ++n;
     }
@@ -113,10 +116,21 @@ class TrialTrainer {
   __device__ static int lane() { return thread() % warp_size; }
   __device__ static int warp() { return thread() / warp_size; }
 
-  // Of the validation rows, plan().rows go through at a time.
-  __device__ int64_t part_begin(int part) const { return int64_t(part) * plan().rows; }
   __device__ int64_t validation_count() const {
-    return trial().validation_predictions ? launch_.job.validation_count : 0;
+    return trial().validation_losses ? launch_.job.validation_count : 0;
+  }
+
+  // Of the validation rows, plan().rows go through at a time, batch by batch; a short last batch
+  // has as many parts as the others, some without rows.
+  __device__ Chunk validation_part(int part) const {
+    const int64_t size = launch_.job.validation_batch_size, most = plan().rows;
+    const int64_t parts = (size + most - 1) / most;
+    Chunk chunk;
+    chunk.step = part / parts, chunk.begin = chunk.step * size;
+    chunk.end = std::min(chunk.begin + size, launch_.job.validation_count);
+    chunk.first = std::min(chunk.begin + part % parts * most, chunk.end);
+    chunk.rows = std::min(most, chunk.end - chunk.first);
+    return chunk;
   }
 
   // The chunk of the launch after that one; behind the last there are no rows.
@@ -201,47 +215,39 @@ class TrialTrainer {
     if (own_row() < chunk.rows) listed_ = trial().order[chunk.first + own_row()];
   }
 
-  // 1. fetch targets and the numbers of the step, and say where the rows are: returns how many
-  __device__ int fetch(const Chunk& chunk) const {
-    const int rows = int(chunk.rows);
-    if (own_row() < rows) fetch_targets();
+  // 1. fetch targets and the numbers of the step, and say where the rows are
+  __device__ void fetch(const Chunk& chunk) const {
+    if (own_row() < chunk.rows)
+      fetch_targets(listed_, launch_.job.rows, trial().y, trial().sample_weight);
     if (warp() == 0 && lane() < numbers_a_step) {
       const int64_t steps = launch_.end - launch_.first_step();
       const UpdateStep<T>* const step =
           launch_.steps + number_ * steps + (chunk.step - launch_.first_step());
       copy_async<sizeof(T)>(at(plan().step) + lane(), reinterpret_cast<const T*>(step) + lane());
     }
-    return rows;
   }
 
-  // The same of the validation rows from there on.
-  __device__ int fetch_validation(int64_t first) const {
-    const int rows = int(std::min<int64_t>(plan().rows, launch_.job.validation_count - first));
-    if (own_row() < rows) {
-      const int64_t* const numbers = trial().validation_rows;
-      const int64_t number = numbers ? numbers[first + own_row()] : first + own_row();
-      const bool exists = number >= 0 && number < launch_.job.validation_x_rows;
-      from(own_row()) = exists ? number : 0;
-      at(plan().sample_weight)[own_row()] = exists ? T(1) : std::numeric_limits<T>::quiet_NaN();
-    }
-    return rows;
+  __device__ void fetch_validation(const Chunk& chunk) const {
+    if (own_row() >= chunk.rows) return;
+    const int64_t i = chunk.first + own_row(), *const numbers = trial().validation_rows;
+    fetch_targets(numbers ? numbers[i] : i, launch_.job.validation_x_rows, trial().validation_y,
+                  trial().validation_weight);
   }
 
   // Of the lane's row: where in x it is, and y and weight. One that does not exist is taken to be
   // the first, with a weight that makes the loss NaN.
-  __device__ void fetch_targets() const {
+  __device__ void fetch_targets(int64_t listed, int64_t rows, const T* y, const T* weights) const {
     const int targets = launch_.targets, row = own_row();
-    const bool exists = listed_ >= 0 && listed_ < launch_.job.rows;
-    const int64_t number = exists ? listed_ : 0;
+    const bool exists = listed >= 0 && listed < rows;
+    const int64_t number = exists ? listed : 0;
     from(row) = number;
-    const T* y = trial().y + number * targets;
     for (int n = 0; n < targets; ++n)
-      copy_async<sizeof(T)>(at(plan().y) + row * targets + n, y + n);
+      copy_async<sizeof(T)>(at(plan().y) + row * targets + n, y + number * targets + n);
     T* const weight = at(plan().sample_weight) + row;
     if (!exists)
       *weight = std::numeric_limits<T>::quiet_NaN();
-    else if (trial().sample_weight)
-      copy_async<sizeof(T)>(weight, trial().sample_weight + number);
+    else if (weights)
+      copy_async<sizeof(T)>(weight, weights + number);
     else
       *weight = T(1);
   }
@@ -283,39 +289,29 @@ class TrialTrainer {
 
   // ---- a group of rows, forward and back ----
 
-  // Those of a part of the validation rows, only forward.
-  __device__ void go_through(const Chunk& chunk, int first, int rows, int part, int epoch) {
+  // Validation rows, only forward.
+  __device__ void go_through(const Chunk& chunk, int first, bool validates, int epoch) {
     const Trials<T>& job = launch_.job;
-    const bool validates = part >= 0;
     __syncwarp();  // where the rows are is known, and what was in their place is done with
     fetch_rows(validates ? job.validation_x : job.x,
-               validates ? job.validation_x_stride : job.x_stride, first, rows);
+               validates ? job.validation_x_stride : job.x_stride, first, int(chunk.rows));
     wait_for_copies();
     __syncwarp();
     if (!validates && trial().input_dropout > 0) drop_inputs(chunk, first);
 #pragma unroll 1
     for (int l = 0; l <= last(); ++l) forward(l, first, validates ? nullptr : &chunk);
-    if (validates) {
-      put_out(first, rows, epoch * job.validation_count + part_begin(part));
-      return;
-    }
-    measure(chunk, first);
+    T* kept = validates ? trial().validation_predictions : trial().predictions;
+    if (kept)
+      kept +=
+          (chunk.first + (validates ? epoch * job.validation_count : 0)) * place_of(last()).units;
+    measure(chunk, first, kept);
+    if (validates) return;
 #pragma unroll 1
     for (int l = last();; --l) {
       through_activation(l, first, chunk);
       if (l == 0) break;
       backward(l, first);
     }
-  }
-
-  // Of validation rows, before the first of which come so many.
-  __device__ void put_out(int first, int rows, int64_t before) const {
-    const TrialLayer& place = place_of(last());
-    const int row = first + lane() % group_rows;
-    if (row < rows)
-      for (int n = lane() / group_rows; n < place.units; n += warp_size / group_rows)
-        trial().validation_predictions[(before + row) * place.units + n] =
-            at(plan().sample_weight)[row] * at(place.out)[row * place.out_stride + n];
   }
 
   // What a layer takes in: (rows, in_stride).
@@ -436,11 +432,10 @@ class TrialTrainer {
   }
 
   // 3. loss, and its derivative with respect to what the last layer gives
-  __device__ void measure(const Chunk& chunk, int first) {
+  __device__ void measure(const Chunk& chunk, int first, T* kept) {
     const TrialLayer& place = place_of(last());
     const int units = place.units, row = first + lane() % group_rows;
     if (row < chunk.rows) {
-      T* const kept = trial().predictions;
       const T* const outputs = at(place.out) + row * place.out_stride;
       const T delta = T(trial().options.delta);
       const T scale = share_of_output<T>(launch_.job.loss, chunk.batch_rows(), units) *
@@ -451,7 +446,7 @@ class TrialTrainer {
         const RowOf<Loss, T> seen(of_row);
         for (int unit = lane() / group_rows; unit < units; unit += warp_size / group_rows) {
           const T a = of_row.a(unit), y = of_row.y(unit);
-          if (kept) kept[(chunk.first + row) * units + unit] = a;
+          if (kept) kept[row * units + unit] = a;
           loss_ += scale * loss.value(a, y, seen);
           at(place.grad)[row * place.out_stride + unit] = scale * loss.gradient(a, y, seen);
         }
@@ -562,6 +557,11 @@ class TrialTrainer {
     }
     if (!chunk.is_last()) return;
     if (clips_norms) update_by_norms();
+    add_up_loss();
+  }
+
+  // What each warp has of a batch's loss, for report.
+  __device__ void add_up_loss() {
     T sum = loss_;
 #pragma unroll
     for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
@@ -569,11 +569,34 @@ class TrialTrainer {
     loss_ = T(0);
   }
 
-  __device__ void report(const Chunk& chunk) const {
-    if (threadIdx.x > 0 || !chunk.is_last()) return;
+  __device__ void report(T* put) const {
+    if (threadIdx.x > 0) return;
     T loss{};
     for (int n = 0; n < trial_warps; ++n) loss += at(plan().sums)[n];
-    trial().losses[chunk.step] = loss;
+    *put = loss;
+  }
+
+  // The loss of a batch of validation rows, with the penalties of the weights as they are.
+  __device__ void report_validation(const Chunk& chunk, int epoch) {
+    if (own().has_penalties)
+#pragma unroll 1
+      for (int l = 0; l <= last(); ++l) {
+        const TrialLayer& place = place_of(l);
+        const TrainLayer<T>& layer = trial().layers[l];
+        for (int i = threadIdx.x; i < place.units * place.in_features; i += trial_threads) {
+          const int row = place.features.quotient(i);
+          loss_ += layer.weight_penalty.value(
+              at(place.weight)[row * place.in_stride + i - row * place.features.divisor]);
+        }
+        if (place.has_bias)
+          for (int i = threadIdx.x; i < place.units; i += trial_threads)
+            loss_ += layer.bias_penalty.value(at(place.bias)[i]);
+      }
+    add_up_loss();
+    __syncthreads();
+    const int64_t batches = step_count(validation_of(launch_.job));
+    report(trial().validation_losses + epoch * batches + chunk.step);
+    __syncthreads();  // the next batch's sums take the same memory
   }
 
   // grad_weight = grad_z.T @ x of the lane's tile, and the step. Lanes that share one have some of
@@ -831,7 +854,7 @@ class TrialTrainer {
 
 // Blocks take the next trial that no one has begun.
 template <class T>
-__global__ void __launch_bounds__(trial_threads, most_trial_blocks(sizeof(T)))
+__global__ void __launch_bounds__(trial_threads, most_trial_blocks)
     train_many_kernel(const __grid_constant__ TrialLaunch<T> launch) {
   int& number = *shared_memory<int>();
   for (;;) {
@@ -952,7 +975,7 @@ class Table {
       if (!plan.rows || !has_usual_slopes(layers, job.layer_count))
         throw std::runtime_error("models[" + std::to_string(n) +
                                  "] must fit in shared memory and have usual slopes");
-      const int64_t blocks = blocks_of_trials(plan.bytes, sizeof(T), limit_);
+      const int64_t blocks = blocks_of_trials(plan.bytes, limit_);
       entries_.push_back({n, &plan, blocks, products_of(layers, job.layer_count)});
     }
     std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {

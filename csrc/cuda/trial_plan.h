@@ -13,16 +13,16 @@ inline constexpr int trial_threads = 128, trial_warps = trial_threads / 32;
 inline constexpr int group_rows = 8;
 // Of a batch that go through at once: a lane knows one of them.
 inline constexpr int64_t most_trial_rows = trial_threads;
-// The blocks that a multiprocessor has registers for, of 96 a thread in float32 and 128 in float64.
-constexpr int most_trial_blocks(int64_t element_size) { return element_size == 8 ? 4 : 5; }
+// The blocks that a multiprocessor has registers for, of 128 a thread.
+inline constexpr int most_trial_blocks = 4;
 
 // The memory that each of so many blocks of a multiprocessor may have, where one may have `limit`;
 // and the blocks that have so much.
 constexpr int64_t room_of_each(int64_t blocks, int64_t limit) {
   return (limit + bytes_of_a_block) / blocks - bytes_of_a_block;
 }
-constexpr int64_t blocks_of_trials(int64_t bytes, int64_t element_size, int64_t limit) {
-  return std::min<int64_t>(most_trial_blocks(element_size),
+constexpr int64_t blocks_of_trials(int64_t bytes, int64_t limit) {
+  return std::min<int64_t>(most_trial_blocks,
                            (limit + bytes_of_a_block) / (bytes + bytes_of_a_block));
 }
 

@@ -177,7 +177,7 @@ std::tuple<int64_t, int64_t, int64_t> cuda_trial_plan(const std::vector<int64_t>
   Updates::with(update, [&](auto rule) { shape.slots = rule.slots; });
   const cuda::TrialPlan plan = cuda::make_trial_plan(shape, batch_size, shared_bytes);
   if (!plan.rows) return {0, 0, 0};
-  return {plan.rows, plan.bytes, cuda::blocks_of_trials(plan.bytes, element_size, shared_bytes)};
+  return {plan.rows, plan.bytes, cuda::blocks_of_trials(plan.bytes, shared_bytes)};
 }
 
 }  // namespace

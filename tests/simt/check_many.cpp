@@ -23,7 +23,7 @@ struct Case {
   int64_t rows, batch_size;                  // of x, and of a batch
   int64_t update = 0, activation = 1, last = 0, loss = 0;
   int64_t epochs = 1, extra = 0;  // and a part of one more
-  int64_t validation = 0;         // rows
+  int64_t validation = 0;         // rows, in batches of 4
   bool penalties = false, dropout = false, clip_norm = false, global_clip_norm = false;
   bool sample_weight = true, predictions = true, bias = true;
   int64_t gap = 0, offset = 0;  // of the rows of x, and of its first
@@ -47,7 +47,7 @@ double rate_of(const Case& c, int64_t trial, int64_t layer) {  // layer -1: of x
 // One model, in double.
 struct Exact {
   std::vector<Values> weights, biases, weight_slots[most_slots], bias_slots[most_slots];
-  Values losses, predictions, validation;
+  Values losses, predictions, validation, validation_losses;
 };
 
 template <class T>
@@ -88,7 +88,8 @@ class Check {
         rest.steps_before += first_steps;
         if (rest.predictions) rest.predictions += first * outputs;
         if (rest.validation_predictions)
-          rest.validation_predictions += first / c.rows * c.validation * outputs;
+          rest.validation_predictions += first / c.rows * c.validation * outputs,
+              rest.validation_losses += first / c.rows * ((c.validation + 3) / 4);
         train({rest}, samples - first, c.rows);
       }
       own.fetch();
@@ -105,7 +106,8 @@ class Check {
           sample_weight(check.c.rows),
           losses(check.steps),
           kept(check.c.predictions ? check.samples * check.outputs : 0),
-          validation(validations() * check.c.validation * check.outputs) {
+          validation(validations() * check.c.validation * check.outputs),
+          validation_losses(validations() * ((check.c.validation + 3) / 4)) {
       const Case& c = check.c;
       fill_targets(y, c.loss, check.outputs);
       sample_weight.fill(1);
@@ -147,8 +149,9 @@ class Check {
       own.learning_rates = rates->data(), own.steps_before = 3 + n, own.losses = losses.data();
       if (check.c.predictions) own.predictions = kept.data();
       if (check.c.validation)
-        own.validation_rows = validation_rows->data(),
-        own.validation_predictions = validation.data();
+        own.validation_rows = validation_rows->data(), own.validation_y = y.data(),
+        own.validation_weight = own.sample_weight, own.validation_predictions = validation.data(),
+        own.validation_losses = validation_losses.data();
       return own;
     }
 
@@ -163,17 +166,18 @@ class Check {
       if (begun.empty())
         for (const Array<T>& array : state) begun.push_back(array.host);
       for (Array<T>& array : state) array.fetch();
-      for (auto* array : {&losses, &kept, &validation}) array->fetch();
+      for (auto* array : {&losses, &kept, &validation, &validation_losses}) array->fetch();
     }
     std::vector<std::vector<T>> numbers() const {
-      std::vector<std::vector<T>> all{losses.host, kept.host, validation.host};
+      std::vector<std::vector<T>> all{losses.host, kept.host, validation.host,
+                                      validation_losses.host};
       for (const Array<T>& array : state) all.push_back(array.host);
       return all;
     }
 
     const Check& check;
     int64_t n;
-    Array<T> y, sample_weight, losses, kept, validation;
+    Array<T> y, sample_weight, losses, kept, validation, validation_losses;
     std::vector<int64_t> numbers_of, validated;
     Values rate_values;
     std::shared_ptr<Array<int64_t>> order, validation_rows;
@@ -194,7 +198,7 @@ class Check {
     job.epoch_size = epoch_size, job.batch_size = c.batch_size;
     job.loss = c.loss, job.update = c.update, job.rows = job.validation_x_rows = c.rows;
     job.validation_x = validation_x.data(), job.validation_x_stride = stride + 1;
-    job.validation_count = c.validation;
+    job.validation_count = c.validation, job.validation_batch_size = 4;
     Array<T> workspace(cuda::workspace_size(job));
     cuda::train_many(job, workspace.data(), nullptr);
     workspace.fetch();  // it waits
@@ -250,10 +254,25 @@ class Check {
             exact.bias_slots[s].push_back(begun(3 + 2 * s));
     }
     auto validate = [&] {
-      for (int64_t number : own.validated) {
+      double penalty = 0;
+      for (int64_t l = 0; l < layers; ++l) {
+        const Penalty<T>&w = own.network[l].weight_penalty, &b = own.network[l].bias_penalty;
+        for (double value : exact.weights[l]) penalty += Penalty<double>{w.l1, w.l2}.value(value);
+        for (double value : exact.biases[l])
+          penalty += c.bias ? Penalty<double>{b.l1, b.l2}.value(value) : 0;
+      }
+      for (int64_t i = 0; i < c.validation; ++i) {
+        const int64_t number = own.validated[i];
+        const int64_t of_batch = std::min<int64_t>(4, c.validation - i / 4 * 4);
         const Values in = validation_x.exact(number * (stride + 1), c.widths[0][0]);
         const Values out = forward(exact, own, in, 0, 0).out.back();
         exact.validation.insert(exact.validation.end(), out.begin(), out.end());
+        const Values y = own.y.exact(number * targets, targets);
+        Values grad(outputs);
+        if (i % 4 == 0) exact.validation_losses.push_back(penalty);
+        exact.validation_losses.back() +=
+            measure(c.loss, {out.data(), y.data(), outputs},
+                    c.sample_weight ? own.sample_weight[number] : 1, of_batch, grad.data());
       }
     };
     for (int64_t first = 0, step = 0, end; first < samples; first = end, ++step) {
@@ -366,6 +385,7 @@ class Check {
     close("losses", exact.losses, own.losses);
     if (c.predictions) close("predictions", exact.predictions, own.kept);
     if (c.validation) close("validation", exact.validation, own.validation);
+    if (c.validation) close("validation losses", exact.validation_losses, own.validation_losses);
     int slots = 0;
     Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
     for (int64_t l = 0; l < layers; ++l) {
@@ -411,7 +431,8 @@ void check_rows_that_are_not_there() {
     Trial<float> trial{};
     trial.layers = &layer, trial.y = y.data(), trial.order = order.data();
     trial.learning_rates = rates.data(), trial.losses = losses.data();
-    trial.validation_rows = order.data(), trial.validation_predictions = validation.data();
+    trial.validation_rows = order.data(), trial.validation_losses = validation.data();
+    trial.validation_y = y.data();
     Trials<float> job{};
     job.trials = &trial, job.count = job.layer_count = 1, job.x = job.validation_x = x.data();
     job.x_stride = job.validation_x_stride = 4, job.samples = job.epoch_size = 2;
@@ -420,7 +441,7 @@ void check_rows_that_are_not_there() {
     cuda::train_many(job, workspace.data(), nullptr);
     validation.fetch();
     for (int i = 0; i < 4; ++i)
-      expect(std::isnan(validation[i]) == (i == 2), "a missing row makes an output NaN");
+      expect(std::isnan(validation[i]) == (i == 2), "a missing row makes its batch's loss NaN");
     job.samples = job.epoch_size = 4;
     cuda::train_many(job, workspace.data(), nullptr);
     losses.fetch();
@@ -448,7 +469,7 @@ void check_all() {
   deep.gap = 4, deep.validation = 3;
   check<T>(deep);
   Case none{.widths = {{4, 3, 2}}, .rows = 9, .batch_size = 4, .epochs = 0};
-  none.validation = 11, none.dropout = true;
+  none.validation = 141, none.dropout = true;
   check<T>(none);
   const int64_t most = std::max({Updates::size, Activations::size, Losses::size});
   for (int64_t i = 0; i < most; ++i) {
@@ -470,11 +491,11 @@ void check_plans() {
     return cuda::make_trial_plan(shape, batch_size, hopper);
   };
   auto blocks = [&](std::vector<int64_t> widths, int64_t slots = 0) {
-    return cuda::blocks_of_trials(plan(widths, 32, slots).bytes, sizeof(float), hopper);
+    return cuda::blocks_of_trials(plan(widths, 32, slots).bytes, hopper);
   };
   expect(plan({64, 25, 25, 1}, 32).rows == 32 && plan({400, 25, 25, 1}, 32).rows == 32,
          "a batch of 32 goes through at once");
-  expect(blocks({64, 25, 25, 1}) == 5, "five models of 64-25-25-1 share a multiprocessor");
+  expect(blocks({64, 25, 25, 1}) == 4, "four models of 64-25-25-1 share a multiprocessor");
   expect(blocks({400, 25, 25, 1}) == 2, "two of the notes' network do");
   expect(plan({64, 25, 25, 1}, 1000).rows >= 32, "large batches go through in chunks");
   expect(plan({784, 512, 512, 1}, 32).rows == 0, "784-512-512-1 does not fit");
