@@ -61,7 +61,8 @@ class TrialTrainer {
     for (;;) {
       const bool validates = part >= 0 && validation_part(part).begin < validation_count();
       if (!validates && !chunk(n).rows) break;
-      const Chunk now = validates ? validation_part(part) : chunk(n);
+      if (validates) begin_part(part);
+      const Chunk& now = validates ? own_chunk() : chunk(n);
       const int rows = int(now.rows);
       validates ? fetch_validation(now) : fetch(now);
       if (!validates && threadIdx.x == 0) chunk(n + 1) = chunk_after(chunk(n), plan().rows);
@@ -77,7 +78,8 @@ class TrialTrainer {
       update(chunk(n));
       const int ended = epochs_ended(chunk(n));
       __syncthreads();  // the weights are those of the next step, and no one needs these rows
-      if (threadIdx.x == 0 && chunk(n).is_last()) report(trial().losses + chunk(n).step);
+      if (threadIdx.x == 0 && chunk(n).is_last())
+        report(at(plan().sums), trial().losses + chunk(n).step);
       part = ended ? 0 : -1, epoch = ended - 1;
       ++n;
     }
@@ -118,6 +120,16 @@ class TrialTrainer {
 
   __device__ int64_t validation_count() const {
     return trial().validation_losses ? launch_.job.validation_count : 0;
+  }
+
+  // That of validation rows which the warp has in work.
+  __device__ Chunk& own_chunk() const {
+    return reinterpret_cast<Chunk*>(at(plan().chunks))[2 + warp()];
+  }
+  __device__ void begin_part(int part) const {
+    __syncwarp();  // no lane needs the one before
+    if (lane() == 0) own_chunk() = validation_part(part);
+    __syncwarp();
   }
 
   // Of the validation rows, plan().rows go through at a time, batch by batch; a short last batch
@@ -557,22 +569,22 @@ class TrialTrainer {
     }
     if (!chunk.is_last()) return;
     if (clips_norms) update_by_norms();
-    add_up_loss();
+    add_up_loss(at(plan().sums));
   }
 
   // What each warp has of a batch's loss, for report.
-  __device__ void add_up_loss() {
+  __device__ void add_up_loss(T* sums) {
     T sum = loss_;
 #pragma unroll
     for (int half = warp_size / 2; half > 0; half /= 2) sum += __shfl_xor_sync(~0u, sum, half);
-    if (lane() == 0) at(plan().sums)[warp()] = sum;
+    if (lane() == 0) sums[warp()] = sum;
     loss_ = T(0);
   }
 
-  __device__ void report(T* put) const {
+  __device__ void report(const T* sums, T* put) const {
     if (threadIdx.x > 0) return;
     T loss{};
-    for (int n = 0; n < trial_warps; ++n) loss += at(plan().sums)[n];
+    for (int n = 0; n < trial_warps; ++n) loss += sums[n];
     *put = loss;
   }
 
@@ -592,10 +604,11 @@ class TrialTrainer {
           for (int i = threadIdx.x; i < place.units; i += trial_threads)
             loss_ += layer.bias_penalty.value(at(place.bias)[i]);
       }
-    add_up_loss();
+    T* const sums = at(plan().sums) + trial_warps;  // the others may not have been reported yet
+    add_up_loss(sums);
     __syncthreads();
     const int64_t batches = step_count(validation_of(launch_.job));
-    report(trial().validation_losses + epoch * batches + chunk.step);
+    report(sums, trial().validation_losses + epoch * batches + chunk.step);
     __syncthreads();  // the next batch's sums take the same memory
   }
 

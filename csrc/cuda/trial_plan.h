@@ -76,12 +76,12 @@ struct alignas(16) TrialPlaces {
   int size = 0;  // of all, in elements
   Divider features, packs;  // of a row of x
   int trial;                // the kernel's copy of an OwnTrial
-  int chunks;               // (2), Chunk
+  int chunks;               // (2 + warps), Chunk: of training, and of validation for each warp
   int from;                 // (rows), int64: where in x the rows are
   int x, y;                 // (rows, in_stride of the first layer), (rows, targets)
   int sample_weight;        // (rows)
   int step;                 // an UpdateStep
-  int sums;                 // (warps): of the loss
+  int sums;                 // (2, warps): of the loss, in training and in validation
   int squares;              // (2 layers, warps): of gradients, where norms are clipped
 };
 
@@ -156,11 +156,11 @@ TrialPlan lay_out_trial(const TrialShape& shape, int64_t rows) {
   plan.rows = int(rows);
   plan.features = Divider(features), plan.packs = Divider(over(features, pack));
   plan.trial = take_bytes(int64_t(sizeof(OwnTrial<float>)));
-  plan.chunks = take_bytes(2 * int64_t(sizeof(Chunk)));
+  plan.chunks = take_bytes((2 + trial_warps) * int64_t(sizeof(Chunk)));
   plan.from = take_bytes(rows * 8);
   plan.x = take(rows * stride(features)), plan.y = take(rows * shape.targets);
   plan.sample_weight = take(rows), plan.step = take(numbers_a_step);
-  plan.sums = take(trial_warps), plan.squares = take(2 * layers * trial_warps);
+  plan.sums = take(2 * trial_warps), plan.squares = take(2 * layers * trial_warps);
   for (int64_t l = 0; l < layers; ++l) {
     const int64_t in_features = shape.widths[l], units = shape.widths[l + 1];
     const int64_t rows_of_weight = l ? over(units, pack) * pack : units;  // that backward reads
