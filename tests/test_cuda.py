@@ -72,7 +72,9 @@ def test_the_cuda_library_is_built_where_nvcc_is():
 
 
 @built
-@pytest.mark.parametrize("name", ["dense_forward", "dense_backward", "train_", "train_many_", "predict"])
+@pytest.mark.parametrize(
+    "name", ["dense_forward", "dense_backward", "train_", "train_many_", "predict"]
+)
 def test_kernels_are_registered_for_cuda(name):
     assert ops.activations()
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"torchnn::{name}", "CUDA")

@@ -15,7 +15,7 @@ from torchnn.ops import reference
 
 HOPPER = 227 << 10  # bytes of shared memory
 ON_DEVICE = ("x", "y", "sample_weight", "orders", "learning_rates", "weights", "biases", "slots")
-ON_DEVICE += ("validation_x", "validation_rows")
+ON_DEVICE += ("validation_x", "validation_y", "validation_weight", "validation_rows")
 
 built = pytest.mark.skipif(
     util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"
@@ -98,14 +98,12 @@ def test_every_option_on_cuda(name):
 
 @gpu
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_model_does_not_depend_on_its_neighbours_on_cuda(name):
+def test_results_are_the_same_from_run_to_run_on_cuda(name):
     arguments = changed(name, dtype=torch.float32)
     together = run(ops.train_many_, on_gpu(arguments))
     again = run(ops.train_many_, on_gpu(arguments))
-    twice = changed(name, dtype=torch.float32)
     for one, other in zip(together, again, strict=True):
         assert all(a is b is None or torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert twice.keys() == arguments.keys()
 
 
 @gpu
@@ -119,8 +117,7 @@ def test_a_model_that_does_not_fit_is_told_before_anything_changes_on_cuda():
 
 @gpu
 def test_rows_that_are_not_there_make_nan_on_cuda():
-    arguments = on_gpu(trials([(7, 5, 1)], validation_x=torch.randn(9, 7, dtype=torch.float64)))
+    arguments = on_gpu(trials([(7, 5, 1)]))
     arguments["orders"][:, 3] = 31
-    losses, _, validation = ops.train_many_(ops.Trials(**arguments))
+    losses, *_ = ops.train_many_(ops.Trials(**arguments))
     assert losses.isnan().all(1).all()
-    assert validation.shape == (1, 2, 9, 1)

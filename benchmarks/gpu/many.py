@@ -22,7 +22,7 @@ WIDTHS = [(13, 7, 5, 3), (13, 32, 1, 3), (13, 7, 5, 3), (13, 16, 25, 3)]
 ROWS, BATCH, EPOCHS = 45, 14, 2
 FEATURES = ("dropout", "penalties", "clip_norm", "global_clip_norm", "weights", "silu", "gelu")
 ON_DEVICE = ("x", "y", "sample_weight", "orders", "learning_rates", "weights", "biases", "slots")
-ON_DEVICE += ("validation_x", "validation_rows")
+ON_DEVICE += ("validation_x", "validation_y", "validation_rows")
 NETWORKS = ("digits", "2-16-16-1", "notes")
 COUNTS = (4096, 1056, 132, 16384, 1, 16)
 MODEL_STEPS = 4_000_000  # a call, of all models together
@@ -92,8 +92,9 @@ def mixed(loss: str, update: str, feature: str = "") -> dict[str, object]:
         "weights": weights,
         "biases": biases,
         "slots": slots,
-        "validation_x": random(50, WIDTHS[0][0]),
-        "validation_rows": torch.randint(50, (2, 37), generator=generator),
+        "validation_x": random(ROWS, WIDTHS[0][0]),
+        "validation_y": y[0],
+        "validation_rows": torch.randint(ROWS, (2, 37), generator=generator),
         "validation_of": torch.arange(models) % 2,
         "keep_predictions": True,
         "steps_done": torch.zeros(1, dtype=torch.int64),
@@ -136,7 +137,7 @@ def compare(where: str, dtype: str, loss: str, update: str, feature: str = "") -
     same = True
     for m in range(len(WIDTHS)) if loss == LOSS else ():
         alone = results(ops.train_many_, moved(one_of(arguments, m), where, own))
-        same = same and all(torch.equal(alone[i][0], ours[i][m]) for i in range(3))
+        same = same and all(torch.equal(alone[i][0], ours[i][m]) for i in range(4))
     return {"off_by": off, "same_bits": same, "fine": same and off < LIMITS[dtype]}
 
 
@@ -176,7 +177,10 @@ def many(network: str, models: int, epochs: int, where: str) -> ops.Trials:
         order_of=torch.zeros(models, dtype=torch.int64),
         epoch_size=net.samples,
         batch_size=net.batch_size,
-        learning_rates=(rates[:, None] * net.learning_rate).expand(-1, steps).contiguous().to(where),
+        learning_rates=(rates[:, None] * net.learning_rate)
+        .expand(-1, steps)
+        .contiguous()
+        .to(where),
         loss=CLASSES_LOSS if net.has_classes else LOSS,
         update="gradient_descent",
         options=OPTIONS,

@@ -22,8 +22,8 @@ struct Case {
   std::vector<std::vector<int64_t>> widths;  // of each trial
   int64_t rows, batch_size;                  // of x, and of a batch
   int64_t update = 0, activation = 1, last = 0, loss = 0;
-  int64_t epochs = 1, extra = 0;  // and a part of one more
-  int64_t validation = 0;         // rows, in batches of 4
+  int64_t epochs = 1, extra = 0;                 // and a part of one more
+  int64_t validation = 0, validation_batch = 4;  // rows
   bool penalties = false, dropout = false, clip_norm = false, global_clip_norm = false;
   bool sample_weight = true, predictions = true, bias = true;
   int64_t gap = 0, offset = 0;  // of the rows of x, and of its first
@@ -89,7 +89,7 @@ class Check {
         if (rest.predictions) rest.predictions += first * outputs;
         if (rest.validation_predictions)
           rest.validation_predictions += first / c.rows * c.validation * outputs,
-              rest.validation_losses += first / c.rows * ((c.validation + 3) / 4);
+              rest.validation_losses += first / c.rows * validation_batches();
         train({rest}, samples - first, c.rows);
       }
       own.fetch();
@@ -107,7 +107,7 @@ class Check {
           losses(check.steps),
           kept(check.c.predictions ? check.samples * check.outputs : 0),
           validation(validations() * check.c.validation * check.outputs),
-          validation_losses(validations() * ((check.c.validation + 3) / 4)) {
+          validation_losses(validations() * check.validation_batches()) {
       const Case& c = check.c;
       fill_targets(y, c.loss, check.outputs);
       sample_weight.fill(1);
@@ -187,6 +187,10 @@ class Check {
     std::vector<TrainLayer<T>> network;
   };
 
+  int64_t validation_batches() const {
+    return (c.validation + c.validation_batch - 1) / c.validation_batch;
+  }
+
   int64_t steps_of(int64_t of_samples) const {
     return of_samples ? step_count(of_samples, c.rows, c.batch_size) : 0;
   }
@@ -198,7 +202,7 @@ class Check {
     job.epoch_size = epoch_size, job.batch_size = c.batch_size;
     job.loss = c.loss, job.update = c.update, job.rows = job.validation_x_rows = c.rows;
     job.validation_x = validation_x.data(), job.validation_x_stride = stride + 1;
-    job.validation_count = c.validation, job.validation_batch_size = 4;
+    job.validation_count = c.validation, job.validation_batch_size = c.validation_batch;
     Array<T> workspace(cuda::workspace_size(job));
     cuda::train_many(job, workspace.data(), nullptr);
     workspace.fetch();  // it waits
@@ -263,13 +267,14 @@ class Check {
       }
       for (int64_t i = 0; i < c.validation; ++i) {
         const int64_t number = own.validated[i];
-        const int64_t of_batch = std::min<int64_t>(4, c.validation - i / 4 * 4);
+        const int64_t of_batch = std::min(
+            c.validation_batch, c.validation - i / c.validation_batch * c.validation_batch);
         const Values in = validation_x.exact(number * (stride + 1), c.widths[0][0]);
         const Values out = forward(exact, own, in, 0, 0).out.back();
         exact.validation.insert(exact.validation.end(), out.begin(), out.end());
         const Values y = own.y.exact(number * targets, targets);
         Values grad(outputs);
-        if (i % 4 == 0) exact.validation_losses.push_back(penalty);
+        if (i % c.validation_batch == 0) exact.validation_losses.push_back(penalty);
         exact.validation_losses.back() +=
             measure(c.loss, {out.data(), y.data(), outputs},
                     c.sample_weight ? own.sample_weight[number] : 1, of_batch, grad.data());
@@ -413,7 +418,8 @@ void check(const Case& c) {
 // have of its own.
 Case everything() {
   Case c{.widths = {{9, 6, 5, 2}, {9, 26, 3, 2}, {9, 1, 8, 2}}, .rows = 13, .batch_size = 10};
-  c.update = 3, c.epochs = 2, c.extra = 3, c.validation = 9, c.penalties = c.dropout = true;
+  c.update = 3, c.epochs = 2, c.extra = 3, c.validation = 23, c.validation_batch = 20,
+  c.penalties = c.dropout = true;
   c.clip_norm = c.global_clip_norm = true;
   return c;
 }
