@@ -233,7 +233,7 @@ def test_the_training_engines_take_the_same_steps():
         return [re.match(r"\d+\. \w+", step)[0] for step in steps(path)]
 
     cpu = heads(CSRC / "cpu" / "train.cpp")
-    for name in ("train.cu", "train_warp.cu"):
+    for name in ("train.cu", "train_warp.cu", "train_many.cu"):
         cuda = heads(CSRC / "cuda" / name)
         assert len(cuda) == len(cpu) == 5
         assert cuda[1:] == cpu[1:]
@@ -244,7 +244,7 @@ def test_cuda_defines_the_contract_of_training_in_its_order():
     function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
     declared = function.findall(header[header.index("namespace cuda {") :])
     defined = []
-    for name in ("train", "train_warp", "layers"):
+    for name in ("train", "train_warp", "train_many", "layers"):
         kernels = (CSRC / "cuda" / f"{name}.cu").read_text()
         found = function.findall(kernels[kernels.index("}  // namespace\n") :])
         assert found
