@@ -317,7 +317,7 @@ def _train(fits: list[_Fit], raises: bool) -> None:
 
 def _weights(trainings: list[Training]) -> list[Tensor] | None:
     """The samples' weights of each, or None if no training has any."""
-    tensors = [training.tensors for training in trainings]
+    tensors: list[Any] = [training.tensors for training in trainings]
     if all(each["sample_weight"] is None for each in tensors):
         return None
     return [
