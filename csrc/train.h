@@ -132,7 +132,7 @@ struct Trials {
   const T* validation_x = nullptr;
   int64_t validation_x_stride = 0, validation_count = 0, validation_batch_size = 1;
   int64_t rows = 0, validation_x_rows = 0;  // of x and validation_x: CUDA makes NaN of others
-  Parallel parallel = nullptr;  // and the rest: on the CPU, as in Train
+  Parallel parallel = nullptr;              // and the rest: on the CPU, as in Train
   int64_t threads = 1;
   void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
 };
@@ -239,8 +239,8 @@ void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& p
 template <class T>
 int64_t workspace_size(const Trials<T>& job);
 
-// The CPU's train_many, of trials that fit (cuda/trial_plan.h), with usual slopes. They are read before it returns; no CUDA graph may
-// record it.
+// The CPU's train_many, of trials that fit (cuda/trial_plan.h), with usual slopes. They are read
+// before it returns; no CUDA graph may record it.
 template <class T>
 void train_many(const Trials<T>& job, T* workspace, Stream stream);
 
