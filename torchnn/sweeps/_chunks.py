@@ -156,7 +156,7 @@ def train(maker: Maker, data: Data, chunk: Chunk, verbose: Any = 0) -> list[Outc
             history.history,
             len(history.epoch),
             _kept(own, len(history.epoch)),
-            history.engine or "",
+            history.engine or "",  # a History of fit has none
             model.stop_training,
             _saving.pack(model, with_optimizer=chunk.goes_on),
             chunk.rung,

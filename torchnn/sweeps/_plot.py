@@ -71,7 +71,7 @@ def _draw_curves(axes: Any, result: Any, groups: Sequence[list[int]], names: Seq
     axes.set_title(title if names else "Mean and spread", loc="left", fontsize=12)
     axes.set(xlabel="epoch", ylabel=result.monitor)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(framealpha=0.85, edgecolor="none", fontsize=9)
     _plain(axes)
 
 
