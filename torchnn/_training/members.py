@@ -112,13 +112,28 @@ class Member:
             is_first = alone.listens("on_train_begin") and access(callback) == "write"
             if is_first or alone.model_access == "write":
                 return f"the callback {name} may change the model: see Callback.model_access"
-        if weight is not None and not weight.is_cpu:
-            return f"the model is on {weight.device}"
         try:
             self.network = plan(self.model, recipe, tuple(self.train.samples.x.shape[1:]))
         except NotFusedError as reason:
             return str(reason)
+        if weight is not None and weight.is_cuda and not self._fits_cuda:
+            return "its weights do not fit into the memory of a multiprocessor beside others"
         return None
+
+    @property
+    def _fits_cuda(self) -> bool:
+        network, weights = self.network, self.network.weights
+        plan = ops.cuda_trial_plan(
+            [weights[0].shape[1], *map(len, weights)],
+            weights[0].dtype,
+            self.batch_size,
+            ops.cuda_limits(weights[0].device)[0],
+            loss=self.loss.name,
+            update=self.rule.name,
+            activations=network.in_training,
+            dropped=[dropout_rate(each) > 0 for each in network.dropouts],
+        )
+        return plan.rows > 0
 
     @cached_property
     def kind(self) -> tuple[Any, ...]:
@@ -126,7 +141,7 @@ class Member:
         network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
         loss, rule, validation = self._kernel(network.loss), self.rule, self.validation
         return (
-            network.weights[0].dtype,
+            (network.weights[0].dtype, network.weights[0].device),
             (network.weights[0].shape[1], network.weights[-1].shape[0]),
             (*network.in_training, network.absorbed),
             tuple(network.slopes),
@@ -205,9 +220,11 @@ class Member:
         seed = seed_of(optimizer)
         self.seeds = [*network.seeds(seed), network.input_seed(seed)]
         model.stop_training, model.history, model._stopped_fit = False, self.history, None
-        params = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
-        for told in (self.callbacks, CallbackList(self.history)):
-            told.introduce(model, **params, validates=self.validation is not None)
+        params: dict[str, Any] = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
+        params["validates"] = self.validation is not None
+        self.callbacks.introduce(model, **params)
+        self.history.set_model(model)
+        self.history.set_params(params)
         self.callbacks("on_train_begin", {})
 
     def finish(self) -> None:
