@@ -111,8 +111,11 @@ struct Trial {
   int64_t steps_before = 0;                  // taken by earlier calls
   T* losses = nullptr;                       // (steps), as in Train
   T* predictions = nullptr;                  // (samples, units of the last layer), or null
-  const int64_t* validation_rows = nullptr;  // (validation_count)
-  T* validation_predictions = nullptr;       // (epochs, validation_count, units of the last layer)
+  const int64_t* validation_rows = nullptr;  // (validation_count), or null for 0, 1, ...
+  const T* validation_y = nullptr;           // and weights: as y and sample_weight
+  const T* validation_weight = nullptr;
+  T* validation_losses = nullptr;       // (epochs, batches of the validation rows), with penalties
+  T* validation_predictions = nullptr;  // (epochs, validation_count, units of the last layer)
 };
 
 // What they share. All have as many features, and as many units in the last layer.
@@ -124,10 +127,10 @@ struct Trials {
   const T* x;  // rows of in_features, x_stride apart
   int64_t x_stride;
   int64_t samples, epoch_size, batch_size, loss, update;  // as in Train
-  // Rows that go through each model after each whole epoch of the call, or once as it is if there
-  // are no samples.
+  // Rows to measure each model on, batch by batch, after each whole epoch of the call, or once as
+  // it is if there are no samples.
   const T* validation_x = nullptr;
-  int64_t validation_x_stride = 0, validation_count = 0;
+  int64_t validation_x_stride = 0, validation_count = 0, validation_batch_size = 1;
   Parallel parallel = nullptr;  // and the rest: on the CPU, as in Train
   int64_t threads = 1;
   void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
@@ -143,6 +146,15 @@ constexpr int64_t step_count(int64_t samples, int64_t epoch_size, int64_t batch_
 template <class Job>
 constexpr int64_t step_count(const Job& job) {
   return step_count(job.samples, job.epoch_size, job.batch_size);
+}
+
+// The rows that models are measured on, as the samples of an epoch.
+struct ValidationRows {
+  int64_t samples, epoch_size, batch_size;
+};
+template <class T>
+constexpr ValidationRows validation_of(const Trials<T>& job) {
+  return {job.validation_count, job.validation_count, job.validation_batch_size};
 }
 
 // Some rows of a batch: samples first ... first + rows - 1 in order. Its batch is samples begin ...

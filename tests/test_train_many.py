@@ -152,6 +152,10 @@ def regularized(models, layers):
 
 
 MANY = [(9, 1 + m % 7, 2 + m % 3, 2) for m in range(21)]
+VALIDATION = {
+    "validation_x": torch.randn(70, 9, generator=torch.Generator().manual_seed(4)).double(),
+    "validation_y": torch.arange(140, dtype=torch.float64).reshape(70, 2) % 3 // 2,
+}
 CHANGES = {
     "penalties": {"regularization": regularized(21, 3) * torch.tensor([1, 1, 1, 1, 0])},
     "dropout": {"regularization": regularized(21, 3) * torch.tensor([0, 0, 0, 0, 1])},
@@ -174,9 +178,15 @@ CHANGES = {
     "one order": {"order_of": torch.zeros(21, dtype=torch.int64)},
     "batches of several chunks": {"samples": 500, "batch_size": 210, "epochs": 1},
     "no epsilon": {"update": "rmsprop", "options": OPTIONS | {"epsilon": 0.0}},
-    "validation": {"validation_x": torch.randn(70, 9, dtype=torch.float64)},
+    "validation": VALIDATION,
+    "validation with penalties": {
+        **VALIDATION,
+        "regularization": regularized(21, 3),
+        "validation_weight": torch.arange(70, dtype=torch.float64) / 50,
+    },
     "validation of each": {
-        "validation_x": torch.randn(70, 9, dtype=torch.float64),
+        "validation_x": VALIDATION["validation_x"],
+        "validation_y": VALIDATION["validation_y"].expand(21, -1, -1).contiguous(),
         "validation_rows": torch.arange(120).reshape(3, 40) % 70,
         "validation_of": torch.arange(21) % 3,
     },
@@ -211,7 +221,9 @@ def test_a_model_does_not_depend_on_its_neighbours(name, threads):
         together = run(ops.train_many_, copied(arguments))
         for models in ([3], [20, 4, 0], [*range(20, 2, -1)]):
             own = dict(arguments)
-            for each in ("y", "sample_weight", "options"):
+            for each in ("y", "sample_weight", "validation_y", "options"):
+                if each not in own:
+                    continue
                 own[each] = of_models(own[each], each, models)
             apart = run(ops.train_many_, chosen(own, models))
             for place, m in enumerate(models):
@@ -224,7 +236,7 @@ def test_a_model_does_not_depend_on_its_neighbours(name, threads):
 def of_models(value, name, models):
     if isinstance(value, dict):
         return {k: v[models] if isinstance(v, torch.Tensor) else v for k, v in value.items()}
-    own = {"y": 3, "sample_weight": 2}[name]
+    own = {"y": 3, "validation_y": 3, "sample_weight": 2}[name]
     return value[models].contiguous() if value is not None and value.ndim == own else value
 
 
@@ -241,16 +253,20 @@ def test_steps_may_be_cut_into_calls():
         }
         results = run(ops.train_many_, part)
     for one, other in zip(results, whole, strict=True):
-        assert all(map(torch.equal, one[3:], other[3:]))
+        assert all(map(torch.equal, one[4:], other[4:]))
 
 
 def test_wide_models_train_alone_and_are_validated():
     widths = [(300, 200, 1), (300, 7, 1), (300, 150, 1)]
-    x = torch.randn(40, 300, dtype=torch.float64)
+    measured = {
+        "validation_x": torch.randn(40, 300, dtype=torch.float64),
+        "validation_y": torch.arange(40, dtype=torch.float64)[:, None] % 2,
+        "regularization": regularized(3, 2),
+    }
     for changes in (
         {},
-        {"validation_x": x},
-        {"validation_x": x, "orders": torch.zeros(3, 0).long()},
+        measured,
+        measured | {"orders": torch.zeros(3, 0).long()},
     ):
         if "orders" in changes:
             changes["learning_rates"] = torch.zeros(3, 0, dtype=torch.float64)
@@ -267,13 +283,16 @@ def test_bad_arguments_change_nothing():
         ("learning_rates", torch.zeros(4, 5, dtype=torch.float64), r"shape \(4, 6\), got \(4, 5\)"),
         ("seeds", torch.zeros(4, 2, dtype=torch.int64), r"seeds must have shape \(4, 3\)"),
         ("options", OPTIONS | {"delta": torch.tensor([1, 1, 2, 1])}, "the same delta"),
-        ("validation_of", torch.zeros(4, dtype=torch.int64), "validation_rows need validation_x"),
+        (
+            "validation_of",
+            torch.zeros(4, dtype=torch.int64),
+            "validation_rows and validation_weight need validation_x",
+        ),
         (
             "weights",
             [*arguments["weights"][:-1], arguments["weights"][1]],
             "weight 1 shares memory with weight 1",
         ),
-        ("weights", arguments["weights"][:2] * 4, "weight 0 shares memory with weight 0"),
         ("input_dropout", torch.ones(4, dtype=torch.float64), "at least 0 and below 1, got 1"),
         ("batch_size", 0, "batch_size must be positive, got 0"),
     ]

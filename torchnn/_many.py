@@ -1,27 +1,40 @@
 """fit_many: many models trained at once, each as by itself."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
 from torchnn._console.progress import check_verbose
 from torchnn._engine.building import able_to_learn, is_built
 from torchnn._engine.interrupts import HeldInterrupt
+from torchnn._engine.parts import taken
 from torchnn._engine.run import Samples
 from torchnn._training.arrays import as_tensor
 from torchnn._training.batches import ArrayFeed, gives_batches
 from torchnn._training.many import TOGETHER, Many
 from torchnn._training.members import Member, Rows
-from torchnn._training.turns import fitting
-from torchnn.callbacks import Callback, History
+from torchnn._training.turns import check_free, fitting
+from torchnn.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CSVLogger,
+    History,
+    ModelCheckpoint,
+    TensorBoard,
+)
 from torchnn.callbacks._base import CallbackList
 from torchnn.model import Model
+
+# What writes into files of the name that it has been given.
+FILES = (BackupAndRestore, CSVLogger, ModelCheckpoint, TensorBoard)
 
 
 def fit_many(
@@ -47,14 +60,16 @@ def fit_many(
 
     Small networks of dense layers train side by side, one in each lane of a register, whatever
     their weights, widths, learning rates, optimizer's numbers, penalties, dropout and rows are;
-    what differs in loss, update rule, activations or batch size is trained in other calls. A
-    model's result does not depend on which others are trained with it, on how many they are, or on
-    the number of threads, to the last bit; it is that of `fit` within rounding. What these kernels
-    cannot train goes through `fit`, one after the other: `History.engine` tells which, and why.
+    what differs in loss, update rule, activations or batch size is trained in other calls. What a
+    model comes to there does not depend on which others are trained with it, on how many they are,
+    or on the number of threads, to the last bit; it is what `fit` comes to within rounding. What
+    these kernels cannot train goes through `fit`, one after the other: `History.engine` tells
+    which, and why.
 
     Args:
         models: Compiled models. No two may share a parameter or an optimizer.
-        x: Features, as in fit, of all models; or a list of one such array for each.
+        x: Features, as in fit, of all models; or a list of one such array for each. Several inputs
+            or outputs are a dict.
         y: Targets likewise.
         epochs: How many, of all or of each.
         batch_size: Samples a step, of all or of each; 32 if None.
@@ -84,7 +99,9 @@ def fit_many(
     models = _models(models)
     count, verbose = len(models), check_verbose(verbose)
     shuffle = _checks.truth("shuffle", shuffle)
-    sizes = _numbers("batch_size", 32 if batch_size is None else batch_size, count, _positive)
+    sizes = _numbers(
+        "batch_size", 32 if batch_size is None else batch_size, count, _checks.positive_int
+    )
     spans = _numbers("epochs", epochs, count, _checks.non_negative_int)
     heard = _callbacks(callbacks, count)
     if validation_rows is not None and validation_data is not None:
@@ -96,8 +113,8 @@ def fit_many(
         for model in models:
             stack.enter_context(able_to_learn(model))
         read = _Samples()
-        given: Any = zip(models, xs, ys, weights, classes, strict=True)
-        data = [read(*own) for own in given]
+        given = list(zip(xs, ys, weights, classes, strict=True))
+        data = [read(i, models[i], *own) for i, own in enumerate(given)]
         train = _rows("rows", rows, data)
         validation: list[Any] = [None] * count
         if validation_rows is not None:  # classes are weighted to learn alone
@@ -105,8 +122,8 @@ def fit_many(
             plain = [own if c is None else read.unweighted(own) for own, c in pairs]
             validation = _rows("validation_rows", validation_rows, plain)
         elif validation_data is not None:
-            given = zip(models, _triples(validation_data, count), strict=True)
-            data = [read(model, *own, None, " of validation_data") for model, own in given]
+            triples = enumerate(_triples(validation_data, count))
+            data = [read(i, models[i], *own, None, " of validation_data") for i, own in triples]
             validation = _rows("validation_data", None, data)
         members = [
             Member(
@@ -133,6 +150,8 @@ def _order_seed(model: Any) -> int:
 def _train(members: list[Member], verbose: int) -> list[History]:
     """Trains those together that can be, and the others one after the other."""
     together, alone = _sorted(members)
+    for member in alone:
+        check_free(member.model)
     with ExitStack() as stack, HeldInterrupt() as interrupt:
         for member in together:
             stack.enter_context(fitting(member.model))
@@ -183,23 +202,23 @@ def _prepare(member: Member) -> None:
 def _fit(member: Member) -> None:
     """Trains a model by itself."""
     model, own, validation = member.model, member.train.taken(), member.validation
-    engine = member.history.engine
+    engine, before = member.history.engine, model.history
     data = None if validation is None else validation.taken()
     try:
         model.fit(
-            own.x,
-            own.y,
+            *map(taken, (own.x, own.y)),
             batch_size=member.batch_size,
             epochs=member.epochs,
             verbose=0,
             callbacks=member.callbacks,
-            validation_data=None if data is None else (data.x, data.y, data.weight),
+            validation_data=data and tuple(map(taken, (data.x, data.y, data.weight))),
             shuffle=member.seed is not None,
-            sample_weight=own.weight,
+            sample_weight=taken(own.weight),
         )
     finally:
-        member.history = model.history
-        member.history.engine = engine
+        if model.history is not before:
+            member.history = model.history
+            member.history.engine = engine
 
 
 # ---- arguments ----
@@ -214,16 +233,27 @@ def _models(models: Any) -> list[Model]:
     for i, model in enumerate(models):
         if not isinstance(model, Model):
             raise TypeError(f"models[{i}] must be a torchnn model, got {type(model).__name__}")
-        recipe = model._compiled("fit_many")
+        with _of_model(i):
+            recipe = model._compiled("fit_many")
+        own = [p for p in model.parameters() if not is_lazy(p)]
         for thing, name in (
-            (model, "are the same model"),
-            (recipe.optimizer, "have the same optimizer: make one for each"),
-            *((p, "share a parameter") for p in model.parameters()),
+            (id(model), "are the same model"),
+            (id(recipe.optimizer), "have the same optimizer: make one for each"),
+            *((p.data_ptr(), "share a parameter") for p in own if p.numel()),
         ):
-            first = owners.setdefault(id(thing), i)
+            first = owners.setdefault(thing, i)
             if first != i:
                 raise ValueError(f"models[{first}] and models[{i}] {name}")
     return models
+
+
+@contextmanager
+def _of_model(i: int) -> Iterator[None]:
+    """Lets errors say which model they are of."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"models[{i}]: {error}") from error
 
 
 def _numbers(name: str, value: Any, count: int, check: Callable[[str, Any], int]) -> list[int]:
@@ -232,19 +262,16 @@ def _numbers(name: str, value: Any, count: int, check: Callable[[str, Any], int]
     return [check(name, n.item() if isinstance(n, (np.ndarray, Tensor)) else n) for n in each]
 
 
-def _positive(name: str, value: Any) -> int:
-    return _checks.positive_int(name, value)
-
-
 def _each(name: str, value: Any, count: int, kinds: tuple[type, ...]) -> list[Any]:
     """The value for each model; of one of these kinds, one for each."""
     if not isinstance(value, kinds):
         return [value] * count
-    if len(value) != count:
+    each: Any = value
+    if len(each) != count:
         raise ValueError(
-            f"{name} must be one for all or one for each of {count} models, got {len(value)}"
+            f"{name} must be one for all or one for each of {count} models, got {len(each)}"
         )
-    return list(value)
+    return list(each)
 
 
 def _arrays(name: str, value: Any, count: int, axes: int) -> list[Any]:
@@ -254,8 +281,8 @@ def _arrays(name: str, value: Any, count: int, axes: int) -> list[Any]:
     """
     if not isinstance(value, (list, tuple)) or not value:
         return [value] * count
-    is_array = [getattr(each, "ndim", 0) >= axes for each in value]
-    if not all(is_array):
+    is_array = [each is None or getattr(each, "ndim", 0) >= axes for each in value]
+    if not all(is_array) or all(each is None for each in value):
         return [value] * count
     if len(value) != count:
         raise ValueError(
@@ -290,9 +317,31 @@ def _callbacks(callbacks: Any, count: int) -> list[CallbackList]:
                 f"callbacks must be those of all models, or a list for each of {count}, got "
                 f"{len(each)} lists"
             )
-        return [CallbackList(own) for own in each]
-    own = CallbackList(callbacks)  # checked
-    return [CallbackList(copy.deepcopy(own.callbacks)) for _ in range(count)]
+        return _own([CallbackList(own) for own in each])
+    for_all = CallbackList(callbacks)
+    for callback in for_all.callbacks:
+        if count > 1 and isinstance(callback, FILES):
+            raise ValueError(
+                f"callbacks hold a {type(callback).__name__}, whose copies would write into one "
+                "file: pass a list for each model, each with a name of its own"
+            )
+    # A callback may have the model of an earlier fit, which needs no copies.
+    models = {id(each.model): None for each in for_all.callbacks}
+    return [CallbackList(copy.deepcopy(for_all.callbacks, dict(models))) for _ in range(count)]
+
+
+def _own(lists: list[CallbackList]) -> list[CallbackList]:
+    """The lists, if no two models share a callback."""
+    owners: dict[int, int] = {}
+    for i, own in enumerate(lists):
+        for callback in own.callbacks:
+            first = owners.setdefault(id(callback), i)
+            if first != i:
+                raise ValueError(
+                    f"callbacks[{first}] and callbacks[{i}] hold the same "
+                    f"{type(callback).__name__}: make one for each model"
+                )
+    return lists
 
 
 class _Samples:
@@ -303,6 +352,7 @@ class _Samples:
 
     def __call__(
         self,
+        i: int,
         model: Model,
         x: Any,
         y: Any,
@@ -310,16 +360,20 @@ class _Samples:
         class_weight: Any,
         origin: str = "",
     ) -> Samples:
-        """Returns them, checked for a model and its loss."""
+        """Returns them, checked for a model, the i-th, and its loss."""
         if gives_batches(x):
             raise TypeError(f"x{origin} must be an array, got {type(x).__name__}: use fit for it")
         recipe = model._compiled("fit_many")
         form = model._form_for(recipe)
         given = (x, y, sample_weight, class_weight)
-        key = (*map(id, given), repr(form), type(recipe.loss), repr(recipe.loss), origin)
+        of_x = id(x), repr(replace(form, labels=False, outputs=())), origin
+        key = (*of_x, *map(id, given), repr(form), type(recipe.loss), repr(recipe.loss))
         if key not in self._known:
-            feed: Any = model._feed(recipe, 32, *given, origin)
-            self._known[key] = feed.samples, given  # which are held, so that no other has their id
+            x = self._known.get(of_x, (x,))[0]  # converted already, for whatever y
+            with _of_model(i):
+                feed: Any = model._feed(recipe, 32, x, *given[1:], origin)
+            # What is given is held, so that no other has its id.
+            self._known[of_x], self._known[key] = (feed.samples.x, given), (feed.samples, given)
         samples: Samples = self._known[key][0]
         return samples
 
@@ -355,6 +409,7 @@ def _rows(name: str, value: Any, data: list[Samples]) -> list[Rows]:
 
 def _row_numbers(name: str, value: Any, count: int) -> Tensor:
     """Row numbers or a mask as numbers."""
+    value = np.asarray(value) if isinstance(value, range) else value
     numbers = as_tensor(name, value).cpu()
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise ValueError(

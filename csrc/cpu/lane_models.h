@@ -5,8 +5,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <vector>
 
+#include "../dense.h"
 #include "../math/dropout.h"
 #include "../math/loss.h"
 #include "elementwise.h"
@@ -114,7 +117,8 @@ class LaneModels {
 
  private:
   static constexpr int64_t most_chunk_rows = 32;
-  static constexpr int64_t depth_at_once = 128;  // weights of a few units, which stay in the cache
+  static constexpr int64_t depth_at_once = 128;   // weights of a few units, which stay in the cache
+  static constexpr int64_t inputs_at_once = 128;  // features, of all rows of a chunk
   static constexpr int64_t panel_size = 512;  // numbers of a gradient that take their step at once
 
   // ---- memory, and what models have in it ----
@@ -137,7 +141,7 @@ class LaneModels {
     loss_ = take(memory, 1), penalty_ = take(memory, 1), square_ = take(memory, 1);
     step_ = take(memory, step_size<T>);
     if (!is_shared_ || (job_.validation_x && !is_validation_shared_))
-      x_ = take(memory, layers_[0].in_features * stride_);
+      x_ = take(memory, std::min(layers_[0].in_features, inputs_at_once) * stride_);
     x_rows_.resize(stride_ * lanes_);
   }
 
@@ -218,15 +222,9 @@ class LaneModels {
 
   void advance(const Chunk& chunk) {
     // 1. the rows of x: of one order, or of each model
-    if (is_shared_)
-      list_rows(job_.x, job_.x_stride, trials_[0]->order, chunk.first, chunk.rows);
-    else
-      gather_rows(job_.x, job_.x_stride, &Trial<T>::order, chunk.first, chunk.rows);
+    list_rows(job_.x, job_.x_stride, &Trial<T>::order, is_shared_, chunk.first, chunk.rows);
     first_row_ = chunk.first - chunk.begin;
     if (chunk.is_first()) make_keys(chunk.step);
-    if (drops_inputs_)
-      drop_lanes<T>({input_keys_.data(), input_rates_.data()}, first_row_, x_,
-                    layers_[0].in_features, chunk.rows, stride_);
     // 2. forward: a = activation(x @ weight.T + bias), layer by layer
     forward(chunk.rows, is_shared_, true);
     store_outputs(chunk.first, chunk.rows, &Trial<T>::predictions);
@@ -240,21 +238,32 @@ class LaneModels {
     if (chunk.is_last() && keeps_gradients_) take_steps();
   }
 
-  // Those that all models train on are read where they lie.
-  void list_rows(const T* x, int64_t x_stride, const int64_t* order, int64_t first, int64_t rows) {
+  // Rows that all models train on are read where they lie; others are gathered from there.
+  void list_rows(const T* x, int64_t x_stride, const int64_t* Trial<T>::* order, bool is_shared,
+                 int64_t first, int64_t rows) {
     for (int64_t i = 0; i < rows; ++i)
-      x_rows_[i] = x + (order ? order[first + i] : first + i) * x_stride;
+      for (int64_t m = 0; m < (is_shared ? 1 : lanes_); ++m) {
+        const int64_t* own = trials_[m]->*order;
+        x_rows_[is_shared ? i : i * lanes_ + m] = x + (own ? own[first + i] : first + i) * x_stride;
+      }
+    gathered_ = {0, 0};
   }
 
-  void gather_rows(const T* x, int64_t x_stride, const int64_t* Trial<T>::* order, int64_t first,
-                   int64_t rows) {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t m = 0; m < lanes_; ++m) {
-        const int64_t* own = trials_[m]->*order;
-        x_rows_[m] = x + (own ? own[first + i] : first + i) * x_stride;
+  // Some features of the rows that have been listed, in lanes; of which some are dropped.
+  const T* gathered(int64_t feature, int64_t count, int64_t rows, bool is_training) {
+    if (feature < gathered_.begin || feature + count > gathered_.end) {
+      const int64_t first = feature / inputs_at_once * inputs_at_once;
+      gathered_ = {first, std::min(first + inputs_at_once, layers_[0].in_features)};
+      std::array<const T*, 64> from;  // the most lanes there are
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t m = 0; m < lanes_; ++m) from[m] = x_rows_[i * lanes_ + m] + first;
+        gather_lanes(from.data(), gathered_.size(), x_ + i * lanes_, stride_ * lanes_);
       }
-      gather_lanes(x_rows_.data(), layers_[0].in_features, x_ + i * lanes_, stride_ * lanes_);
+      if (is_training && drops_inputs_)
+        drop_lanes<T>({input_keys_.data(), input_rates_.data()}, first_row_, first, x_,
+                      gathered_.size(), rows, stride_);
     }
+    return x_ + (feature - gathered_.begin) * stride_ * lanes_;
   }
 
   void make_keys(int64_t step) {
@@ -283,15 +292,16 @@ class LaneModels {
                                      .adds = k > 0};
         if (l == 0 && is_shared)
           multiply_lanes(product, SharedColumns<T>{x_rows_.data(), k});
+        else if (l == 0)
+          multiply_lanes(product,
+                         LaneOperand<T>{gathered(k, product.depth, rows, is_training), 1, stride_});
         else
-          multiply_lanes(product, LaneOperand<T>{inputs(l) + k * stride_ * lanes_, 1, stride_});
+          multiply_lanes(product,
+                         LaneOperand<T>{layers_[l - 1].out + k * stride_ * lanes_, 1, stride_});
       }
       finish(layer, rows, is_training);
     }
   }
-
-  // What goes into a layer: (in_features, rows).
-  const T* inputs(size_t l) const { return l == 0 ? x_ : layers_[l - 1].out; }
 
   // From z to what goes on from here.
   void finish(LaneLayer<T>& layer, int64_t rows, bool is_training) {
@@ -310,7 +320,7 @@ class LaneModels {
   }
 
   void drop(LaneLayer<T>& layer, T* values, int64_t rows) {
-    drop_lanes<T>({layer.step_keys.data(), layer.rates.data()}, first_row_, values, layer.units,
+    drop_lanes<T>({layer.step_keys.data(), layer.rates.data()}, first_row_, 0, values, layer.units,
                   rows, stride_);
   }
 
@@ -324,17 +334,36 @@ class LaneModels {
             to[(first + i) * last.units + n] = last.out[(n * stride_ + i) * lanes_ + m];
   }
 
+  // What the outputs of rows are compared with, for each model.
+  struct Targets {
+    const T *y, *weight;
+    const int64_t* rows;
+  };
+
   void measure(const Chunk& chunk) {
+    measure(chunk, [](const Trial<T>& t) { return Targets{t.y, t.sample_weight, t.order}; });
+  }
+
+  // The loss of a chunk, added to that of its batch, and grad_out of the last layer.
+  template <class Of>
+  void measure(const Chunk& chunk, const Of& targets_of) {
     LaneLayer<T>& last = layers_.back();
     const int64_t target_count = torchnn::target_count(job_.loss, last.units);
     for (int64_t m = 0; m < lanes_; ++m) {
-      const Trial<T>& trial = *trials_[m];
-      const T share = share_of_output<T>(job_.loss, counted_rows(trial, chunk), last.units);
+      const Targets own = targets_of(*trials_[m]);
+      auto row_of = [&](int64_t i) { return own.rows ? own.rows[i] : i; };
+      int64_t counted = chunk.batch_rows();  // rows that the mean is over: those with a class
+      if (has_labels(job_.loss)) {
+        counted = 0;
+        for (int64_t i = chunk.begin; i < chunk.end; ++i) counted += own.y[row_of(i)] >= 0;
+        counted = std::max<int64_t>(counted, 1);
+      }
+      const T share = share_of_output<T>(job_.loss, counted, last.units);
       for (int64_t i = 0; i < chunk.rows; ++i) {
-        const int64_t row = trial.order[chunk.first + i];
-        scales_[i * lanes_ + m] = trial.sample_weight ? share * trial.sample_weight[row] : share;
+        const int64_t row = row_of(chunk.first + i);
+        scales_[i * lanes_ + m] = own.weight ? share * own.weight[row] : share;
         for (int64_t n = 0; n < target_count; ++n)
-          targets_[(n * stride_ + i) * lanes_ + m] = trial.y[row * target_count + n];
+          targets_[(n * stride_ + i) * lanes_ + m] = own.y[row * target_count + n];
       }
     }
     measure_loss(LossOfOutputs<T>{.units = last.units,
@@ -348,14 +377,6 @@ class LaneModels {
                                   .loss = job_.loss,
                                   .delta = T(trials_[0]->options.delta)});
     sum_rows(values_, 1, chunk.rows, stride_, !chunk.is_first(), loss_);
-  }
-
-  // The rows of a chunk's batch that the mean of its loss is over.
-  int64_t counted_rows(const Trial<T>& trial, const Chunk& chunk) const {
-    if (!has_labels(job_.loss)) return chunk.batch_rows();
-    int64_t count = 0;
-    for (int64_t i = chunk.begin; i < chunk.end; ++i) count += trial.y[trial.order[i]] >= 0;
-    return std::max<int64_t>(count, 1);
   }
 
   void backward(const Chunk& chunk) {
@@ -402,33 +423,42 @@ class LaneModels {
       last = &own, last_number = number;
     }
     spread_steps(steps_.data(), lanes_, step_);
-    if (has_penalties_) {
-      std::fill_n(penalty_, lanes_, T(0));
+    store_losses(i, &Trial<T>::losses);
+  }
+
+  // Of a batch, with the penalties of all parameters as they are.
+  void store_losses(int64_t i, T* Trial<T>::* array) {
+    std::fill_n(penalty_, lanes_, T(0));
+    if (has_penalties_)
       for (const LaneLayer<T>& layer : layers_)
         add_penalty(layer.w, penalty_), add_penalty(layer.b, penalty_);
-    }
-    for (int64_t m = 0; m < count_; ++m)
-      trials_[m]->losses[i] = has_penalties_ ? loss_[m] + penalty_[m] : loss_[m];
+    for (int64_t m = 0; m < count_; ++m) (trials_[m]->*array)[i] = loss_[m] + penalty_[m];
   }
 
   void update(LaneLayer<T>& layer, const Chunk& chunk) {
     const size_t l = &layer - layers_.data();
     if (l == 0 && is_shared_)
-      update(layer, chunk, [&](int64_t k) { return SharedRows<T>{x_rows_.data(), k}; });
+      update(layer, chunk, [&](int64_t k, int64_t) { return SharedRows<T>{x_rows_.data(), k}; });
+    else if (l == 0)
+      update(layer, chunk, [&](int64_t k, int64_t count) {
+        return LaneOperand<T>{gathered(k, count, chunk.rows, true), stride_, 1};
+      });
     else
-      update(layer, chunk, [&](int64_t k) {
-        return LaneOperand<T>{inputs(l) + k * stride_ * lanes_, stride_, 1};
+      update(layer, chunk, [&](int64_t k, int64_t) {
+        return LaneOperand<T>{layers_[l - 1].out + k * stride_ * lanes_, stride_, 1};
       });
     if (!layer.has_bias) return;
     sum_rows(layer.grad, layer.units, chunk.rows, stride_, !chunk.is_first(), layer.b.gradient);
     if (!keeps_gradients_) take_whole_step(layer.b);
   }
 
-  // x(k): the inputs from feature k on.
+  // x(k, count): that many of the inputs, from feature k on.
   template <class X>
   void update(LaneLayer<T>& layer, const Chunk& chunk, const X& x) {
     const int64_t features = layer.in_features;
-    const int64_t most = std::max<int64_t>(panel_size / layer.units / 4, 1) * 4;
+    // A power of two, so that none goes beyond what is gathered at a time.
+    const int64_t most =
+        std::clamp<int64_t>(std::bit_floor(uint64_t(panel_size / layer.units)), 4, inputs_at_once);
     for (int64_t k = 0; k < features; k += most) {
       const int64_t columns = std::min(most, features - k);
       const bool keeps = keeps_gradients_;
@@ -443,7 +473,7 @@ class LaneModels {
                                     .c = gradient,
                                     .c_stride = gradient_stride,
                                     .adds = keeps && !chunk.is_first()},
-                     x(k));
+                     x(k, columns));
       if (!keeps)
         take_step(job_.update, LaneStep<T>{.parameter = layer.w,
                                            .at = k,
@@ -511,16 +541,20 @@ class LaneModels {
   // ---- validation ----
 
   void validate(int64_t epoch) {
-    for (int64_t first = 0; first < job_.validation_count; first += chunk_rows_) {
-      const int64_t rows = std::min(chunk_rows_, job_.validation_count - first);
-      if (is_validation_shared_)
-        list_rows(job_.validation_x, job_.validation_x_stride, trials_[0]->validation_rows, first,
-                  rows);
-      else
-        gather_rows(job_.validation_x, job_.validation_x_stride, &Trial<T>::validation_rows, first,
-                    rows);
-      forward(rows, is_validation_shared_, false);
-      store_outputs(epoch * job_.validation_count + first, rows, &Trial<T>::validation_predictions);
+    if (!job_.validation_x) return;
+    const auto rows = validation_of(job_);
+    const int64_t batches = step_count(rows);
+    for (Chunk chunk = chunk_after(rows, Chunk{}, chunk_rows_); chunk.rows;
+         chunk = chunk_after(rows, chunk, chunk_rows_)) {
+      list_rows(job_.validation_x, job_.validation_x_stride, &Trial<T>::validation_rows,
+                is_validation_shared_, chunk.first, chunk.rows);
+      forward(chunk.rows, is_validation_shared_, false);
+      store_outputs(epoch * rows.samples + chunk.first, chunk.rows,
+                    &Trial<T>::validation_predictions);
+      measure(chunk, [](const Trial<T>& t) {
+        return Targets{t.validation_y, t.validation_weight, t.validation_rows};
+      });
+      if (chunk.is_last()) store_losses(epoch * batches + chunk.step, &Trial<T>::validation_losses);
     }
   }
 
@@ -537,7 +571,8 @@ class LaneModels {
   int64_t first_row_ = 0;  // of a chunk, in its batch
   Pieces<T> memory_;
   std::vector<const T*> x_rows_;
-  T* x_ = nullptr;  // (in_features, rows)
+  T* x_ = nullptr;        // (features, rows)
+  Range gathered_{0, 0};  // of these features
   T *panel_, *targets_, *scales_, *values_, *loss_, *penalty_, *square_, *step_;
 };
 

@@ -1,5 +1,8 @@
 #include "lane_products.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "simd/isa.h"
 #include "simd/tile.h"
 #include "simd/transpose.h"
@@ -28,7 +31,7 @@ struct BroadcastColumns {
 #pragma GCC unroll 8
     for (int j = 0; j < width; ++j) from[j] = b.columns[column + j] + b.offset;
   }
-  TORCHNN_FN V at(int64_t k, int j) const { return V{} + from[j][k]; }
+  TORCHNN_FN T at(int64_t k, int j) const { return from[j][k]; }
 };
 
 template <class V, int width>
@@ -38,7 +41,7 @@ struct BroadcastRows {
   int64_t offset;
   TORCHNN_FN BroadcastRows(const SharedRows<T>& b, int64_t column)
       : rows(b.rows), offset(b.offset + column) {}
-  TORCHNN_FN V at(int64_t k, int j) const { return V{} + rows[k][offset + j]; }
+  TORCHNN_FN T at(int64_t k, int j) const { return rows[k][offset + j]; }
 };
 
 template <class V, int width>
@@ -79,7 +82,7 @@ TORCHNN_FN void multiply_tile(const LaneProduct<Element<V>>& p, const B& b, int6
     for (int i = 0; i < height; ++i) factors[i] = load<V>(a[i] + k * step);
 #pragma GCC unroll 8
     for (int j = 0; j < width; ++j) {
-      const V number = columns.at(k, j);
+      const auto number = columns.at(k, j);  // of all models, or of each
 #pragma GCC unroll 8
       for (int i = 0; i < height; ++i) sum[i][j] += factors[i] * number;
     }
@@ -90,47 +93,51 @@ TORCHNN_FN void multiply_tile(const LaneProduct<Element<V>>& p, const B& b, int6
     for (int j = 0; j < width; ++j) store(c + i * c_stride + j * lanes<V>, sum[i][j]);
 }
 
-// Columns of so many rows: as many at a time as leave registers for the operands, but for the last
-// few.
-template <class V, int height, int registers, class B>
-struct MultiplyRows {
-  static constexpr int widest = height * 8 <= registers ? 8 : 4;
+// Some columns of so many rows: as many at a time as leave registers for the operands, but for the
+// last few.
+template <class V, int registers, class B>
+struct MultiplyColumns {
   const LaneProduct<Element<V>>& p;
   const B& b;
-  int64_t row;
+  int64_t row, begin, end;
 
+  template <int height>
   TORCHNN_FN void run() const {
-    int64_t column = 0;
-    for (; column + widest <= p.columns; column += widest)
+    constexpr int widest = height * 8 <= registers ? 8 : 4;
+    int64_t column = begin;
+    for (; column + widest <= end; column += widest)
       multiply_tile<V, height, widest>(p, b, row, column);
     if constexpr (widest > 4)
-      for (; column + 4 <= p.columns; column += 4) multiply_tile<V, height, 4>(p, b, row, column);
-    if (column + 2 <= p.columns) multiply_tile<V, height, 2>(p, b, row, column), column += 2;
-    if (column < p.columns) multiply_tile<V, height, 1>(p, b, row, column);
+      for (; column + 4 <= end; column += 4) multiply_tile<V, height, 4>(p, b, row, column);
+    if (column + 2 <= end) multiply_tile<V, height, 2>(p, b, row, column), column += 2;
+    if (column < end) multiply_tile<V, height, 1>(p, b, row, column);
   }
 };
+
+// Columns of b that stay in the nearest cache while all of a goes by.
+template <class V>
+int64_t columns_at_once(const LaneOperand<Element<V>>&, int64_t depth) {
+  return std::max<int64_t>(16384 / int64_t(sizeof(V)) / std::max<int64_t>(depth, 1) / 8, 1) * 8;
+}
+template <class V, class B>
+int64_t columns_at_once(const B&, int64_t) {
+  return std::numeric_limits<int64_t>::max() / 2;
+}
 
 template <class T, class B>
 struct MultiplyLanes {
   template <class Isa>
   static TORCHNN_FN void run(const LaneProduct<T>& p, const B& b) {
     using V = Register<Isa, T>;
-    const EvenTiles tiles(p.rows, Isa::lane_tile_rows);
-    for (int64_t t = 0; t < tiles.count; ++t)
-      with_height<Isa::lane_tile_rows>(tiles.begin(t + 1) - tiles.begin(t),
-                                       Heights<V, 4 * Isa::lane_tile_rows>{p, b, tiles.begin(t)});
+    constexpr int most = Isa::lane_tile_rows;
+    const EvenTiles tiles(p.rows, most);
+    const int64_t columns = columns_at_once<V>(b, p.depth);
+    for (int64_t j = 0; j < p.columns; j += columns)
+      for (int64_t t = 0; t < tiles.count; ++t)
+        with_height<most>(tiles.begin(t + 1) - tiles.begin(t),
+                          MultiplyColumns<V, 4 * most, B>{p, b, tiles.begin(t), j,
+                                                          std::min(j + columns, p.columns)});
   }
-
-  template <class V, int registers>
-  struct Heights {
-    const LaneProduct<T>& p;
-    const B& b;
-    int64_t row;
-    template <int height>
-    TORCHNN_FN void run() const {
-      MultiplyRows<V, height, registers, B>{p, b, row}.run();
-    }
-  };
 };
 
 template <class T>

@@ -115,8 +115,8 @@ struct SumRows {
 template <class T>
 struct DropLanes {
   template <class Isa>
-  static TORCHNN_FN void run(const LaneDropping<T>& dropping, int64_t first_row, T* const& values,
-                             int64_t units, int64_t rows, int64_t stride) {
+  static TORCHNN_FN void run(const LaneDropping<T>& dropping, int64_t first_row, int64_t first_unit,
+                             T* const& values, int64_t units, int64_t rows, int64_t stride) {
     using V = Register<Isa, T>;
     using Bits = BitsOf<V>;
     Bits steps;
@@ -130,7 +130,8 @@ struct DropLanes {
       const Bits row = mixed(Bits((steps + uint32_t(first_row + i)) & 0xffffffff));
       for (int64_t n = 0; n < units; ++n) {
         T* value = values + (n * stride + i) * lanes<V>;
-        store(value, drop_or_scale(load<V>(value), Bits(row + unit_key(n)), bounds, scales));
+        store(value,
+              drop_or_scale(load<V>(value), Bits(row + unit_key(first_unit + n)), bounds, scales));
       }
     }
   }
@@ -183,9 +184,9 @@ void sum_rows(const T* values, int64_t units, int64_t rows, int64_t stride, bool
 }
 
 template <class T>
-void drop_lanes(const LaneDropping<T>& dropping, int64_t first_row, T* values, int64_t units,
-                int64_t rows, int64_t stride) {
-  run<DropLanes<T>>(dropping, first_row, values, units, rows, stride);
+void drop_lanes(const LaneDropping<T>& dropping, int64_t first_row, int64_t first_unit, T* values,
+                int64_t units, int64_t rows, int64_t stride) {
+  run<DropLanes<T>>(dropping, first_row, first_unit, values, units, rows, stride);
 }
 
 template <class T>
@@ -193,13 +194,14 @@ void clear_missing(const int64_t* counts, T* values, int64_t units, int64_t rows
   run<ClearMissing<T>>(counts, values, units, rows, stride);
 }
 
-#define TORCHNN_INSTANTIATE(T)                                                              \
-  template void take_step(int64_t, const LaneStep<T>&);                                     \
-  template void spread_steps(const UpdateStep<T>*, int64_t, T*);                            \
-  template void add_penalty(const LaneParameter<T>&, T*);                                   \
-  template void add_squares(const LaneParameter<T>&, T*);                                   \
-  template void sum_rows(const T*, int64_t, int64_t, int64_t, bool, T*);                    \
-  template void drop_lanes(const LaneDropping<T>&, int64_t, T*, int64_t, int64_t, int64_t); \
+#define TORCHNN_INSTANTIATE(T)                                                             \
+  template void take_step(int64_t, const LaneStep<T>&);                                    \
+  template void spread_steps(const UpdateStep<T>*, int64_t, T*);                           \
+  template void add_penalty(const LaneParameter<T>&, T*);                                  \
+  template void add_squares(const LaneParameter<T>&, T*);                                  \
+  template void sum_rows(const T*, int64_t, int64_t, int64_t, bool, T*);                   \
+  template void drop_lanes(const LaneDropping<T>&, int64_t, int64_t, T*, int64_t, int64_t, \
+                           int64_t);                                                       \
   template void clear_missing(const int64_t*, T*, int64_t, int64_t, int64_t);
 TORCHNN_INSTANTIATE(float)
 TORCHNN_INSTANTIATE(double)

@@ -56,10 +56,11 @@ struct LaneDropping {
   const double* rates;        // (models)
 };
 
-// Drops of values (units, rows), the first row of which has that number in its batch.
+// Drops of values (units, rows), the first row of which has that number in its batch, and the first
+// unit that in its layer.
 template <class T>
-void drop_lanes(const LaneDropping<T>& dropping, int64_t first_row, T* values, int64_t units,
-                int64_t rows, int64_t stride);
+void drop_lanes(const LaneDropping<T>& dropping, int64_t first_row, int64_t first_unit, T* values,
+                int64_t units, int64_t rows, int64_t stride);
 
 // values (units, rows) of units that a model does not have become 0: those from its count on.
 template <class T>

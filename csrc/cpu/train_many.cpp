@@ -2,6 +2,7 @@
 // ones, each thread trains one after the other.
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <vector>
 
 #include "../dense.h"
@@ -42,7 +43,8 @@ struct ManyModels {
     int64_t weights = 0;
     for (int64_t l = 0; l < job.layer_count; ++l)
       weights += trial.layers[l].in_features * trial.layers[l].units;
-    return weights * int64_t(sizeof(T)) > most_bytes_in_lanes;
+    if (getenv("WB")) return weights * int64_t(sizeof(T)) > atol(getenv("WB"));
+    return weights > most_weights_in_lanes;
   }
 
   // Below 0 if a comes first.
@@ -133,19 +135,73 @@ struct ManyModels {
   }
 
   void validate(const Trial<T>& trial, int64_t epoch) const {
-    const int64_t count = job.validation_count;
-    const int64_t outputs = trial.layers[job.layer_count - 1].units;
-    predict(Train<T>{.layers = trial.layers,
+    const auto rows = validation_of(job);
+    const int64_t units = trial.layers[job.layer_count - 1].units;
+    std::vector<T> own(trial.validation_predictions ? 0 : rows.samples * units);
+    T* outputs = trial.validation_predictions
+                     ? trial.validation_predictions + epoch * rows.samples * units
+                     : own.data();
+    std::vector<TrainLayer<T>> layers(trial.layers, trial.layers + job.layer_count);
+    for (TrainLayer<T>& layer : layers) layer.dropout = 0;
+    predict(Train<T>{.layers = layers.data(),
                      .layer_count = job.layer_count,
                      .x = job.validation_x,
                      .order = trial.validation_rows,
                      .x_stride = job.validation_x_stride,
-                     .samples = count,
+                     .samples = rows.samples,
                      .batch_size = rows_at_once,
-                     .predictions = trial.validation_predictions + epoch * count * outputs});
+                     .predictions = outputs});
+    T* losses = trial.validation_losses + epoch * step_count(rows);
+    T penalty = 0;
+    for (int64_t l = 0; l < job.layer_count; ++l) penalty += penalty_of(trial.layers[l]);
+    for (Chunk batch = chunk_after(rows, Chunk{}, rows.samples); batch.rows;
+         batch = chunk_after(rows, batch, rows.samples))
+      losses[batch.step] = loss_of(trial, outputs, batch) + penalty;
   }
 
-  static constexpr int64_t most_bytes_in_lanes = 1 << 17;
+  static T penalty_of(const TrainLayer<T>& layer) {
+    T sum = 0;
+    for (int64_t i = 0; layer.weight_penalty && i < layer.units * layer.in_features; ++i)
+      sum += layer.weight_penalty.value(layer.weight[i]);
+    for (int64_t i = 0; layer.bias && layer.bias_penalty && i < layer.units; ++i)
+      sum += layer.bias_penalty.value(layer.bias[i]);
+    return sum;
+  }
+
+  // The mean loss of a batch of the validation rows, given the outputs of all, (rows, units).
+  T loss_of(const Trial<T>& trial, const T* outputs, const Chunk& batch) const {
+    const int64_t units = trial.layers[job.layer_count - 1].units,
+                  targets = target_count(job.loss, units), columns = Padding<T>()(batch.rows);
+    std::vector<T> out(units * columns), y(targets * columns), scales(columns), values(columns);
+    auto row_of = [&](int64_t i) {
+      return trial.validation_rows ? trial.validation_rows[batch.first + i] : batch.first + i;
+    };
+    int64_t counted = 0;
+    for (int64_t i = 0; i < batch.rows; ++i)
+      counted += !has_labels(job.loss) || trial.validation_y[row_of(i)] >= 0;
+    const T share = share_of_output<T>(job.loss, std::max<int64_t>(counted, 1), units);
+    for (int64_t i = 0; i < batch.rows; ++i) {
+      const int64_t row = row_of(i);
+      scales[i] = trial.validation_weight ? share * trial.validation_weight[row] : share;
+      for (int64_t n = 0; n < units; ++n)
+        out[n * columns + i] = outputs[(batch.first + i) * units + n];
+      for (int64_t n = 0; n < targets; ++n)
+        y[n * columns + i] = trial.validation_y[row * targets + n];
+    }
+    measure_loss(LossOfOutputs<T>{.units = units,
+                                  .columns = columns,
+                                  .stride = columns,
+                                  .out = out.data(),
+                                  .targets = y.data(),
+                                  .scales = scales.data(),
+                                  .grad = out.data(),
+                                  .values = values.data(),
+                                  .loss = job.loss,
+                                  .delta = T(trial.options.delta)});
+    return std::accumulate(values.begin(), values.begin() + batch.rows, T(0));
+  }
+
+  static constexpr int64_t most_weights_in_lanes = 4096;
   static constexpr int64_t rows_at_once = 64;
 };
 

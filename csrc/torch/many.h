@@ -13,20 +13,22 @@ namespace torchnn {
 // Weights, biases (without elements where there is none), slots and steps_done change in place. All
 // lists are those of train_ for the first model, then for the second, and so on; layers may be of
 // other sizes in each, but for the features of x and the units of the last. y and sample_weight
-// have a leading dimension of models, or are shared by all. orders holds the orders of rows that
-// there are, each of all samples of the call, and order_of the number of each model's;
-// validation_rows and validation_of likewise for the rows of validation_x that go through each
-// model after each epoch, or once as it is if there are no samples. learning_rates (models, steps),
-// options (models, options), steps_before (models), regularization (models, layers, 5) or none,
-// seeds (models, layers
+// have a leading dimension of models, or are shared by all, as have validation_y and
+// validation_weight. orders holds the orders of rows that there are, each of all samples of the
+// call, and order_of the number of each model's; validation_rows and validation_of likewise for the
+// rows of validation_x that go through each model after each epoch, or once as it is if there are
+// no samples. learning_rates (models, steps), options (models, options), steps_before (models),
+// regularization (models, layers, 5) or none, seeds (models, layers
 // + 1), the last being that of the features, and input_dropout (models) are each model's own.
 inline constexpr char train_many_schema[] =
     "train_many_(Tensor x, Tensor y, Tensor? sample_weight, Tensor orders, Tensor order_of, "
     "int epoch_size, int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
     "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, Tensor seeds, "
     "Tensor input_dropout, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
-    "Tensor? validation_x, Tensor? validation_rows, Tensor? validation_of, bool keep_predictions, "
-    "Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions, Tensor validation)";
+    "Tensor? validation_x, Tensor? validation_y, Tensor? validation_weight, "
+    "Tensor? validation_rows, Tensor? validation_of, bool keep_predictions, "
+    "Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions, Tensor validation_losses, "
+    "Tensor validation_predictions)";
 
 // A tensor of that shape and dtype, contiguous.
 inline void check_table(const char* name, const Tensor& t, ScalarType dtype, bool fits_device,
@@ -69,7 +71,7 @@ inline int64_t check_targets(const char* name, const Tensor& t, const Tensor& x,
 
 // Device: as for train_, but train_many(job, tensors).
 template <class Device>
-std::tuple<Tensor, Tensor, Tensor> train_many_(
+std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
     const Tensor& orders, const Tensor& order_of, int64_t epoch_size, int64_t batch_size,
     const Tensor& learning_rates, int64_t loss, int64_t update, const Tensor& options,
@@ -77,6 +79,7 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
     const Tensor& regularization, const Tensor& seeds, const Tensor& input_dropout,
     const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
     const std::vector<Tensor>& slots, const std::optional<Tensor>& validation_x,
+    const std::optional<Tensor>& validation_y, const std::optional<Tensor>& validation_weight,
     const std::optional<Tensor>& validation_rows, const std::optional<Tensor>& validation_of,
     bool keep_predictions, const Tensor& steps_done) {
   const int64_t layer_count = int64_t(activations.size());
@@ -127,6 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
   const int64_t of_y = check_targets("y", y, x, models, {rows, target_count(loss, units)});
   const int64_t of_weight =
       sample_weight ? check_targets("sample_weight", *sample_weight, x, models, {rows}) : 0;
+  const int64_t given_batch_size = batch_size;
   batch_size = std::min({batch_size, epoch_size, std::max<int64_t>({rows, samples, 1})});
   epoch_size = std::min(epoch_size, std::max<int64_t>(samples, 1));
   const int64_t steps = step_count(samples, epoch_size, batch_size);
@@ -146,8 +150,16 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
                 {models, layer_count, numbers_of_regularization});
   check_counter("steps_done", steps_done);
   STD_TORCH_CHECK(steps_done.is_cpu(), "steps_done must be on the CPU");
-  int64_t validation_count = 0, epochs = 0;
+  int64_t validation_count = 0, epochs = 0, of_validation_y = 0, of_validation_weight = 0;
+  STD_TORCH_CHECK(bool(validation_x) == bool(validation_y),
+                  "validation_x and validation_y go together");
   if (validation_x) {
+    const int64_t own_rows = validation_x->dim() ? validation_x->size(0) : 0;
+    of_validation_y = check_targets("validation_y", *validation_y, x, models,
+                                    {own_rows, target_count(loss, units)});
+    if (validation_weight)
+      of_validation_weight =
+          check_targets("validation_weight", *validation_weight, x, models, {own_rows});
     STD_TORCH_CHECK(is_like(*validation_x, x) && validation_x->dim() == 2 &&
                         validation_x->size(1) == x.size(1) &&
                         (validation_x->stride(1) == 1 || validation_x->size(1) == 1),
@@ -161,13 +173,15 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
     if (validation_rows)
       check_sets("validation_rows", *validation_rows, "validation_of", *validation_of, x, models);
   } else {
-    STD_TORCH_CHECK(!validation_rows && !validation_of, "validation_rows need validation_x");
+    STD_TORCH_CHECK(!validation_rows && !validation_of && !validation_weight,
+                    "validation_rows and validation_weight need validation_x");
   }
   auto reads = [&](const char* name, const std::optional<Tensor>& t) {
     if (t) add_extent(extents, name, -1, *t, false);
   };
   reads("x", x), reads("y", y), reads("sample_weight", sample_weight), reads("orders", orders);
   reads("learning_rates", learning_rates), reads("validation_x", validation_x);
+  reads("validation_y", validation_y), reads("validation_weight", validation_weight);
   reads("validation_rows", validation_rows), reads("order_of", order_of);
   reads("options", options), reads("steps_before", steps_before), reads("seeds", seeds);
   reads("regularization", regularization), reads("input_dropout", input_dropout);
@@ -184,7 +198,13 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
   const int64_t kept = keep_predictions ? samples : 0;
   Tensor losses = new_tensor<2>(x, {models, steps});
   Tensor predictions = new_tensor<3>(x, {models, kept, units});
-  Tensor validation = new_tensor(x, {models, epochs, validation_count, units});
+  const int64_t validation_batch_size =
+      std::min(given_batch_size, std::max<int64_t>(validation_count, 1));
+  const int64_t batches =
+      validation_count ? step_count(validation_count, validation_count, validation_batch_size) : 0;
+  Tensor validation_losses = new_tensor<3>(x, {models, epochs, batches});
+  const int64_t kept_rows = keep_predictions ? validation_count : 0;
+  Tensor validation_predictions = new_tensor(x, {models, epochs, kept_rows, units});
   dispatch_network(x, [&]<class T>(T*) {
     std::vector<std::vector<TrainLayer<T>>> layers;
     std::vector<Trial<T>> trials;
@@ -217,8 +237,13 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
                                  ? data<int64_t>(*validation_rows) +
                                        data<int64_t>(*validation_of)[m] * validation_count
                                  : nullptr,
+          .validation_y = validation_y ? data<T>(*validation_y) + m * of_validation_y : nullptr,
+          .validation_weight =
+              validation_weight ? data<T>(*validation_weight) + m * of_validation_weight : nullptr,
+          .validation_losses = mutable_data<T>(validation_losses) + m * epochs * batches,
           .validation_predictions =
-              mutable_data<T>(validation) + m * epochs * validation_count * units,
+              kept_rows ? mutable_data<T>(validation_predictions) + m * epochs * kept_rows * units
+                        : nullptr,
       });
     }
     Device::train_many(
@@ -236,11 +261,12 @@ std::tuple<Tensor, Tensor, Tensor> train_many_(
             .validation_x = validation_x ? data<T>(*validation_x) : nullptr,
             .validation_x_stride = validation_x ? validation_x->stride(0) : 0,
             .validation_count = validation_count,
+            .validation_batch_size = validation_batch_size,
         },
         x);
   });
   *mutable_data<int64_t>(steps_done) += steps * models;
-  return {losses, predictions, validation};
+  return {losses, predictions, validation_losses, validation_predictions};
 }
 
 }  // namespace torchnn

@@ -168,7 +168,17 @@ class FusedEngine:
 
     def _measured(self, run: Run, outputs: Tensor, penalty: Tensor | None) -> Result:
         """What outputs come to: the loss of each batch, with its penalty, and predictions."""
-        return self._result((losses_of(self._network, run, outputs, penalty), outputs))
+        network, samples = self._network, run.samples  # type: Any, Any
+        values = network.loss.per_sample(run.gather(samples.y), outputs)
+        if samples.weight is not None:
+            values = values * run.gather(samples.weight)
+        losses = run.batches.reduce(values, torch.mean)
+        if network.loss.ignores:
+            counted = (network.loss.targets(run.gather(samples.y)) != IGNORED).to(values)
+            losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
+                min=1e-9
+            )
+        return self._result((losses if penalty is None else losses + penalty, outputs))
 
     def predict(self, run: Run) -> Tensor:
         """Returns the model's output for the run, row by row."""
@@ -203,21 +213,6 @@ class FusedEngine:
     def _outputs(self, run: Run, activations: list[str]) -> Tensor:
         x, network = run.gather(self._prepare(run.samples).x), self._network
         return ops.predict(x, activations, network.weights, network.biases, network.slopes)
-
-
-def losses_of(network: Plan, run: Run, outputs: Tensor, penalty: Any) -> Tensor:
-    """The loss of each batch of a run, of what came out and, if there are any, of penalties."""
-    samples, loss = run.samples, network.loss  # type: Any, Any
-    values = loss.per_sample(run.gather(samples.y), outputs)
-    if samples.weight is not None:
-        values = values * run.gather(samples.weight)
-    losses = run.batches.reduce(values, torch.mean)
-    if loss.ignores:
-        counted = (loss.targets(run.gather(samples.y)) != IGNORED).to(values)
-        losses /= run.batches.reduce(counted.reshape(len(values), -1)[:, 0], torch.mean).clamp(
-            min=1e-9
-        )
-    return losses if penalty is None else losses + penalty
 
 
 def seed_of(optimizer: Any) -> int:

@@ -18,16 +18,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchnn import _warnings, ops, regularizers
+from torchnn import _warnings, ops
 from torchnn._console.progress import Progress
 from torchnn._engine.autograd import Result
 from torchnn._engine.building import mode
-from torchnn._engine.fused import losses_of, rates_of
+from torchnn._engine.fused import rates_of
 from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.plan import FLAT
 from torchnn._engine.run import Batches, Run, Samples
+from torchnn._training.ahead import is_pure
 from torchnn._training.batches import LONGEST, PAUSE, permutation
 from torchnn._training.members import Member, Rows
 from torchnn._training.tally import Figures
@@ -36,6 +37,7 @@ from torchnn.callbacks import InvalidLossWarning
 TOGETHER = "many models in one native call"
 MOST_MODELS = 1024  # of a wave
 MOST_BYTES = 1 << 26  # of what a call is given and returns beside the weights
+MOST_SAMPLES = 1 << 28  # bytes of samples that the models of a wave do not share
 FIRST_PACE = 1e-10  # seconds for a multiply-add on one thread, while nobody has measured it
 LANES = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
 
@@ -97,7 +99,8 @@ class Many:
             pace, first = FIRST_PACE / torch.get_num_threads(), 0
             while first < len(group):
                 count = _wave_size(group[first], pace)
-                wave = Wave(self, group[first : first + count], pace)
+                wave = Wave(self, _with_room(group[first : first + count]), pace)
+                count = len(wave.members)
                 yield wave
                 pace, first = wave.pace, first + count
 
@@ -105,17 +108,16 @@ class Many:
         """Returns all of a model's samples as the kernels take them: those of others, if it is the
         same that comes of them."""
         network, loss = member.network, member.network.loss
-        is_flat = all(type(layer) in FLAT for layer in network.front)
-        own = None if is_flat and type(loss).__module__.startswith("torchnn.") else id(member)
-        key = id(rows.samples), own, member.kind[5]
+        is_known = type(loss).__module__.startswith("torchnn.")
+        front = tuple(map(_front, network.front)) if is_known else id(member)
+        key = id(rows.samples), front, member.kind[5]
         if key not in self._prepared:
             self._prepared[key] = network.prepare(rows.samples)
         return self._prepared[key]
 
-    def forget(self, members: Sequence[Member]) -> None:
-        """Drops what has been made for these models alone."""
-        own = set(map(id, members))
-        self._prepared = {key: value for key, value in self._prepared.items() if key[1] not in own}
+    def forget(self) -> None:
+        """Drops what has been made of the samples."""
+        self._prepared.clear()
 
     def count(self, columns: dict[str, Any]) -> None:
         """Takes the losses of some epochs into the best."""
@@ -140,6 +142,14 @@ class Many:
         )
 
 
+def _front(layer: nn.Module) -> Any:
+    """What makes a layer in front of the dense ones do the same as another."""
+    if type(layer) in FLAT:
+        return None
+    config: Any = layer
+    return type(layer), repr(config.get_config()), *(b.numpy().tobytes() for b in layer.buffers())
+
+
 def _wave_size(member: Member, pace: float) -> int:
     """How many models like this: so many that an epoch takes as long as a call should, and that
     all lanes of all threads have one."""
@@ -148,6 +158,20 @@ def _wave_size(member: Member, pace: float) -> int:
     least = lanes * torch.get_num_threads()
     wanted = int(PAUSE / (pace * member.work)) // least * least
     return min(max(wanted, least), max(MOST_MODELS, least))
+
+
+def _with_room(members: list[Member]) -> list[Member]:
+    """As many of them as there is memory for a copy of their samples, if they share none."""
+    seen: set[int] = set()
+    size = 0
+    for i, member in enumerate(members):
+        for rows in (member.train, member.validation):
+            if rows is not None and id(rows.samples.x) not in seen:
+                seen.add(id(rows.samples.x))
+                size += rows.samples.x.nbytes
+        if i and len(seen) > 2 and size > MOST_SAMPLES:
+            return members[:i]
+    return members
 
 
 class Wave:
@@ -168,7 +192,8 @@ class Wave:
         self.network, self.batch_size, self.steps = first.network, first.batch_size, first.steps
         self.size = len(first.train)
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
-        self.looks = any(member.looks for member in members)
+        # A metric of somebody else's may look at the model, or fail.
+        self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
         self.keeps_predictions = bool(first.recipe.metrics)
         self._tables: dict[str, Any] = {}
         self._tables_of: list[Member] = []
@@ -186,9 +211,6 @@ class Wave:
             if self.measured:
                 own: Any = {member: member.validation for member in self.members}
                 self.validation = Pool(many, own)
-            self.has_penalties = any(
-                row[:4] != (0,) * 4 for m in self.members for row in m.regularization
-            )
             active = [member for member in self.members if member.left]
             many.models_done += len(self.members) - len(active)
             while active:
@@ -198,7 +220,7 @@ class Wave:
                 else:
                     self._epoch_in_parts(active)
                 active = self._still_active(active)
-        many.forget(self.members)
+        many.forget()
 
     def _still_active(self, active: list[Member]) -> list[Member]:
         many, left = self.many, [member for member in active if member.left]
@@ -221,10 +243,10 @@ class Wave:
         seconds = self._seconds(active)
         if seconds > LONGEST * PAUSE and self.steps > 1:
             return 0
-        if self.looks or (self.measured and self.has_penalties):
+        if self.looks:
             return 1
         last = self.network.weights[-1]
-        rows = self.measured + self.size * self.keeps_predictions
+        rows = (self.measured + self.size) * self.keeps_predictions
         size = rows * len(last) * last.element_size() + 8 * (self.size + 2 * self.steps)
         most = min(int(PAUSE / seconds), MOST_BYTES // (size * len(active)))
         return max(1, min([most, *(member.left for member in active)]))
@@ -232,27 +254,26 @@ class Wave:
     def _epochs(self, active: list[Member], epochs: int) -> None:
         """Trains some whole epochs."""
         self._begin_epoch(active)
-        began = perf_counter()
-        call = self._call(active, 0, self.size, epochs)
-        self._learn(active, perf_counter() - began, epochs)
+        call = self._call(active, self.pool.orders(active, self.size, epochs), epochs)
+        self._learn(active, call.seconds, epochs)
         self._end_epochs(active, epochs, call)
 
     def _epoch_in_parts(self, active: list[Member]) -> None:
         """Trains an epoch, of some batches at a time."""
         self._begin_epoch(active)
+        orders, of = self.pool.orders(active, self.size)
         done, calls = 0, []
         try:
             while done < self.size:
                 self.many.interrupt.release()
                 batches = max(int(PAUSE / self._seconds(active) * self.steps), 1)
                 stop = min(done + batches * self.batch_size, self.size)
-                began = perf_counter()
-                calls.append(self._call(active, done, stop))
-                self._learn(active, perf_counter() - began, (stop - done) / self.size)
+                calls.append(self._call(active, (orders[:, done:stop].contiguous(), of)))
+                self._learn(active, calls[-1].seconds, (stop - done) / self.size)
                 done = stop
                 self.many.progress.draw()
-            if self.measured:
-                calls.append(self._call(active, done, done))
+            if self.measured and len(calls) > 1:
+                calls.append(self._call(active, (orders[:, :0].contiguous(), of)))
         except BaseException:
             self._keep_place(active, done, calls)
             raise
@@ -279,31 +300,38 @@ class Wave:
 
     # ---- a call ----
 
-    def _call(self, active: list[Member], start: int, stop: int, epochs: int = 1) -> "Call":
-        """Trains whole epochs, and measures after each, or from start to stop of one; or measures
-        alone, if that is none."""
+    def _call(self, active: list[Member], orders: tuple[Tensor, Tensor], epochs: int = 1) -> "Call":
+        """Trains whole epochs, and measures after each, or a part of one; or measures alone, if
+        there are no rows."""
         if self._tables_of != active:
             self._tables, self._tables_of = self._new_tables(active), active
-        steps = Batches(stop - start, self.size, self.batch_size).count * epochs
-        orders, order_of = self.pool.orders(active, self.size, start, stop, epochs)
+        rows = orders[0].shape[1]
+        steps = Batches(rows, self.size, self.batch_size).count
         job = ops.Trials(
             **self._tables,
-            orders=orders,
-            order_of=order_of,
+            orders=orders[0],
+            order_of=orders[1],
             learning_rates=_rates(active, steps),
             steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
         )
-        if self.measured and stop - start in (0, self.size):
-            rows, of = self.validation.orders(active, self.measured, 0, self.measured)
+        if self.measured and rows in (0, self.size * epochs):
+            sets, of = self.validation.orders(active, self.measured)
+            y, weight = self.validation.targets(active)
             job = replace(
-                job, validation_x=self.validation.x, validation_rows=rows, validation_of=of
+                job,
+                validation_x=self.validation.x,
+                validation_y=y,
+                validation_weight=weight,
+                validation_rows=sets,
+                validation_of=of,
             )
-        done = int(self.many.counter)
-        call = Call(orders, order_of, *ops.train_many_(job))
+        done, began = int(self.many.counter), perf_counter()
+        results = ops.train_many_(job)
+        seconds = perf_counter() - began
         self.many.steps_done += int(self.many.counter) - done
         for member in active:
             member.recipe.optimizer.iterations += steps
-        return call
+        return Call(*orders, *results, seconds)
 
     def _new_tables(self, active: list[Member]) -> dict[str, Any]:
         """What stays as it is as long as the models are the same."""
@@ -340,36 +368,28 @@ class Wave:
         losses = call.losses.double().reshape(len(active), epochs, -1).numpy()
         columns = {"loss": _means(losses, self.size, self.batch_size)}
         metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
-        if self.keeps_predictions:
-            run = self._run(self.pool, active, call.orders[call.order_of], epochs, self.size)
-            metrics = self._metrics(active, run, call.losses, call.predictions)
-        if self.measured:
-            values, more = self._validation_of(active, epochs, call.validation)
-            columns["val_loss"] = values
-            metrics = [own | other for own, other in zip(metrics, more, strict=True)]
-        self._find_invalid(active, losses)
+        try:
+            if self.keeps_predictions:
+                run = self._run(self.pool, active, call.orders[call.order_of], epochs, self.size)
+                metrics = self._metrics(active, run, call.losses, call.predictions)
+            self._find_invalid(active, losses)
+            if self.measured:
+                values = call.measured.double().numpy()
+                columns["val_loss"] = _means(values, self.measured, self.batch_size)
+            if self.measured and self.keeps_predictions:
+                rows, of = self.validation.orders(active, self.measured)
+                order = rows[of].repeat(1, epochs)
+                run = self._run(self.validation, active, order, epochs, self.measured)
+                more = self._metrics(active, run, call.measured, call.outputs)
+                metrics = [
+                    own | {f"val_{name}": value for name, value in other.items()}
+                    for own, other in zip(metrics, more, strict=True)
+                ]
+        except BaseException:  # a metric's, or a callback's: what has been trained counts
+            self._tell(active, epochs, columns, metrics, tells=False)
+            raise
         self.many.count(columns)
         self._tell(active, epochs, columns, metrics)
-
-    def _validation_of(
-        self, active: list[Member], epochs: int, outputs: Tensor
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        """The losses of the validation rows, (models, epochs), and their metrics one by one."""
-        rows, of = self.validation.orders(active, self.measured, 0, self.measured)
-        run = self._run(self.validation, active, rows[of].repeat(1, epochs), epochs, self.measured)
-        with torch.no_grad():
-            losses = losses_of(self.network, run, outputs.flatten(0, 2), None)
-            if self.has_penalties:  # after one epoch
-                penalties = [_penalty(member) for member in active]
-                losses += torch.stack(penalties).repeat_interleave(len(losses) // len(active))
-        each = losses.double().reshape(len(active), epochs, -1).numpy()
-        metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
-        if self.keeps_predictions:
-            metrics = [
-                {f"val_{name}": value for name, value in own.items()}
-                for own in self._metrics(active, run, losses, outputs)
-            ]
-        return _means(each, self.measured, self.batch_size), metrics
 
     def _run(
         self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
@@ -418,6 +438,7 @@ class Wave:
         epochs: int,
         columns: dict[str, Any],
         metrics: list[dict[str, Any]],
+        tells: bool = True,
     ) -> None:
         """Counts the epochs of each model, and tells its callbacks."""
         values = {name: column.tolist() for name, column in columns.items()}
@@ -430,7 +451,7 @@ class Wave:
                 logs = {"loss": own.pop("loss")}
                 logs |= {name: value for name, value in more.items() if not name.startswith("val_")}
                 try:
-                    member.end_epoch(logs | own | more, tells=failure is None)
+                    member.end_epoch(logs | own | more, tells=tells and failure is None)
                 except BaseException as error:
                     failure = error  # the others have been trained, too
         if failure is not None:
@@ -444,14 +465,17 @@ class Call(NamedTuple):
     order_of: Tensor  # (models)
     losses: Tensor  # (models, steps)
     predictions: Tensor  # (models, samples, units)
-    validation: Tensor  # (models, epochs, rows, units)
+    measured: Tensor  # losses of the validation rows, (models, epochs, batches)
+    outputs: Tensor  # of these, (models, epochs, rows, units)
+    seconds: float
 
     @staticmethod
     def joined(calls: "list[Call]") -> "Call":
         """Several calls of an epoch as one."""
         along = [(each.orders, each.losses, each.predictions) for each in calls]
         orders, losses, predictions = (torch.cat(parts, 1) for parts in zip(*along, strict=True))
-        return Call(orders, calls[0].order_of, losses, predictions, calls[-1].validation)
+        last = calls[-1]
+        return Call(orders, last.order_of, losses, predictions, last.measured, last.outputs, 0.0)
 
 
 class Pool:
@@ -493,10 +517,8 @@ class Pool:
             weight = torch.stack([ones if w is None else w for w in weights])
         return torch.stack([each.y for each in own]), weight  # type: ignore[misc]
 
-    def orders(
-        self, members: list[Member], size: int, start: int, stop: int, epochs: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        """The orders of rows from start to stop of so many epochs, and the number of each model's.
+    def orders(self, members: list[Member], size: int, epochs: int = 1) -> tuple[Tensor, Tensor]:
+        """The orders of rows in so many epochs, and the number of each model's.
 
         Validation is in the order of the rows.
         """
@@ -510,11 +532,12 @@ class Pool:
             if key not in found:
                 found[key] = len(found)
                 rows = own.order + first
-                each = [
-                    rows if seed is None else rows[permutation(size, seed, begun + i)]
-                    for i in range(epochs)
-                ]
-                orders.append(torch.cat([order[start:stop] for order in each]))
+                each = (
+                    [rows] * epochs
+                    if seed is None
+                    else [rows[permutation(size, seed, begun + i)] for i in range(epochs)]
+                )
+                orders.append(torch.cat(each))
             of.append(found[key])
         return torch.stack(orders), torch.tensor(of)
 
@@ -553,11 +576,6 @@ def _rates(members: list[Member], steps: int) -> Tensor:
         for rate, i in zip(rates, first, strict=True)
     ]
     return torch.stack(each)
-
-
-def _penalty(member: Member) -> Tensor:
-    regulated = member.network.regulated(member.network.parameters)
-    return torch.as_tensor(regularizers.total(regulated))
 
 
 def _means(losses: Any, size: int, batch_size: int) -> Any:

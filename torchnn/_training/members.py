@@ -1,6 +1,7 @@
 """One of many models that are to be trained at once, and what it has in common with others."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Batches, Samples
 from torchnn._training.tally import Tally
 from torchnn.callbacks import BackupAndRestore, History
-from torchnn.callbacks._base import CallbackList
+from torchnn.callbacks._base import CallbackList, access
 from torchnn.losses import Loss
 from torchnn.metrics import Metric
 from torchnn.optimizers._base import Place
@@ -108,7 +109,8 @@ class Member:
             name, alone = type(callback).__name__, CallbackList(callback)
             if isinstance(callback, BackupAndRestore) or alone.listens(*WITHIN):
                 return f"the callback {name} comes between the steps of an epoch"
-            if alone.model_access == "write":
+            is_first = alone.listens("on_train_begin") and access(callback) == "write"
+            if is_first or alone.model_access == "write":
                 return f"the callback {name} may change the model: see Callback.model_access"
         if weight is not None and not weight.is_cpu:
             return f"the model is on {weight.device}"
@@ -118,7 +120,7 @@ class Member:
             return str(reason)
         return None
 
-    @property
+    @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What models have in common whose calls can be shared."""
         network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
@@ -130,7 +132,7 @@ class Member:
             tuple(network.slopes),
             tuple(bias is None for bias in network.biases),
             (loss.name, *loss.options.items(), _traits(network.loss), tuple(y.shape[1:]), y.dtype),
-            rule.name,
+            (rule.name, *sorted(rule.options)),
             (self.batch_size, len(self.train), None if validation is None else len(validation)),
             network.regularization != [],
             tuple(map(_traits, recipe.metrics)),
@@ -156,18 +158,18 @@ class Member:
             raise RuntimeError("the loss or the optimizer has become one that no kernel computes")
         return kernel
 
-    @property
+    @cached_property
     def work(self) -> float:
         """Multiply-adds of an epoch, roughly; an output costs as much as some of them."""
         weights = self.network.weights
         return float(len(self.train) * sum(3 * w.numel() + 40 * len(w) for w in weights))
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Batches an epoch."""
         return Batches(len(self.train), len(self.train), self.batch_size).count
 
-    @property
+    @cached_property
     def looks(self) -> bool:
         """Whether a callback is told of each epoch."""
         return self.callbacks.listens("on_epoch_begin", "on_epoch_end", "on_invalid_loss")

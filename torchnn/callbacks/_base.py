@@ -129,7 +129,7 @@ class CallbackList:
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None):
         self.callbacks, self.calls = _listed(callbacks), 0
         told = [each for each in self.callbacks if any(_overrides(each, hook) for hook in BETWEEN)]
-        self.model_access = max(map(_access, told), key=ACCESS.index, default="none")
+        self.model_access = max(map(access, told), key=ACCESS.index, default="none")
         self._listeners = {
             hook: [getattr(each, hook) for each in self.callbacks if _overrides(each, hook)]
             for hook in HOOKS
@@ -154,7 +154,7 @@ class CallbackList:
             callback.set_params(params | {"verbose": 0} if callback.shows_progress else params)
 
 
-def _access(callback: Callback) -> str:
+def access(callback: Callback) -> str:
     """What a callback's own class says, if the hooks are that class's own."""
     says_so = "model_access" in vars(type(callback)) and not vars(callback).keys() & HOOKS
     return _checks.choice("model_access", callback.model_access, ACCESS) if says_so else "write"

@@ -23,7 +23,7 @@ from torchnn.ops.reference import Trials
 _train_many = torch.ops.torchnn.train_many_.default._op
 
 
-def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
+def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Takes steps of gradient descent on many networks of dense layers, in one native call.
 
     Weights, biases and slots change in place. `reference.train_many_` is the same in plain PyTorch.
@@ -41,8 +41,9 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         Losses of the batches before their steps, shape (models, steps); outputs in order, shape
-        (models, samples, units), or (models, 0, units) if they were not to be kept; and outputs of
-        the validation rows after each epoch, (models, epochs, rows, units).
+        (models, samples, units), or (models, 0, units) if they were not to be kept; and of the
+        validation rows, after each epoch, the losses of their batches, (models, epochs, batches),
+        and the outputs, (models, epochs, rows, units), or no rows of them.
 
     Raises:
         TypeError: An argument is of another kind.
@@ -53,7 +54,7 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
     try:
         arguments = _as_native(job)
         with _undisturbed(job.x.device.type):
-            results: tuple[Tensor, Tensor, Tensor] = call(_train_many, *arguments)
+            results: tuple[Tensor, Tensor, Tensor, Tensor] = call(_train_many, *arguments)
     except (AttributeError, RuntimeError, TypeError):
         _check(job)  # after the fact, so that good calls do not pay for it
         raise
@@ -96,5 +97,7 @@ def _check(job: Trials) -> None:
         "each bias": job.biases,
         "each slot": job.slots,
         "validation_x": [job.validation_x],
+        "validation_y": [job.validation_y],
+        "validation_weight": [job.validation_weight],
     }
     _check_tensors(job.x, needed, optional)

@@ -528,8 +528,11 @@ class Trials:
         biases: The same; or None.
         slots: The same: of each model, for each slot, what it remembers of weight and bias of each
             layer in turn.
-        validation_x: Rows to compute the outputs of after each epoch of the call, all of which are
-            whole, or once if orders holds no samples; shape (M, in_features), or None.
+        validation_x: Features to measure the models on, in batches of that size, after each epoch
+            of the call, all of which are whole, or once if orders holds no samples; shape (M,
+            in_features), or None.
+        validation_y: Their targets, as y.
+        validation_weight: What they count for, as sample_weight.
         validation_rows: Rows of it in sets, shape (sets, rows), int64; None for all of it.
         validation_of: Which of them is each model's, shape (models,), int64; None with no sets.
         keep_predictions: As in Training.
@@ -558,6 +561,8 @@ class Trials:
     biases: Sequence[Tensor | None]
     slots: Sequence[Tensor | None]
     validation_x: Tensor | None = None
+    validation_y: Tensor | None = None
+    validation_weight: Tensor | None = None
     validation_rows: Tensor | None = None
     validation_of: Tensor | None = None
     keep_predictions: bool
@@ -606,33 +611,24 @@ class Trials:
         )
 
 
-def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor]:
+def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Takes the steps of all models: weights, biases and slots change in place.
 
     Returns:
         Losses, shape (models, steps), and predictions, (models, samples, units), as in train_; and
-        the outputs of the validation rows, (models, epochs, rows, units).
+        of the validation rows the losses, with penalties, (models, epochs, batches), and the
+        outputs, (models, epochs, rows, units), or none if they were not to be kept.
     """
     results = [_train_and_validate(job, i) for i in range(job.models)]
-    losses, predictions, validation = map(torch.stack, zip(*results, strict=True))
+    losses, predictions, values, outputs = map(torch.stack, zip(*results, strict=True))
     job.steps_done += losses.numel()
-    return losses, predictions, validation
+    return losses, predictions, values, outputs
 
 
-def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor]:
-    model, samples = job.of_model(i), job.orders.shape[1]
-    outputs: list[Tensor] = []
-    results: tuple[list[Tensor], list[Tensor]] = ([], [])
-
-    def validate() -> None:
-        if job.validation_x is not None:
-            x = job.validation_x
-            if job.validation_rows is not None and job.validation_of is not None:
-                x = x[job.validation_rows[job.validation_of[i]]]
-            outputs.append(predict(x, model.activations, model.weights, model.biases, model.slopes))
-
-    size = job.epoch_size
+def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    model, samples, size = job.of_model(i), job.orders.shape[1], job.epoch_size
     steps = -(-size // job.batch_size)
+    trained, measured = [], []
     for epoch in range(-(-samples // size)):
         part = replace(
             model,
@@ -640,17 +636,38 @@ def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor]:
             learning_rates=model.learning_rates[epoch * steps :],
             steps_before=int(model.steps_before) + epoch * steps,
         )
-        for each, result in zip(results, _train_one(part), strict=True):
-            each.append(result)
-        validate()
+        trained.append(_train_one(part))
+        measured.append(_measured(job, i, model))
     if not samples:
-        validate()
-    units, rows = job.weights[-1].shape[0], 0 if job.validation_x is None else len(outputs[0])
-    return (
-        torch.cat(results[0]) if samples else job.x.new_empty(0),
-        torch.cat(results[1]) if samples else job.x.new_empty(0, units),
-        torch.stack(outputs) if outputs else job.x.new_empty(0, rows, units),
-    )
+        trained = [(job.x.new_empty(0), job.x.new_empty(0, job.weights[-1].shape[0]))]
+        measured = [_measured(job, i, model)]
+    losses, predictions = map(torch.cat, zip(*trained, strict=True))
+    values, outputs = map(torch.stack, zip(*measured, strict=True))
+    count = len(measured) if job.validation_x is not None else 0
+    return losses, predictions, values[:count], outputs[:count]
+
+
+def _measured(job: Trials, i: int, model: Training) -> tuple[Tensor, Tensor]:
+    """The losses of the batches of a model's validation rows, and the outputs of all."""
+    x, y, weight = job.validation_x, job.validation_y, job.validation_weight
+    if x is None or y is None:
+        return job.x.new_empty(0), job.x.new_empty(0, job.weights[-1].shape[0])
+    y = y[i] if y.ndim > 2 else y
+    weight = weight[i] if weight is not None and weight.ndim > 1 else weight
+    rows = torch.arange(len(x))
+    if job.validation_rows is not None and job.validation_of is not None:
+        rows = job.validation_rows[job.validation_of[i]]
+    output = predict(x[rows], model.activations, model.weights, model.biases, model.slopes)
+    options: Any = model.options
+    parameters = [p for pair in zip(model.weights, model.biases, strict=True) for p in pair]
+    losses = []
+    for batch, a in zip(rows.split(job.batch_size), output.split(job.batch_size), strict=True):
+        values = LOSSES[job.loss](a, y[batch], **options)
+        if weight is not None:
+            values = values * weight[batch]
+        measured = replace(model, y=y)
+        losses.append(values.sum() / _counted(measured, batch) + _penalties(model, parameters))
+    return torch.stack(losses), output if job.keep_predictions else output[:0]
 
 
 def _keep(job: Training, state: Sequence[Sequence[Tensor | None]], epoch: int) -> None:
