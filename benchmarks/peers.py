@@ -6,7 +6,6 @@ from functools import partial
 from typing import Protocol
 
 from benchmarks import fits, loops
-from benchmarks.networks import Network
 
 
 class Trainer(Protocol):
@@ -29,18 +28,18 @@ class Peer:
     """
 
     label: str
-    make: Callable[[Network], Trainer]
+    make: Callable[..., Trainer]
     packages: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     differs: str = ""
 
 
 # Where there is a GPU, these would take it: all of benchmarks.training is on the CPU.
-_ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _keras(label: str, backend: str, package: str, **options: object) -> Peer:
-    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **_ON_CPU}
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **ON_CPU}
     return Peer(label, partial(fits.KerasFit, **options), ("keras", package), environment)
 
 
@@ -60,7 +59,7 @@ PEERS = {
         ("torch",),
         differs="without what fit does around the training: data checks, history, callbacks",
     ),
-    "jax": Peer("JAX, jitted lax.scan epoch", loops.JaxLoop, ("jax",), _ON_CPU),
+    "jax": Peer("JAX, jitted lax.scan epoch", loops.JaxLoop, ("jax",), ON_CPU),
     "numpy": Peer("NumPy by hand", loops.NumpyLoop, ("numpy",)),
     "sklearn": Peer(
         "scikit-learn MLPClassifier",

@@ -55,7 +55,7 @@ class Contender:
 
     def turn(self, steps: int) -> None:
         time.sleep(PAUSE)
-        seconds, _ = self.worker.fit(self.epochs)
+        seconds = self.worker.fit(self.epochs).seconds
         self.samples.append(seconds / (self.epochs * steps) * 1e6)
 
 
@@ -102,7 +102,7 @@ class Comparison:
         """Makes a worker ready and compares its losses, or says why it stays out."""
         try:
             self.versions |= worker.prepare(checked(network))
-            _, losses = worker.fit(len(exact))
+            losses = worker.fit(len(exact)).losses
             loss_error = float(np.max(np.abs(np.subtract(losses, exact)) / exact))
             if not loss_error < self.tolerance(worker.name, network):  # nor is NaN
                 wrong = f"off by {loss_error:.1e}: losses {losses}, should be {exact}"
@@ -172,7 +172,7 @@ def _epochs_in_a_turn(worker: Worker) -> int:
     """
     epochs = LEAST_EPOCHS
     for _ in range(3):
-        fitting = round(epochs * TURN_SECONDS / worker.fit(epochs)[0])
+        fitting = round(epochs * TURN_SECONDS / worker.fit(epochs).seconds)
         epochs = min(max(fitting, LEAST_EPOCHS), MOST_EPOCHS)
     return epochs
 

@@ -3,11 +3,12 @@
 Threads, Keras's backend and half a dozen libraries' start-up code stay apart, and the processes
 live on, so that they can take turns. Both ends speak lines of JSON:
 
-    {"prepare": {network}}  ->  {"versions": {package: version}}
-    {"fit": epochs}         ->  {"seconds": s, "losses": [...]}
+    {"prepare": [{network}, ...]}  ->  {"versions": {package: version}}
+    {"fit": epochs}                ->  {"seconds": s, "processor": s, "losses": [...]}
 
-or {"error": "..."} for an answer. `python -m benchmarks.workers NAME` is the far end; it has a
-terminal for its standard output, as a user's program does, and answers through the pipe.
+or {"error": "..."} for an answer. `python -m benchmarks.workers MODULE NAME` is the far end, for
+a key of the module's PEERS; it has a terminal for its standard output, as a user's program does,
+and answers through the pipe.
 """
 
 import json
@@ -17,12 +18,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
 
 from benchmarks.networks import Network
-from benchmarks.peers import PEERS, Trainer
+from benchmarks.peers import Trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,36 +37,57 @@ class PeerError(Exception):
     """What a worker could not do, and why."""
 
 
+class Fitted(NamedTuple):
+    """What a fit took and came to.
+
+    Attributes:
+        seconds: By the clock.
+        processor: Seconds of all cores together.
+        losses: The mean loss of every epoch; of many models, those of each.
+    """
+
+    seconds: float
+    processor: float
+    losses: list
+
+
 class Worker:
     """The near end of a process for one peer.
 
     Args:
-        name: A key of PEERS.
+        name: A key of the module's PEERS.
+        module: The module.
+        environment: More variables, beside the peer's.
     """
 
-    def __init__(self, name: str):
-        self.name, self.peer, self.said = name, PEERS[name], b""
+    def __init__(
+        self,
+        name: str,
+        module: str = "benchmarks.peers",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.name, self.peer, self.said = name, import_module(module).PEERS[name], b""
         master, terminal = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers", name],
+            [sys.executable, "-m", "benchmarks.workers", module, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=terminal,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "COLUMNS": "100", **self.peer.environment},
+            env={**os.environ, "COLUMNS": "100", **self.peer.environment, **environment},
         )
         os.close(terminal)
         threading.Thread(target=self._read, args=(master,), daemon=True).start()
 
-    def prepare(self, network: Network) -> dict[str, str]:
-        """Makes the network and returns the versions of the packages at work."""
-        return self._ask(prepare=asdict(network))["versions"]
+    def prepare(self, network: Network, *more: object) -> dict[str, str]:
+        """Makes the network, or what the peer makes of it and of more arguments; returns the
+        versions of the packages at work."""
+        return self._ask(prepare=[asdict(network), *more])["versions"]
 
-    def fit(self, epochs: int) -> tuple[float, list[float]]:
-        """Trains on; returns the seconds it took and the mean loss of every epoch."""
-        answer = self._ask(fit=epochs)
-        return answer["seconds"], answer["losses"]
+    def fit(self, epochs: int) -> Fitted:
+        """Trains on."""
+        return Fitted(**self._ask(fit=epochs))
 
     def close(self) -> None:
         """Ends the process."""
@@ -96,21 +123,23 @@ class Worker:
 class Serving:
     """The far end."""
 
-    def __init__(self, name: str):
-        self.peer = PEERS[name]
+    def __init__(self, module: str, name: str):
+        self.peer = import_module(module).PEERS[name]
         self.trainer: Trainer | None = None
 
-    def prepare(self, network: dict) -> dict[str, object]:
+    def prepare(self, arguments: list) -> dict[str, object]:
         self.trainer = None  # the memory of the network before goes first
+        network, *more = arguments
         network["widths"] = tuple(network["widths"])
-        self.trainer = self.peer.make(Network(**network))
+        self.trainer = self.peer.make(Network(**network), *more)
         return {"versions": {name: import_module(name).__version__ for name in self.peer.packages}}
 
     def fit(self, epochs: int) -> dict[str, object]:
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         losses = self.trainer.fit(epochs)
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "losses": [float(loss) for loss in losses]}
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
+        losses = np.asarray(losses, dtype=float).tolist()
+        return {"seconds": seconds, "processor": processor, "losses": losses}
 
     def answer(self, request: dict) -> dict[str, object]:
         ((name, argument),) = request.items()
@@ -125,7 +154,7 @@ class Serving:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the terminal, not between the answers
-    serving = Serving(sys.argv[1])
+    serving = Serving(*sys.argv[1:])
     for line in sys.stdin:
         print(json.dumps(serving.answer(json.loads(line))), file=answers, flush=True)
 

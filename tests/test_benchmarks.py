@@ -16,7 +16,7 @@ from benchmarks.floor import Floor
 from benchmarks.loops import NumpyLoop
 from benchmarks.networks import ADAM, GROUPS, NETWORKS, ODD, SCALES, Network
 from benchmarks.peers import PEERS
-from benchmarks.workers import PeerError, Worker
+from benchmarks.workers import Fitted, PeerError, Worker
 
 EPOCHS = 2
 TINY = Network((6, 5, 4, 1), batch_size=4, samples=18, learning_rate=0.05, dtype="float64")
@@ -75,7 +75,7 @@ def test_a_worker_is_told_all_of_a_network():
     worker = Worker("numpy")
     try:
         worker.prepare(network)
-        assert worker.fit(EPOCHS)[1] == NumpyLoop(network).fit(EPOCHS)
+        assert worker.fit(EPOCHS).losses == NumpyLoop(network).fit(EPOCHS)
     finally:
         worker.close()
 
@@ -133,9 +133,8 @@ class FakeWorker:
         self.fits += 1
         if self.fits == self.fails_at.get(self.name):
             raise PeerError("out of memory")
-        return 1e-3, [
-            loss * (1 + self.wrong_by.get(self.name, 0)) for loss in self.trainer.fit(epochs)
-        ]
+        losses = [loss * (1 + self.wrong_by.get(self.name, 0)) for loss in self.trainer.fit(epochs)]
+        return Fitted(1e-3, 1e-3, losses)
 
     def close(self):
         pass
