@@ -95,7 +95,7 @@ class Many:
             groups.setdefault(member.kind, []).append(member)
         for group in groups.values():
             # Those of a size and of an order side by side share most.
-            group.sort(key=lambda m: ([-len(w) for w in m.network.weights], id(m.train.numbers)))
+            group.sort(key=lambda m: ([-len(w) for w in m.weights], id(m.train.numbers)))
             pace, first = FIRST_PACE / torch.get_num_threads(), 0
             while first < len(group):
                 count = _wave_size(group[first], pace)
@@ -157,7 +157,7 @@ def _front(layer: nn.Module) -> Any:
 def _wave_size(member: Member, pace: float) -> int:
     """How many models like this: so many that an epoch takes as long as a call should, and that
     all lanes of all threads have one."""
-    weight = member.network.weights[0]
+    weight = member.weights[0]
     lanes = LANES[ops.cpu_capability()] // weight.element_size()
     least = lanes * torch.get_num_threads()
     wanted = int(PAUSE / (pace * member.work)) // least * least
@@ -194,7 +194,7 @@ class Wave:
         self.many, self.members, self.pace = many, members, pace
         first = members[0]
         self.network, self.batch_size, self.steps = first.network, first.batch_size, first.steps
-        self.size, self.device = len(first.train), first.network.weights[0].device
+        self.size, self.device = len(first.train), first.weights[0].device
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
         # A metric of somebody else's may look at the model, or fail.
         self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
