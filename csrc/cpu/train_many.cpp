@@ -43,7 +43,6 @@ struct ManyModels {
     int64_t weights = 0;
     for (int64_t l = 0; l < job.layer_count; ++l)
       weights += trial.layers[l].in_features * trial.layers[l].units;
-    if (getenv("WB")) return weights * int64_t(sizeof(T)) > atol(getenv("WB"));
     return weights > most_weights_in_lanes;
   }
 
@@ -201,7 +200,7 @@ struct ManyModels {
     return std::accumulate(values.begin(), values.begin() + batch.rows, T(0));
   }
 
-  static constexpr int64_t most_weights_in_lanes = 4096;
+  static constexpr int64_t most_weights_in_lanes = 2400;
   static constexpr int64_t rows_at_once = 64;
 };
 

@@ -448,6 +448,10 @@ class Wave:
     ) -> None:
         """Counts the epochs of each model, and tells its callbacks."""
         values = {name: column.tolist() for name, column in columns.items()}
+        if not (self.looks or self.keeps_predictions):
+            for i, member in enumerate(active):
+                member.end_epochs({name: value[i] for name, value in values.items()})
+            return
         failure: BaseException | None = None
         for i, member in enumerate(active):
             for epoch in range(epochs):
