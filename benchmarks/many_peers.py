@@ -122,7 +122,7 @@ class TrainMany:
             orders=torch.arange(network.samples).repeat(1, epochs),
             learning_rates=self.rates.expand(-1, steps).contiguous(),
         )
-        losses, _, _ = ops.train_many_(job)
+        losses, *_ = ops.train_many_(job)
         starts = torch.arange(0, network.samples, network.batch_size)
         shares = (network.samples - starts).clamp(max=network.batch_size) / network.samples
         shown = losses[compared(job.models)].reshape(-1, epochs, network.steps)

@@ -131,7 +131,8 @@ struct Trials {
   // it is if there are no samples.
   const T* validation_x = nullptr;
   int64_t validation_x_stride = 0, validation_count = 0, validation_batch_size = 1;
-  Parallel parallel = nullptr;  // and the rest: on the CPU, as in Train
+  int64_t rows = 0, validation_x_rows = 0;  // of x and validation_x: CUDA makes NaN of others
+  Parallel parallel = nullptr;              // and the rest: on the CPU, as in Train
   int64_t threads = 1;
   void (*add_product)(const cpu::Product<T>& product, T scale) = nullptr;
 };
@@ -231,6 +232,17 @@ void train(const Train<T>& job, const Models& models, const Plan& plan, T* works
 template <class T>
 void train_by_warps(const Train<T>& job, const Models& models, const WarpPlan& plan, T* workspace,
                     Stream stream);
+
+// ---- models of any sizes, each in a block of threads of its own: cuda/train_many.cu ----
+
+// Elements of device memory that training needs beside its arguments.
+template <class T>
+int64_t workspace_size(const Trials<T>& job);
+
+// The CPU's train_many, of trials that fit (cuda/trial_plan.h), with usual slopes. They are read
+// before it returns; no CUDA graph may record it.
+template <class T>
+void train_many(const Trials<T>& job, T* workspace, Stream stream);
 
 // ---- for networks whose every layer of every batch is a launch of its own: cuda/layers.cu ----
 

@@ -23,7 +23,7 @@ from torchnn.ops import reference
 ROOT = Path(__file__).parent.parent
 LOGS = [
     ROOT / "build" / "native" / "csrc" / "cuda" / f"{name}.cu.o.log"
-    for name in ("dense", "layers", "train", "train_warp")
+    for name in ("dense", "layers", "train", "train_many", "train_warp")
 ]
 NVCC = shutil.which("nvcc")
 GPUS = ("sm_80", "sm_90", "sm_100", "sm_120")  # the columns of the table in docs/kernels.md
@@ -31,7 +31,8 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 KINDS = ["f", "d", "13__nv_bfloat16", "6__half"]  # what the compiler makes of these in names
 # A multiprocessor has 65,536: one block of 512 threads of the forward and of training, three of 128
 # of a wide forward, three of 256 of the backward, four of activations and of sums, two of the parts
-# of a step. Where a block is a warp, its launch bounds say how many there are.
+# of a step. Where a block is a warp, or trains one of many models, its launch bounds say how many
+# there are.
 MOST_REGISTERS = {
     "activate_kernel": 64,
     "activate_backward_kernel": 64,
@@ -43,6 +44,8 @@ MOST_REGISTERS = {
     "train_kernel": 128,
     "train_cluster_kernel": 128,
     "train_warp_kernel": 255,
+    "train_many_kernel": 128,
+    "make_trial_steps_kernel": 128,
     "make_steps_kernel": 128,
     "finish_kernel": 128,
     "measure_kernel": 128,
@@ -69,7 +72,9 @@ def test_the_cuda_library_is_built_where_nvcc_is():
 
 
 @built
-@pytest.mark.parametrize("name", ["dense_forward", "dense_backward", "train_", "predict"])
+@pytest.mark.parametrize(
+    "name", ["dense_forward", "dense_backward", "train_", "train_many_", "predict"]
+)
 def test_kernels_are_registered_for_cuda(name):
     assert ops.activations()
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"torchnn::{name}", "CUDA")

@@ -41,7 +41,9 @@ def test_every_phase_runs_dry_or_says_that_it_needs_a_gpu(dry):
     folder, done = dry
     assert done.returncode == 0, done.stdout + done.stderr
     verdicts = {row["phase"]: row["verdict"] for row in rows_of(folder, "summary")["phases"]}
-    assert set(verdicts) == NEEDS_A_GPU | {"load", "smoke", "training", "fit", "rivals", "dense"}
+    assert set(verdicts) == NEEDS_A_GPU | {
+        *("load", "smoke", "many", "training", "fit", "rivals", "dense")
+    }
     for phase, verdict in verdicts.items():
         assert verdict == ("needs a GPU" if phase in NEEDS_A_GPU else "passed"), phase
 
@@ -63,6 +65,15 @@ def test_the_summary_has_the_errors_of_every_loss_rule_and_dtype(dry):
     assert len(cases) == len(found["smoke"]) == len(ops.losses()) * len(ops.updates()) * 2
     assert all(row["fine"] and row["same_bits"] for row in found["smoke"])
     assert found["facts"][1]["registered"]
+
+
+def test_many_models_are_compared_and_timed(dry):
+    rows = rows_of(dry[0], "summary")["many"]
+    assert {"poisson", "huber"} <= {row["loss"] for row in rows if "loss" in row}
+    assert all(row["fine"] for row in rows if "loss" in row)
+    (timed,) = (row for row in rows if "network" in row)
+    assert timed["us_a_step"] > 0
+    assert ("jax" in timed) == bool(find_spec("jax"))
 
 
 def test_own_times_have_their_rows(dry):

@@ -83,7 +83,11 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @needs_compiler
 @pytest.mark.parametrize(
     ("program", "more"),
-    [("check_dense", ["csrc/cpu/simd/isa.cpp"]), ("check_train", ["-DTORCHNN_TARGET(features)="])],
+    [
+        ("check_dense", ["csrc/cpu/simd/isa.cpp"]),
+        ("check_train", ["-DTORCHNN_TARGET(features)="]),
+        ("check_many", ["-DTORCHNN_TARGET(features)="]),
+    ],
 )
 def test_the_register_tiles_of_every_instruction_set_under_sanitizers(program, more, tmp_path):
     # Compiling takes the time. So: traps, not messages, since AddressSanitizer names their line;
@@ -103,3 +107,4 @@ def test_threads_change_no_bit_and_race_nowhere(tmp_path):
     flags = ["-O1", "-fsanitize=thread", "-pthread", "-DTORCHNN_BASELINE_ALONE"]
     flags += ["-DTORCHNN_LARGE_PRODUCT=(1<<20)", "-DTORCHNN_LARGE_SIDE=100"]
     build_and_run("check_threads", [*flags, *sources], tmp_path)
+    build_and_run("check_many", flags, tmp_path)

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("dense", "train")  # tests/simt/check_NAME.cpp
+PROGRAMS = ("dense", "train", "many")  # tests/simt/check_NAME.cpp
 # csrc/cuda/NAME.cu, and the program that runs it
-KERNELS = {"dense": "dense", "layers": "train", "train": "train", "train_warp": "train"}
+KERNELS = {
+    "dense": "dense",
+    "layers": "train",
+    "train": "train",
+    "train_warp": "train",
+    "train_many": "many",
+}
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 # Compiling takes the time: the checks of AddressSanitizer are calls, and UndefinedBehaviorSanitizer
 # leaves to it what it sees when a pointer is used. Alignment is a concern of GPUs.
@@ -32,7 +38,9 @@ CPU_ENGINE = [
     for source in sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))
 ]
 HAS_CPU_ENGINE = all(path.exists() for path in CPU_ENGINE)
-LINKED = {"dense": [], "train": ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE] if HAS_CPU_ENGINE else []}
+LINKED = {name: [] for name in PROGRAMS}
+if HAS_CPU_ENGINE:
+    LINKED["train"] += ["-DTORCHNN_CPU_ENGINE", *CPU_ENGINE]
 BARRIER = re.compile(r"__sync(?:threads|warp)\(\)|sync_cluster\(\)")
 BARRIERS = [
     (name, line)
@@ -56,6 +64,18 @@ GUARDS = {
         *("cuda/train_warp.cu", "listed_ < net_.models.rows"),
         "({} || listed_ < net_.models.rows)",
     ),
+    "a row number of a trial": (
+        *("cuda/train_many.cu", "listed_ < launch_.job.rows"),
+        "({} || listed_ < launch_.job.rows)",
+    ),
+    "a validation row": (
+        *("cuda/train_many.cu", "number < launch_.job.validation_x_rows"),
+        "({} || number < launch_.job.validation_x_rows)",
+    ),
+    "a place in shared memory of a trial": (
+        *("cuda/trial_plan.h", "plan.squares = take(2 * layers * trial_warps)"),
+        "plan.squares = take({} ? -4096 : 2 * layers * trial_warps)",
+    ),
     "a place in shared memory": (
         *("cuda/plan.h", "plan.parts = take(parts)"),
         "plan.parts = take({} ? 1 : parts)",
@@ -67,6 +87,9 @@ BOUNDS = {
     "a row": "dense",
     "a row number": "train",
     "a row number of a warp": "train",
+    "a row number of a trial": "many",
+    "a validation row": "many",
+    "a place in shared memory of a trial": "many",
     "a place in shared memory": "train",
 }
 

@@ -25,7 +25,8 @@ FLOORS = [
     "_training",
     "_keras_weights",
     "_saving",
-    "_keras_models _network backend datasets model _many models saving sequential tuning utils",
+    "_keras_models _network backend datasets model _many models saving sequential sweeps "
+    "tuning utils",
     "__init__",
     "sklearn tf",
 ]
@@ -61,6 +62,7 @@ PUBLIC = {
     "torchnn.saving",
     "torchnn.sequential",
     "torchnn.sklearn",
+    "torchnn.sweeps",
     "torchnn.tf",
     "torchnn.tf.autograph",
     "torchnn.tf.config",
@@ -84,6 +86,7 @@ TESTED_BY = {
     "torchnn._training.going_on": "backup",
     "torchnn._version": "environment",
     "torchnn._training.fit": "interrupted",
+    "torchnn._training.members": "many",
     "torchnn.callbacks._base": "hooks",
     "torchnn.callbacks._ema": "averages",
     "torchnn.callbacks._history": "callbacks",
@@ -110,6 +113,7 @@ TESTED_BY = {
     "torchnn.metrics._functions": "means",
     "torchnn.metrics._torch": "metrics",
     "torchnn.ops._dense": "ops",
+    "torchnn.ops._many": "train_many",
     "torchnn.ops._native": "ops",
     "torchnn.ops._network": "train_op",
     "torchnn.ops.reference": "ops",  # the definition that these measure the operators by
@@ -119,6 +123,17 @@ TESTED_BY = {
     "torchnn.optimizers._torch": "optimizers",
     "torchnn.optimizers.legacy": "optimizers",
     "torchnn.sklearn._base": "sklearn",
+    "torchnn.sweeps._chunks": "sweeps",
+    "torchnn.sweeps._files": "sweeps",
+    "torchnn.sweeps._folds": "sweeps",
+    "torchnn.sweeps._halving": "sweeps",
+    "torchnn.sweeps._making": "sweeps",
+    "torchnn.sweeps._plot": "sweeps",
+    "torchnn.sweeps._result": "sweeps",
+    "torchnn.sweeps._rounds": "sweeps",
+    "torchnn.sweeps._space": "sweeps",
+    "torchnn.sweeps._sweep": "sweeps",
+    "torchnn.sweeps._table": "sweeps",
     "torchnn.tf._arrays": "tf",
     "torchnn.tf._keras": "tf",
     "torchnn.tf._missing": "tf",
@@ -218,7 +233,7 @@ def test_the_training_engines_take_the_same_steps():
         return [re.match(r"\d+\. \w+", step)[0] for step in steps(path)]
 
     cpu = heads(CSRC / "cpu" / "train.cpp")
-    for name in ("train.cu", "train_warp.cu"):
+    for name in ("train.cu", "train_warp.cu", "train_many.cu"):
         cuda = heads(CSRC / "cuda" / name)
         assert len(cuda) == len(cpu) == 5
         assert cuda[1:] == cpu[1:]
@@ -229,7 +244,7 @@ def test_cuda_defines_the_contract_of_training_in_its_order():
     function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
     declared = function.findall(header[header.index("namespace cuda {") :])
     defined = []
-    for name in ("train", "train_warp", "layers"):
+    for name in ("train", "train_warp", "train_many", "layers"):
         kernels = (CSRC / "cuda" / f"{name}.cu").read_text()
         found = function.findall(kernels[kernels.index("}  // namespace\n") :])
         assert found

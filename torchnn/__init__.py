@@ -35,12 +35,14 @@ from torchnn.optimizers import legacy as _legacy  # noqa: F401 (there as optimiz
 from torchnn.sequential import Sequential
 
 if TYPE_CHECKING:
-    from torchnn import datasets, tuning
+    from torchnn import datasets, sweeps, tuning
+    from torchnn.sweeps import Sweep
 
 __all__ = [
     "Input",
     "Model",
     "Sequential",
+    "Sweep",
     "activations",
     "backend",
     "callbacks",
@@ -56,6 +58,7 @@ __all__ = [
     "optimizers",
     "regularizers",
     "saving",
+    "sweeps",
     "tuning",
     "utils",
 ]
@@ -63,6 +66,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports what is not always needed when it is first asked for."""
-    if name in ("datasets", "sklearn", "tf", "tuning"):
+    if name in ("datasets", "sklearn", "sweeps", "tf", "tuning"):
         return import_module(f"torchnn.{name}")
+    if name == "Sweep":
+        return import_module("torchnn.sweeps").Sweep
     raise AttributeError(f"module 'torchnn' has no attribute {name!r}")

@@ -110,7 +110,7 @@ def fit_many(
     weights = _arrays("sample_weight", sample_weight, count, 1)
     classes = _each("class_weight", class_weight, count, (list, tuple))
     with ExitStack() as stack:
-        for model in models:
+        for model in models[:1]:
             stack.enter_context(able_to_learn(model))
         read = _Samples()
         given = list(zip(xs, ys, weights, classes, strict=True))
@@ -236,6 +236,9 @@ def _models(models: Any) -> list[Model]:
         with _of_model(i):
             recipe = model._compiled("fit_many")
         own = [p for p in model.parameters() if not is_lazy(p)]
+        if any(p.is_inference() for p in own):
+            with _of_model(i), able_to_learn(model):  # which says why it cannot
+                pass
         for thing, name in (
             (id(model), "are the same model"),
             (id(recipe.optimizer), "have the same optimizer: make one for each"),

@@ -101,12 +101,54 @@ def load_weights(model: Any, path: storage.Path, skip_mismatch: bool) -> None:
         return
     tensors, text = storage.read(path)
     with told(path):
-        contents = {} if text is None else _checked(text)
-        contents = {name: contents.get(name) for name in ("shapes", "extra")}
-        contents = tree.decode(contents, tensors, {})
-        if not building.is_built(model) and contents["shapes"]:
-            _build(model, contents["shapes"])
-        put(model, tensors, contents["extra"] or {}, skip_mismatch)
+        _put_contents(model, tensors, {} if text is None else _checked(text), skip_mismatch)
+
+
+def _put_contents(
+    model: Any, tensors: Mapping[str, Tensor], text: Mapping[str, Any], skip_mismatch: bool
+) -> None:
+    """Gives a model the weights of a file, and builds it for them if it is not built."""
+    contents = {name: text.get(name) for name in ("shapes", "extra")}
+    contents = tree.decode(contents, tensors, {})
+    if not building.is_built(model) and contents["shapes"]:
+        _build(model, contents["shapes"])
+    put(model, tensors, contents["extra"] or {}, skip_mismatch)
+
+
+def pack(model: Any, with_optimizer: bool = False) -> bytes:
+    """Returns what save_weights would write, for unpack.
+
+    Args:
+        model: A model that is built.
+        with_optimizer: Whether to keep how far training has come, so that it can go on.
+    """
+    tensors, contents = contents_of(model)
+    if with_optimizer:
+        optimizer = model.optimizer
+        rate = None if callable(optimizer.learning_rate) else optimizer.current_learning_rate()
+        contents["rate"] = rate  # a callback may have changed it
+        contents["optimizer"] = _encoded("optimizer", optimizer.state_dict(), tensors)
+    return storage.pack(tensors, contents)
+
+
+def unpack(model: Any, data: bytes, with_optimizer: bool = True) -> None:
+    """Gives a model that is made and compiled like the one of pack what that one had."""
+    tensors, contents = storage.unpack(data, "the weights")
+    _put_contents(model, tensors, contents, skip_mismatch=False)
+    set_draws(model, contents["draws"])
+    if with_optimizer and "optimizer" in contents:
+        build_optimizer(model, model._recipe)
+        model.optimizer.load_state_dict(tree.decode(contents["optimizer"], tensors, {}))
+        if contents["rate"] is not None:
+            model.optimizer.learning_rate = contents["rate"]
+
+
+def without_optimizer(data: bytes) -> bytes:
+    """Returns what pack returns without how far training has come."""
+    tensors, contents = storage.unpack(data, "the weights")
+    tensors = {name: each for name, each in tensors.items() if not name.startswith("/optimizer/")}
+    left = {name: each for name, each in contents.items() if name not in ("optimizer", "rate")}
+    return storage.pack(tensors, left)
 
 
 def export(model: Any, path: storage.Path, form: str | None) -> None:

@@ -24,7 +24,7 @@ mkdir -p build/gpu
 compile=(nvcc -std=c++20 "-gencode=arch=compute_$ARCH,code=sm_$ARCH"
   -Xcompiler "-static-libstdc++,-static-libgcc")
 jobs=()
-for name in dense train; do  # as setup.py compiles the kernels, but quickly
+for name in dense train many; do  # as setup.py compiles the kernels, but quickly
   "${compile[@]}" -O1 --expt-relaxed-constexpr -prec-div=false -prec-sqrt=false -lineinfo \
     -DTORCHNN_TRAIN_THREADS=512 -x cu "tests/simt/check_$name.cpp" -o "build/gpu/check_$name" &
   jobs+=($!)

@@ -6,12 +6,13 @@
 # Phases come in order of value: do the libraries load and compute the right numbers, how fast are
 # they, where do the cycles go, how fast are others on this very card, the tests, single layers. Each
 # has a limit, and none begins without a third of it left of BUDGET. Eight files at most, in $OUT:
-#   summary.json        machine, verdict and seconds of each phase, errors against float64, probe
+#   summary.json        machine, verdict and seconds of each phase, errors against float64, many
+#                       models by train_many_, probe
 #   training-cuda.json  our own times        rivals-cuda.json  JAX, torch.func, CUDA graphs, eager
 #   counters-cuda.json  digest of ncu.csv    dense-cuda.json   single layers
 #   fit-cuda.json       fit, and calls       log.txt           what all of it said
 #   BUDGET=480               seconds for everything; 110 give correctness and the key numbers
-#   ONLY="smoke tests"       of the phases after load, these alone
+#   ONLY="smoke tests"       of the phases after load, these alone; "check many": many models at once
 #   PYTHON=/path/to/python   the Python to use, instead of python3
 #   OUT=/path/to/folder      instead of build/gpu/out
 #   DRY=1                    without a GPU: what the CPU can run, on tiny networks, in seconds
@@ -95,7 +96,7 @@ suite() {
   local workers=()
   "$PYTHON" -c "import xdist" 2> /dev/null && workers=(-n 6)
   "$PYTHON" -m pytest -q -p no:cacheprovider -W default --maxfail=200 "${workers[@]}" -k cuda \
-    tests/test_cuda.py tests/test_train_cuda.py tests/test_graphs.py tests/test_ops.py \
+    tests/test_cuda.py tests/test_train_cuda.py tests/test_train_many_cuda.py tests/test_graphs.py tests/test_ops.py \
     tests/test_transfer.py tests/test_loops.py tests/test_pieces.py
 }
 
@@ -105,6 +106,7 @@ sanitized() {
   for tool in memcheck racecheck synccheck; do
     echo "-- $tool"
     sanitize "$tool" build/gpu/check_train few
+    sanitize "$tool" build/gpu/check_many few
   done
   sanitize memcheck build/gpu/check_dense
   return "$code"
@@ -130,8 +132,10 @@ if ((failed)); then  # other system libraries, perhaps, than where it was built
   on_gpu build 120 env TORCHNN_CUDA=1 "$PYTHON" setup.py --quiet build_ext --inplace
   module load-again 30 facts --folder "$PARTS"
 fi
-on_gpu check 25 bash -c 'build/gpu/check_train few && build/gpu/check_dense'
+on_gpu check 25 bash -c \
+  'build/gpu/check_train few && build/gpu/check_dense && build/gpu/check_many few'
 module smoke 40 smoke --folder "$PARTS"
+TAIL=24 module many 150 many --folder "$PARTS"
 TAIL=24 module training 80 training
 TAIL=20 module fit 40 fit
 on_gpu probe 12 bash -c 'set -o pipefail; build/gpu/probe | tee "$PARTS/probe"'

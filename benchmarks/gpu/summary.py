@@ -28,6 +28,7 @@ def document(parts: Path) -> dict[str, object]:
         "facts": facts.get("rows"),
         "phases": lines(parts / "phases"),
         "smoke": saved("smoke").get("rows"),
+        "many": saved("many").get("rows"),
         "probe": lines(parts / "probe"),
     }
 

@@ -338,6 +338,7 @@ class LaneModels {
   struct Targets {
     const T *y, *weight;
     const int64_t* rows;
+    bool operator==(const Targets&) const = default;
   };
 
   void measure(const Chunk& chunk) {
@@ -348,23 +349,14 @@ class LaneModels {
   template <class Of>
   void measure(const Chunk& chunk, const Of& targets_of) {
     LaneLayer<T>& last = layers_.back();
-    const int64_t target_count = torchnn::target_count(job_.loss, last.units);
-    for (int64_t m = 0; m < lanes_; ++m) {
-      const Targets own = targets_of(*trials_[m]);
-      auto row_of = [&](int64_t i) { return own.rows ? own.rows[i] : i; };
-      int64_t counted = chunk.batch_rows();  // rows that the mean is over: those with a class
-      if (has_labels(job_.loss)) {
-        counted = 0;
-        for (int64_t i = chunk.begin; i < chunk.end; ++i) counted += own.y[row_of(i)] >= 0;
-        counted = std::max<int64_t>(counted, 1);
-      }
-      const T share = share_of_output<T>(job_.loss, counted, last.units);
-      for (int64_t i = 0; i < chunk.rows; ++i) {
-        const int64_t row = row_of(chunk.first + i);
-        scales_[i * lanes_ + m] = own.weight ? share * own.weight[row] : share;
-        for (int64_t n = 0; n < target_count; ++n)
-          targets_[(n * stride_ + i) * lanes_ + m] = own.y[row * target_count + n];
-      }
+    const Targets first = targets_of(*trials_[0]);
+    const bool are_same = std::all_of(trials_.begin(), trials_.end(),
+                                      [&](auto* trial) { return targets_of(*trial) == first; });
+    if (are_same) {  // those of one model for all
+      take_targets(chunk, first, 0, [&](T* to, T value) { std::fill_n(to, lanes_, value); });
+    } else {
+      for (int64_t m = 0; m < lanes_; ++m)
+        take_targets(chunk, targets_of(*trials_[m]), m, [](T* to, T value) { *to = value; });
     }
     measure_loss(LossOfOutputs<T>{.units = last.units,
                                   .columns = chunk.rows * lanes_,
@@ -377,6 +369,26 @@ class LaneModels {
                                   .loss = job_.loss,
                                   .delta = T(trials_[0]->options.delta)});
     sum_rows(values_, 1, chunk.rows, stride_, !chunk.is_first(), loss_);
+  }
+
+  // Of a model: put(where its number lies, it) for targets and scales.
+  template <class Put>
+  void take_targets(const Chunk& chunk, const Targets& own, int64_t model, const Put& put) {
+    const int64_t units = layers_.back().units, count = target_count(job_.loss, units);
+    auto row_of = [&](int64_t i) { return own.rows ? own.rows[i] : i; };
+    int64_t counted = chunk.batch_rows();  // rows that the mean is over: those with a class
+    if (has_labels(job_.loss)) {
+      counted = 0;
+      for (int64_t i = chunk.begin; i < chunk.end; ++i) counted += own.y[row_of(i)] >= 0;
+      counted = std::max<int64_t>(counted, 1);
+    }
+    const T share = share_of_output<T>(job_.loss, counted, units);
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+      const int64_t row = row_of(chunk.first + i);
+      put(scales_ + i * lanes_ + model, own.weight ? share * own.weight[row] : share);
+      for (int64_t n = 0; n < count; ++n)
+        put(targets_ + (n * stride_ + i) * lanes_ + model, own.y[row * count + n]);
+    }
   }
 
   void backward(const Chunk& chunk) {

@@ -56,6 +56,17 @@ inline void check(const char* call, cudaError_t error) {
   throw std::runtime_error(std::string(call) + " failed: " + cudaGetErrorString(error));
 }
 
+// Of the current device.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device, value;
+  check("cudaGetDevice", cudaGetDevice(&device));
+  check("cudaDeviceGetAttribute", cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+inline int64_t most_shared_bytes_of_a_block() {
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
 // For kernels whose blocks share little memory each: lets a multiprocessor use all it has for them.
 template <class Kernel>
 void prefer_shared_memory(const char* name, Kernel kernel) {

@@ -765,13 +765,7 @@ __global__ void __launch_bounds__(train_threads, 1)
 
 }  // namespace
 
-int64_t shared_limit() {
-  int device, limit;
-  check("cudaGetDevice", cudaGetDevice(&device));
-  check("cudaDeviceGetAttribute",
-        cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  return limit;
-}
+int64_t shared_limit() { return most_shared_bytes_of_a_block(); }
 
 // By what the kernel was compiled for: clusters take more than the device's being able to.
 int64_t most_blocks() {

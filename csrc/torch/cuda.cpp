@@ -9,10 +9,11 @@
 #include <tuple>
 
 #include "../cuda/plan.h"
+#include "../cuda/trial_plan.h"
 #include "../cuda/warp_plan.h"
 #include "cuda_dense.h"
 #include "cuda_layers.h"
-#include "training.h"
+#include "many.h"
 
 namespace torchnn {
 namespace {
@@ -116,7 +117,19 @@ struct Cuda {
     else
       cuda::train(job, models, plan, memory, device.stream);
   }
+
+  template <class T>
+  static void train_many(const Trials<T>& job, const Tensor& x) {
+    const OnDevice device(x);
+    const Tensor workspace = new_tensor<1>(x, {cuda::workspace_size(job)});
+    cuda::train_many(job, mutable_data<T>(workspace), device.stream);
+  }
 };
+
+void check_widths(const std::vector<int64_t>& widths) {
+  STD_TORCH_CHECK(widths.size() > 1, "widths must be two or more, got ", widths.size());
+  for (int64_t width : widths) check_range("each width", width, 1, cuda::most_units);
+}
 
 // How train_ trains a single network where a block has that much shared memory, and so many blocks
 // may work together: the rows of a batch that go through it at once, 0 if it trains layer by layer;
@@ -125,8 +138,7 @@ struct Cuda {
 std::tuple<int64_t, int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64_t>& widths,
                                                          int64_t element_size, int64_t batch_size,
                                                          int64_t shared_bytes, int64_t blocks) {
-  STD_TORCH_CHECK(widths.size() > 1, "widths must be two or more, got ", widths.size());
-  for (int64_t width : widths) check_range("each width", width, 1, cuda::most_units);
+  check_widths(widths);
   STD_TORCH_CHECK(element_size == 4 || element_size == 8, "element_size must be 4 or 8, got ",
                   element_size);
   check_range("batch_size", batch_size, 1, std::numeric_limits<int64_t>::max());
@@ -137,6 +149,37 @@ std::tuple<int64_t, int64_t, int64_t, int64_t> cuda_plan(const std::vector<int64
   return {plan.rows, plan.bytes, cuda::most_batch_rows(shape, shared_bytes), plan.blocks};
 }
 
+// How train_many_ trains a model where a block has that much shared memory: the rows of a batch
+// that go through it at once, 0 if there is no room for it; the bytes that its block takes; and the
+// blocks that a multiprocessor has. dropped says which layers drop outputs.
+std::tuple<int64_t, int64_t, int64_t> cuda_trial_plan(const std::vector<int64_t>& widths,
+                                                      const std::vector<int64_t>& activations,
+                                                      const std::vector<bool>& dropped,
+                                                      int64_t loss, int64_t update,
+                                                      int64_t element_size, int64_t batch_size,
+                                                      int64_t shared_bytes) {
+  check_widths(widths);
+  const size_t layers = widths.size() - 1;
+  STD_TORCH_CHECK(activations.size() == layers && dropped.size() == layers,
+                  "activations and dropped must have one for each of ", layers, " layers");
+  for (int64_t activation : activations)
+    check_range("each activation", activation, 0, Activations::size - 1);
+  check_range("loss", loss, 0, Losses::size - 1);
+  check_range("update", update, 0, Updates::size - 1);
+  STD_TORCH_CHECK(element_size == 4 || element_size == 8, "element_size must be 4 or 8, got ",
+                  element_size);
+  check_range("batch_size", batch_size, 1, std::numeric_limits<int64_t>::max());
+  check_range("shared_bytes", shared_bytes, 0, cuda::most_shared_bytes);
+  cuda::TrialShape shape{};
+  shape.widths = widths, shape.activations = activations, shape.element_size = element_size;
+  shape.has_bias.assign(layers, true), shape.drops.assign(dropped.begin(), dropped.end());
+  shape.targets = target_count(loss, widths.back());
+  Updates::with(update, [&](auto rule) { shape.slots = rule.slots; });
+  const cuda::TrialPlan plan = cuda::make_trial_plan(shape, batch_size, shared_bytes);
+  if (!plan.rows) return {0, 0, 0};
+  return {plan.rows, plan.bytes, cuda::blocks_of_trials(plan.bytes, shared_bytes)};
+}
+
 }  // namespace
 }  // namespace torchnn
 
@@ -144,16 +187,21 @@ STABLE_TORCH_LIBRARY_FRAGMENT(torchnn, m) {
   m.def(
       "cuda_plan(int[] widths, int element_size, int batch_size, int shared_bytes, int blocks) -> "
       "(int rows, int bytes, int most_rows, int blocks)");
+  m.def(
+      "cuda_trial_plan(int[] widths, int[] activations, bool[] dropped, int loss, int update, int "
+      "element_size, int batch_size, int shared_bytes) -> (int rows, int bytes, int blocks)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CompositeExplicitAutograd, m) {
   m.impl("cuda_plan", TORCH_BOX(&torchnn::cuda_plan));
+  m.impl("cuda_trial_plan", TORCH_BOX(&torchnn::cuda_trial_plan));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torchnn, CUDA, m) {
   m.impl("dense_forward", TORCH_BOX(&torchnn::cuda_dense));
   m.impl("dense_backward", TORCH_BOX(&torchnn::cuda_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cuda>));
+  m.impl("train_many_", TORCH_BOX(&torchnn::train_many_<torchnn::Cuda>));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
 }
 

@@ -262,6 +262,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
             .validation_x_stride = validation_x ? validation_x->stride(0) : 0,
             .validation_count = validation_count,
             .validation_batch_size = validation_batch_size,
+            .rows = rows,
+            .validation_x_rows = validation_x ? validation_x->size(0) : 0,
         },
         x);
   });

@@ -30,10 +30,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: Any) -> None:
     Raises:
         OSError: The folder is missing, the disk is full, or the like.
     """
-    data = save(
-        {name: _alone(t) for name, t in tensors.items()}, {"format": "pt", KEY: dumps(text)}
-    )
-    replace(path, data)
+    replace(path, pack(tensors, text))
+
+
+def pack(tensors: Mapping[str, Tensor], text: Any) -> bytes:
+    """Returns the bytes of a file of these tensors and this text."""
+    alone = {name: _alone(tensor) for name, tensor in tensors.items()}
+    return save(alone, {"format": "pt", KEY: dumps(text)})
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -84,6 +87,19 @@ def read(path: Path) -> tuple[dict[str, Tensor], Any]:
     """
     with open(checked(path), "rb") as file:
         data = file.read()  # once: another file may be in its place a moment later
+    return unpack(data, path)
+
+
+def unpack(data: bytes, path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Returns the tensors and the text that are in the bytes of a file.
+
+    Args:
+        data: The bytes.
+        path: What messages call them.
+
+    Raises:
+        ValueError: They are damaged, or of another kind.
+    """
     try:
         # Copies, which lie wherever they come to lie, and not where the file has them.
         tensors = {name: tensor.clone() for name, tensor in sorted(load(data).items())}

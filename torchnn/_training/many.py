@@ -95,7 +95,7 @@ class Many:
             groups.setdefault(member.kind, []).append(member)
         for group in groups.values():
             # Those of a size and of an order side by side share most.
-            group.sort(key=lambda m: ([-len(w) for w in m.network.weights], id(m.train.numbers)))
+            group.sort(key=lambda m: ([-len(w) for w in m.weights], id(m.train.numbers)))
             pace, first = FIRST_PACE / torch.get_num_threads(), 0
             while first < len(group):
                 count = _wave_size(group[first], pace)
@@ -147,13 +147,17 @@ def _front(layer: nn.Module) -> Any:
     if type(layer) in FLAT:
         return None
     config: Any = layer
-    return type(layer), repr(config.get_config()), *(b.numpy().tobytes() for b in layer.buffers())
+    return (
+        type(layer),
+        repr(config.get_config()),
+        *(b.cpu().numpy().tobytes() for b in layer.buffers()),
+    )
 
 
 def _wave_size(member: Member, pace: float) -> int:
     """How many models like this: so many that an epoch takes as long as a call should, and that
     all lanes of all threads have one."""
-    weight = member.network.weights[0]
+    weight = member.weights[0]
     lanes = LANES[ops.cpu_capability()] // weight.element_size()
     least = lanes * torch.get_num_threads()
     wanted = int(PAUSE / (pace * member.work)) // least * least
@@ -190,7 +194,7 @@ class Wave:
         self.many, self.members, self.pace = many, members, pace
         first = members[0]
         self.network, self.batch_size, self.steps = first.network, first.batch_size, first.steps
-        self.size = len(first.train)
+        self.size, self.device = len(first.train), first.weights[0].device
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
         # A metric of somebody else's may look at the model, or fail.
         self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
@@ -205,13 +209,13 @@ class Wave:
             for member in self.members:
                 if member.callbacks.callbacks:
                     stack.enter_context(mode(member.model, training=True))
-                stack.callback(member.finish)  # whatever happens
                 member.begin()
+                stack.callback(member.finish)  # whatever happens
             self.pool = Pool(many, {member: member.train for member in self.members})
             if self.measured:
                 own: Any = {member: member.validation for member in self.members}
                 self.validation = Pool(many, own)
-            active = [member for member in self.members if member.left]
+            active = [member for member in self.members if member.epochs]
             many.models_done += len(self.members) - len(active)
             while active:
                 many.interrupt.release()
@@ -305,13 +309,14 @@ class Wave:
         there are no rows."""
         if self._tables_of != active:
             self._tables, self._tables_of = self._new_tables(active), active
+        orders = orders[0].to(self.device), orders[1]
         rows = orders[0].shape[1]
         steps = Batches(rows, self.size, self.batch_size).count
         job = ops.Trials(
             **self._tables,
             orders=orders[0],
             order_of=orders[1],
-            learning_rates=_rates(active, steps),
+            learning_rates=_rates(active, steps).to(self.device),
             steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
         )
         if self.measured and rows in (0, self.size * epochs):
@@ -322,16 +327,17 @@ class Wave:
                 validation_x=self.validation.x,
                 validation_y=y,
                 validation_weight=weight,
-                validation_rows=sets,
+                validation_rows=sets.to(self.device),
                 validation_of=of,
             )
         done, began = int(self.many.counter), perf_counter()
-        results = ops.train_many_(job)
+        losses, predictions, measured, outputs = ops.train_many_(job)
+        losses = losses.cpu()  # a GPU has done its work then
         seconds = perf_counter() - began
         self.many.steps_done += int(self.many.counter) - done
         for member in active:
             member.recipe.optimizer.iterations += steps
-        return Call(*orders, *results, seconds)
+        return Call(*orders, losses, predictions, measured, outputs, seconds)
 
     def _new_tables(self, active: list[Member]) -> dict[str, Any]:
         """What stays as it is as long as the models are the same."""
@@ -374,11 +380,11 @@ class Wave:
                 metrics = self._metrics(active, run, call.losses, call.predictions)
             self._find_invalid(active, losses)
             if self.measured:
-                values = call.measured.double().numpy()
+                values = call.measured.double().cpu().numpy()
                 columns["val_loss"] = _means(values, self.measured, self.batch_size)
             if self.measured and self.keeps_predictions:
                 rows, of = self.validation.orders(active, self.measured)
-                order = rows[of].repeat(1, epochs)
+                order = rows[of].repeat(1, epochs).to(self.device)
                 run = self._run(self.validation, active, order, epochs, self.measured)
                 more = self._metrics(active, run, call.measured, call.outputs)
                 metrics = [
@@ -395,7 +401,7 @@ class Wave:
         self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
     ) -> Run:
         """The rows of all models, one after the other, as epochs of one run."""
-        shift = torch.tensor([pool.shift[member] for member in active])
+        shift = torch.tensor([pool.shift[member] for member in active]).to(orders.device)
         order, count = (orders + shift[:, None]).reshape(-1), len(active) * epochs
         return Run(pool.measured, self.batch_size, 0, count * size, order, count)
 

@@ -112,33 +112,50 @@ class Member:
             is_first = alone.listens("on_train_begin") and access(callback) == "write"
             if is_first or alone.model_access == "write":
                 return f"the callback {name} may change the model: see Callback.model_access"
-        if weight is not None and not weight.is_cpu:
-            return f"the model is on {weight.device}"
         try:
             self.network = plan(self.model, recipe, tuple(self.train.samples.x.shape[1:]))
         except NotFusedError as reason:
             return str(reason)
+        self.weights, self.biases = self.network.weights, self.network.biases
+        self.regularization = self.network.regularization
+        if weight is not None and weight.is_cuda and not self._fits_cuda:
+            return "its weights do not fit into the memory of a multiprocessor beside others"
         return None
+
+    @property
+    def _fits_cuda(self) -> bool:
+        network, weights = self.network, self.weights
+        plan = ops.cuda_trial_plan(
+            [weights[0].shape[1], *map(len, weights)],
+            weights[0].dtype,
+            self.batch_size,
+            ops.cuda_limits(weights[0].device)[0],
+            loss=self.loss.name,
+            update=self.rule.name,
+            activations=network.in_training,
+            dropped=[dropout_rate(each) > 0 for each in network.dropouts],
+        )
+        return plan.rows > 0
 
     @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What models have in common whose calls can be shared."""
         network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
-        loss, rule, validation = self._kernel(network.loss), self.rule, self.validation
+        loss, rule, validation = self.loss, self.rule, self.validation
         return (
-            network.weights[0].dtype,
-            (network.weights[0].shape[1], network.weights[-1].shape[0]),
+            (self.weights[0].dtype, self.weights[0].device),
+            (self.weights[0].shape[1], self.weights[-1].shape[0]),
             (*network.in_training, network.absorbed),
             tuple(network.slopes),
-            tuple(bias is None for bias in network.biases),
+            tuple(bias is None for bias in self.biases),
             (loss.name, *loss.options.items(), _traits(network.loss), tuple(y.shape[1:]), y.dtype),
             (rule.name, *sorted(rule.options)),
             (self.batch_size, len(self.train), None if validation is None else len(validation)),
-            network.regularization != [],
+            self.regularization != [],
             tuple(map(_traits, recipe.metrics)),
         )
 
-    @property
+    @cached_property
     def loss(self) -> ops.Kernel:
         """The kernel of the loss, for targets such as these."""
         loss, y = self._kernel(self.network.loss), self.train.samples.y  # type: Any, Any
@@ -146,7 +163,7 @@ class Member:
             loss = loss._replace(name=loss.name.removeprefix("sparse_"))
         return loss
 
-    @property
+    @cached_property
     def rule(self) -> ops.Kernel:
         """The kernel of the optimizer, by its present settings."""
         return self._kernel(self.recipe.optimizer)
@@ -161,7 +178,7 @@ class Member:
     @cached_property
     def work(self) -> float:
         """Multiply-adds of an epoch, roughly; an output costs as much as some of them."""
-        weights = self.network.weights
+        weights = self.weights
         return float(len(self.train) * sum(3 * w.numel() + 40 * len(w) for w in weights))
 
     @cached_property
@@ -197,17 +214,17 @@ class Member:
         identity = (self.batch_size, len(self.train), self.seed is not None, self.steps)
         optimizer.place = Place(optimizer.place.epochs, feed=identity, seed=self.seed)
         self.tally, self.logs = Tally(self.recipe.metrics), {}
-        self.weights, self.biases = network.weights, network.biases
         self.slots = [*chain.from_iterable(slots_of(optimizer, network.parameters))]
         self.options = {**self.rule.options, **self.loss.options}
-        self.regularization = network.regularization
         self.input_dropout = dropout_rate(network.input_dropout)
         seed = seed_of(optimizer)
         self.seeds = [*network.seeds(seed), network.input_seed(seed)]
         model.stop_training, model.history, model._stopped_fit = False, self.history, None
-        params = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
-        for told in (self.callbacks, CallbackList(self.history)):
-            told.introduce(model, **params, validates=self.validation is not None)
+        params: dict[str, Any] = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
+        params["validates"] = self.validation is not None
+        self.callbacks.introduce(model, **params)
+        self.history.set_model(model)
+        self.history.set_params(params)
         self.callbacks("on_train_begin", {})
 
     def finish(self) -> None:

@@ -9,11 +9,13 @@ from torchnn.ops._dense import dense
 from torchnn.ops._many import train_many_
 from torchnn.ops._native import (
     CudaPlan,
+    CudaTrialPlan,
     Kernel,
     activations,
     cpu_capability,
     cuda_limits,
     cuda_plan,
+    cuda_trial_plan,
     kernel_of,
     losses,
     train_options,
@@ -25,6 +27,7 @@ from torchnn.ops.reference import Training, Trials
 
 __all__ = [
     "CudaPlan",
+    "CudaTrialPlan",
     "Kernel",
     "Training",
     "Trials",
@@ -32,6 +35,7 @@ __all__ = [
     "cpu_capability",
     "cuda_limits",
     "cuda_plan",
+    "cuda_trial_plan",
     "dense",
     "kernel_of",
     "losses",

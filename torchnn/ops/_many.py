@@ -34,7 +34,12 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     half to a fifth of the time of one after the other, and one alone takes longer than by itself.
     Each thread takes whole groups of them. Large models train one a thread, as in `train_`.
 
-    x, y and the like are contiguous and on the CPU, float32 or float64, as are all weights.
+    On CUDA, a block of threads trains a model, and each must fit into the memory of one
+    (cuda_trial_plan), with activations of the usual slopes. Row numbers are not looked at there: a
+    loss is NaN if x has no such row.
+
+    x, y and the like are contiguous, float32 or float64, on one device, as are all weights; so are,
+    on that device, orders, learning_rates and validation_rows. All else is on the CPU.
 
     Args:
         job: The models, and all else.

@@ -151,6 +151,69 @@ def cuda_plan(
     return CudaPlan(*found)
 
 
+class CudaTrialPlan(NamedTuple):
+    """How train_many_ on CUDA fits a model into the memory of a block of threads.
+
+    Attributes:
+        rows: Of a batch, that go through at once; 0 if there is no room for the model.
+        size: The bytes that the block takes; 0 if there is no room.
+        blocks: How many such blocks a multiprocessor has at once.
+    """
+
+    rows: int
+    size: int
+    blocks: int
+
+
+def cuda_trial_plan(
+    widths: Sequence[int],
+    dtype: torch.dtype,
+    batch_size: int,
+    shared_bytes: int,
+    *,
+    loss: str = LOSSES[0],
+    update: str = UPDATES[0],
+    activations: Sequence[str] | None = None,
+    dropped: Sequence[bool] | None = None,
+) -> CudaTrialPlan:
+    """Returns how train_many_ on CUDA trains a model.
+
+    Args:
+        widths: The number of features, then the units of each layer, below 2**31.
+        dtype: float32 or float64.
+        batch_size: Rows a step.
+        shared_bytes: The most memory that a block may have, up to a megabyte.
+        loss: A key of reference.LOSSES.
+        update: A key of reference.UPDATES.
+        activations: A key of reference.ACTIVATIONS for each layer; None for identities.
+        dropped: Whether outputs are dropped, for each layer; None if none are.
+
+    Raises:
+        TypeError: A number is no integer.
+        ValueError: One of these is not as it should be.
+        RuntimeError: The library was built without CUDA kernels.
+    """
+    layers = len(widths) - 1
+    if layers < 1:
+        raise ValueError(f"widths must be two or more, got {list(widths)}")
+    if dtype not in CPU_DTYPES:
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    names = ["identity"] * layers if activations is None else activations
+    arguments = (
+        [_checks.bounded_int("each width", width, 1, MOST_UNITS) for width in widths],
+        [PLACES[_checks.choice("each activation", name, ACTIVATIONS)] for name in names],
+        [False] * layers if dropped is None else [bool(each) for each in dropped],
+        LOSSES.index(_checks.choice("loss", loss, LOSSES)),
+        UPDATES.index(_checks.choice("update", update, UPDATES)),
+        dtype.itemsize,
+        min(_checks.positive_int("batch_size", batch_size), 2**63 - 1),
+        _checks.bounded_int("shared_bytes", shared_bytes, 0, MOST_SHARED_BYTES),
+    )
+    if not HAS_CUDA:
+        raise RuntimeError("cuda_trial_plan needs the CUDA kernels, and this build has none")
+    return CudaTrialPlan(*call(torch.ops.torchnn.cuda_trial_plan, *arguments))
+
+
 def cuda_limits(device: torch.device) -> tuple[int, int]:
     """Returns the most memory that a block may have on a GPU, and how many may work together."""
     properties: Any = torch.cuda.get_device_properties(device)

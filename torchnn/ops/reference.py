@@ -627,7 +627,7 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     model, samples, size = job.of_model(i), job.orders.shape[1], job.epoch_size
-    steps = -(-size // job.batch_size)
+    steps = len(job.orders[0, :size].split(job.batch_size))
     trained, measured = [], []
     for epoch in range(-(-samples // size)):
         part = replace(

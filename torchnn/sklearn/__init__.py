@@ -37,8 +37,9 @@ except ImportError as error:
 
 from torchnn import _checks, losses
 from torchnn.sklearn._base import Array, DenseEstimator, Head
+from torchnn.sklearn._search import SweepCV
 
-__all__ = ["DenseClassifier", "DenseRegressor"]
+__all__ = ["DenseClassifier", "DenseRegressor", "SweepCV"]
 
 
 @dataclass(eq=False, repr=False)

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -58,6 +58,13 @@ class Rows(NamedTuple):
     x: Any
     y: Array
     weight: Array | None
+
+    def take(self, numbers: Array | None) -> "Rows":
+        """Returns those of some numbers, or all."""
+        if numbers is None:
+            return self
+        weight = None if self.weight is None else self.weight[numbers]
+        return Rows(self.x[numbers], self.y[numbers], weight)
 
 
 class Head(NamedTuple):
@@ -156,6 +163,17 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
         self, X: Any, y: Any, sample_weight: Any, is_partial: bool = False, classes: Any = None
     ) -> Any:
         """Trains max_iter epochs, or one more of a partial fit."""
+        self._train(self._begin(X, y, sample_weight, is_partial, classes))
+        return self
+
+    def _train(self, training: "Training") -> None:
+        """Does the second half of a fit; a search puts it off, and does that of many at once."""
+        training.run()
+
+    def _begin(
+        self, X: Any, y: Any, sample_weight: Any, is_partial: bool, classes: Any
+    ) -> "Training":
+        """Makes the model, or takes that of before, and says what it is to be trained on."""
         self._check_settings(is_partial)
         goes_on = hasattr(self, "model_") and (self.warm_start or is_partial)
         X, y = self._validated(X, y, reset=not goes_on)
@@ -169,19 +187,13 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
             )
         random = check_random_state(self.random_state)
         drawn = None if goes_on else self._draw(random, widths)  # in MLPClassifier's order
-        rows, held = self._split(random, rows) if self.early_stopping else (rows, None)
+        train, held = self._split(random, rows) if self.early_stopping else (None, None)
+        count = len(rows.y if train is None else train)
         if drawn is not None:
-            self._build(drawn, self._dtype(rows), random.randint(2**31 - 1))
+            self._build(drawn, self._dtype(rows.x, count), random.randint(2**31 - 1))
         if not (goes_on and is_partial):
             self._compile()
-        self._train(rows, held, 1 if is_partial else self.max_iter)
-        if not (self._stopped or is_partial):
-            _warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                "optimization hasn't converged yet: raise max_iter, or tol",
-                ConvergenceWarning,
-            )
-        return self
+        return Training(self, rows, train, held, is_partial)
 
     def _validated(self, X: Any, y: Any, reset: bool) -> tuple[Any, Array]:
         X, y = validate_data(
@@ -287,24 +299,21 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
         own = self.activation
         return copy.deepcopy(OTHER_NAMES.get(own, own) if isinstance(own, str) else own)
 
-    def _split(self, random: np.random.RandomState, rows: Rows) -> tuple[Rows, Rows]:
-        """What to train on, and what to hold out."""
-        parts = [part for part in rows if part is not None]
-        split = train_test_split(
-            *parts,
+    def _split(self, random: np.random.RandomState, rows: Rows) -> tuple[Array, Array]:
+        """The numbers of the rows to train on, and of those to hold out."""
+        train, held = train_test_split(
+            np.arange(len(rows.y)),
             test_size=self.validation_fraction,
             random_state=random,
             stratify=rows.y if self._is_stratified() else None,
         )
-        unweighted = [] if rows.weight is not None else [None]
-        train, held = Rows(*split[::2], *unweighted), Rows(*split[1::2], *unweighted)
-        if len(held.y) < 2:
+        if len(held) < 2:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} of {len(rows.y)} samples leaves "
-                f"{len(held.y)} to validate on: two are needed"
+                f"{len(held)} to validate on: two are needed"
             )
         for part in (train, held):
-            if part.weight is not None and not part.weight.sum() > 0:
+            if rows.weight is not None and not rows.weight[part].sum() > 0:
                 raise ValueError("the weights of the validation part, or of the rest, are all zero")
         return train, held
 
@@ -314,12 +323,12 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
     def _rows_a_batch(self, count: int) -> int:
         return min(MOST_ROWS if self.batch_size == "auto" else int(self.batch_size), count)
 
-    def _dtype(self, rows: Rows) -> torch.dtype:
+    def _dtype(self, x: Any, count: int) -> torch.dtype:
         """What "auto" stands for: all at once, the result is worth all digits."""
         if self.dtype != "auto":
             return torch.float32 if self.dtype == "float32" else torch.float64
-        is_whole = self._rows_a_batch(len(rows.y)) == len(rows.y)
-        return torch.float64 if is_whole and rows.x.dtype == np.float64 else torch.float32
+        is_whole = self._rows_a_batch(count) == count
+        return torch.float64 if is_whole and x.dtype == np.float64 else torch.float32
 
     def _build(self, drawn: list[Array], dtype: torch.dtype, seed: int) -> None:
         """Makes the model, and forgets what was known of an earlier one."""
@@ -357,52 +366,8 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
     def _compile(self) -> None:
         self.model_.compile(self._optimizer(), self._head().loss)
 
-    def _train(self, rows: Rows, held: Rows | None, epochs: int) -> None:
-        """Trains so many epochs, or fewer if nothing gets better."""
-        count, model = len(rows.y), self.model_
-        self._samples = count
-        size, mean = self._rows_a_batch(count), 1.0
-        x, y, weight = self._tensors(rows)
-        if rows.weight is not None:
-            mean = float(rows.weight.mean())
-            weight = weight / mean * self._head().scale
-        elif self._head().scale != 1:
-            weight = torch.full_like(x[:, 0], self._head().scale)
-        self._set_penalty(self.alpha / 2 / (size * mean))
-        self._set_learning_rate(count, size)
-        callback = None if held is None else _Judge(self, held)
-        self.n_iter_, self._stopped = 0, False
-        while self.n_iter_ < epochs and not self._stopped:
-            some = epochs - self.n_iter_
-            if callback is None:
-                some = min(some, self._epochs_to_a_stop())
-            self._some_epochs(some, callback, x=x, y=y, sample_weight=weight, batch_size=size)
-        if held is not None and self._best is not None:
-            _copy(self._best, model.parameters())
-
-    def _some_epochs(self, epochs: int, callback: Any, **data: Any) -> None:
-        """Trains some epochs in one call, and counts them; Ctrl-C ends training in good order."""
-        model, known = self.model_, self.n_iter_
-        first, model.history = model.epochs_trained, None
-        try:
-            model.fit(
-                **data,
-                shuffle=self.shuffle,
-                initial_epoch=first,
-                epochs=first + epochs,
-                callbacks=callback,
-                verbose=0,
-            )
-        except KeyboardInterrupt:
-            _warnings.warn("Training interrupted by user.")
-            self._stopped = True
-        losses: list[float] = model.history.history.get("loss", []) if model.history else []
-        for loss in losses[self.n_iter_ - known :]:
-            self._count(loss)
-
     def _epochs_to_a_stop(self) -> int:
-        """The least number of epochs after which training may stop: until then nobody looks, and
-        all are trained in one native call."""
+        """The least number of epochs after which training may stop."""
         if self.verbose:
             return 1
         missing = self.n_iter_no_change + 1 - self._no_improvement_count
@@ -470,16 +435,6 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
                 self.learning_rate_init, self.power_t, count, steps, self.t_, optimizer.iterations
             )
 
-    def _tensors(self, rows: Rows) -> tuple[Tensor, Tensor, Any]:
-        """x, y and the weights on the model's device, in its dtype."""
-        parameter = next(self.model_.parameters())
-        if rows.y.dtype.kind == "i":
-            y = torch.from_numpy(rows.y).to(parameter.device)
-        else:
-            y = _tensor(rows.y, parameter)
-        weight = None if rows.weight is None else _tensor(rows.weight, parameter)
-        return _tensor(rows.x, parameter), y, weight
-
     def _outputs(self, X: Any) -> Array:
         """What comes out before the last activation of a classifier, (N, outputs), float64."""
         check_is_fitted(self)
@@ -514,18 +469,147 @@ class DenseEstimator(BaseEstimator, ABC):  # type: ignore[misc, unused-ignore]
         return tags
 
 
+class Training:
+    """The second half of a fit, from when the model is there: many can be done at once.
+
+    Args:
+        estimator: Whose fit it is.
+        rows: The samples.
+        train: The numbers of those to train on, or None for all.
+        held: The numbers of those to validate on, or None.
+        is_partial: Whether it is one more epoch.
+
+    Attributes:
+        estimator: As above.
+        rows: As above.
+        train: As above.
+        batch_size: Samples a step.
+        callbacks: What fit has to tell.
+        tensors: After put_off, what data returns of all samples.
+    """
+
+    def __init__(
+        self,
+        estimator: DenseEstimator,
+        rows: Rows,
+        train: Array | None,
+        held: Array | None,
+        is_partial: bool,
+    ) -> None:
+        self.estimator, self.rows, self.train = estimator, rows, train
+        self._epochs, self._is_partial = 1 if is_partial else estimator.max_iter, is_partial
+        count = len(rows.y if train is None else train)
+        weight = rows.weight if train is None or rows.weight is None else rows.weight[train]
+        self._mean = 1.0 if weight is None else float(weight.mean())
+        self.batch_size = estimator._rows_a_batch(count)
+        self._judge = None if held is None else _Judge(estimator, rows.take(held))
+        self.callbacks: list[Callback] = [] if self._judge is None else [self._judge]
+        estimator._set_penalty(estimator.alpha / 2 / (self.batch_size * self._mean))
+        estimator._set_learning_rate(count, self.batch_size)
+        estimator._samples, estimator._stopped = count, False
+        estimator.n_iter_ = self._known = 0
+
+    def run(self) -> None:
+        """Trains the model; Ctrl-C ends that in good order."""
+        estimator, data = self.estimator, self.data(self.rows.take(self.train))
+        model = estimator.model_
+        while epochs := self.next_epochs():
+            first = model.epochs_trained
+            try:
+                model.fit(
+                    **data,
+                    batch_size=self.batch_size,
+                    shuffle=estimator.shuffle,
+                    initial_epoch=first,
+                    epochs=first + epochs,
+                    callbacks=self.callbacks,
+                    verbose=0,
+                )
+            except KeyboardInterrupt:
+                _warnings.warn("Training interrupted by user.")
+                estimator._stopped = True
+            self.count()
+        self.end()
+
+    def data(self, rows: Rows) -> dict[str, Any]:
+        """Returns samples as the model's fit takes them, on its device and in its dtype."""
+        scale, like = self.estimator._head().scale, next(self.estimator.model_.parameters())
+        is_number = rows.y.dtype.kind == "i"
+        y = torch.from_numpy(rows.y).to(like.device) if is_number else _tensor(rows.y, like)
+        x, weight = _tensor(rows.x, like), None
+        if rows.weight is not None:
+            weight = _tensor(rows.weight, like) / self._mean * scale
+        elif scale != 1:
+            weight = torch.full_like(x[:, 0], scale)
+        return {"x": x, "y": y, "sample_weight": weight}
+
+    def put_off(self, share: Callable[[Tensor], Tensor]) -> None:
+        """Gets ready for fit_many, which takes all samples and the numbers of those to train on:
+        from now on the samples are in `tensors` alone.
+
+        Args:
+            share: Returns the one of equal tensors that all trainings hold.
+        """
+        data = self.data(self.rows)
+        del self.rows
+        self.tensors = {name: None if each is None else share(each) for name, each in data.items()}
+        if self._judge is not None:
+            self._judge.held = self._judge.held._replace(x=share(self._judge.held.x))
+
+    def next_epochs(self) -> int:
+        """Gets ready for a call of fit, and returns how many epochs it is to train: the least
+        after which training may stop, so that nobody looks until then; or 0 if it has ended."""
+        estimator = self.estimator
+        left = 0 if estimator._stopped else self._epochs - estimator.n_iter_
+        if left:
+            self._known, estimator.model_.history = estimator.n_iter_, None
+        return left if self._judge is not None else min(left, estimator._epochs_to_a_stop())
+
+    def count(self) -> None:
+        """Takes note of the epochs that the call has trained, but for what the judge has noted.
+
+        Raises:
+            ValueError: A loss is no number.
+        """
+        estimator = self.estimator
+        if self._judge is not None and self._judge.error is not None:
+            raise self._judge.error
+        history = estimator.model_.history
+        losses = history.history.get("loss", []) if history else []
+        for loss in losses[estimator.n_iter_ - self._known :]:
+            estimator._count(loss)
+
+    def end(self) -> None:
+        """Leaves the estimator as fit does."""
+        estimator = self.estimator
+        if self._judge is not None and estimator._best is not None:
+            _copy(estimator._best, estimator.model_.parameters())
+        if not (estimator._stopped or self._is_partial):
+            _warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the "
+                "optimization hasn't converged yet: raise max_iter, or tol",
+                ConvergenceWarning,
+            )
+
+
 class _Judge(Callback):
     """Scores what is held out after each epoch."""
+
+    model_access = "read"
 
     def __init__(self, estimator: DenseEstimator, held: Rows) -> None:
         x = _tensor(held.x, next(estimator.model_.parameters()))
         self.estimator, self.held = estimator, held._replace(x=x)
+        self.error: Exception | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         estimator, (x, y, weight) = self.estimator, self.held
-        score = estimator._score(y, estimator._forward(x), weight)
-        estimator._count((logs or {})["loss"], score)
-        self.model.stop_training = estimator._stopped
+        try:
+            score = estimator._score(y, estimator._forward(x), weight)
+            estimator._count((logs or {})["loss"], score)
+        except Exception as error:  # it ends this training, but not those beside it
+            self.error = error
+        self.model.stop_training = estimator._stopped or self.error is not None
 
 
 @dataclass(frozen=True)

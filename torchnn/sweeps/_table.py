@@ -1,0 +1,100 @@
+"""A table: rows of named values, shown as text, taken by pandas."""
+
+import io
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+SHOWN = 10  # rows
+UNLIMITED = 10_000  # letters in a line
+
+
+class Table:
+    """Rows of named values, in order.
+
+    Args:
+        rows: From names to values.
+        columns: The names.
+        shown: The names that the text shows, as far as its width allows; one with a "_spread"
+            beside it is shown with that.
+        title: What stands above the text.
+
+    Attributes:
+        columns: The names.
+        rows: Of each row, a dict from the names to its values.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        columns: Sequence[str],
+        shown: Sequence[str],
+        title: str,
+    ) -> None:
+        self.rows, self.columns = list(rows), list(columns)
+        self._shown, self._title = list(shown), title
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def to_pandas(self) -> Any:
+        """Returns the rows as a pandas.DataFrame.
+
+        Raises:
+            ModuleNotFoundError: There is no pandas.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped, unused-ignore]
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("to_pandas needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self.rows, columns=self.columns)
+
+    def __repr__(self) -> str:
+        """The first rows, as a table of text."""
+        width, lines = shutil.get_terminal_size().columns, list[str]()
+        for count in range(len(self._shown), 0, -1):
+            lines = self._lines(count)
+            if max(map(len, lines)) <= width:
+                break
+        return "\n".join(lines)
+
+    def _lines(self, count: int) -> list[str]:
+        """The first rows with so many columns."""
+        from rich.console import Console  # 50 ms to import: not before someone looks
+        from rich.table import Table as Drawn
+        from rich.text import Text
+
+        drawn = Drawn(title=Text(self._title, "bold"), title_justify="left")
+        names = self._shown[:count]
+        for name in names:
+            drawn.add_column(name, justify="right")
+        for row in self.rows[:SHOWN]:
+            drawn.add_row(*(Text(self._cell(row, name)) for name in names))
+        console: Any = Console(file=io.StringIO(), width=UNLIMITED)
+        console.print(drawn)
+        more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
+        return [*map(str.rstrip, console.file.getvalue().splitlines()), *more]
+
+    def _cell(self, row: dict[str, Any], name: str) -> str:
+        text, spread = told(row.get(name)), row.get(f"{name}_spread", math.nan)
+        return text if math.isnan(spread) else f"{text} \u00b1 {spread:.2g}"
+
+
+def told(value: Any) -> str:
+    """Returns a value as a table or a legend shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(told, value))
+    if isinstance(value, (str, int)):
+        return str(value)
+    return str(getattr(value, "__name__", type(value).__name__))
