@@ -204,7 +204,11 @@ def _many(rows: list[Row], machine: dict) -> Figure:
     epochs = next((row["epochs"] for row in rows if row["peer"] == "fit_many"), None)
     more = f" torchnn's fit and fit_many: calls of {epochs} epochs." if epochs else ""
     return _finish(
-        figure, title, machine, "float32", f"One after the other: timed with a few.{more} Shaded"
+        figure,
+        title,
+        machine,
+        "float32",
+        f"One after the other: timed with 4 at most.{more} Shaded",
     )
 
 
