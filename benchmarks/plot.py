@@ -1,10 +1,11 @@
-"""Draws what benchmarks.training has saved: benchmarks/results/NAME.json becomes docs/NAME.png.
+"""Draws what benchmarks.training or many has saved: results/NAME.json becomes docs/NAME.png.
 
-    python -m benchmarks.plot training-cpu sweep-cpu
+    python -m benchmarks.plot training-cpu sweep-cpu many-cpu
 
 A file of networks becomes bars, one panel a network: how many times as long as torchnn's fit each
 implementation takes. A file of a sweep becomes lines: the time of a step against width and batch
-size. Only the file is read, so the machine that draws needs nothing but Matplotlib.
+size. Many models become lines, too: how many model-steps a second, against the number of models.
+Only the file is read, so the machine that draws needs nothing but Matplotlib.
 """
 
 import argparse
@@ -25,6 +26,15 @@ RESULTS, PICTURES = FOLDER / "results", FOLDER.parent / "docs"
 INK, PALE, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 OURS, OTHERS, FASTER = "#d9480f", "#9fb3c8", "#486581"
 LINES = {"torchnn": OURS, "jax": "#2f6690", "torch": "#81a4cd"}
+# Of many models: color, dashes, and how thick.
+MANY_LINES = {
+    "fit_many": (OURS, "-", 2.2),
+    "train_many_": (OURS, (0, (1, 1.2)), 1.5),
+    "fit": ("#f0a37f", "-", 1.5),
+    "jax": ("#2f6690", "-", 2.2),
+    "jax-in-turn": ("#81a4cd", "-", 1.5),
+    "torch.func": ("#6b8f3c", "-", 2.2),
+}
 STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": PALE,
@@ -45,14 +55,15 @@ STYLE = {
 }
 PANELS_A_ROW = 3
 
-Row = dict  # one of benchmarks.training's
+Row = dict  # one of benchmarks.training's, or benchmarks.many's
 
 
 def draw(document: dict) -> Figure:
-    """Returns the picture of a saved file: bars, or lines if it is a sweep."""
+    """Returns the picture of a saved file: bars, or lines if it is a sweep or of many models."""
+    first = document["rows"][0]
+    kind = _many if "models" in first else _lines if first["sweep"] else _bars
     with mpl.rc_context(STYLE):
-        is_sweep = document["rows"][0]["sweep"]
-        return (_lines if is_sweep else _bars)(document["rows"], document["machine"])
+        return kind(document["rows"], document["machine"])
 
 
 def _bars(rows: list[Row], machine: dict) -> Figure:
@@ -169,15 +180,86 @@ def _line(ax: Axes, sizes: list[int], rows: list[Row], color: str) -> None:
     ax.plot(sizes, medians, "o-", color=color, markersize=4, linewidth=2, label=rows[0]["label"])
 
 
+def _many(rows: list[Row], machine: dict) -> Figure:
+    """How many model-steps a second with the most threads, a panel for each network."""
+    threads = max(row["threads"] for row in rows)
+    rows = [row for row in rows if row["threads"] == threads]
+    networks = [list(run) for _, run in groupby(rows, lambda row: (row["layers"], row["batch"]))]
+    height, width = -(-(len(networks) + 1) // PANELS_A_ROW), min(len(networks) + 1, PANELS_A_ROW)
+    size = 3.7 * width, 0.9 + 2.9 * height
+    figure, axes = plt.subplots(height, width, figsize=size, squeeze=False, layout="constrained")
+    for ax, network in zip(axes.flat, networks, strict=False):
+        _crowd(ax, network)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("model-steps a second")
+    for ax in axes.flat[len(networks) :]:
+        ax.set_axis_off()
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    axes.flat[len(networks)].legend(
+        lines.values(), lines, loc="center left", frameon=False, labelcolor=INK, fontsize=10,
+        handlelength=2.6, labelspacing=0.9,
+    )  # fmt: skip
+    cores = "one core" if threads == 1 else f"{threads} cores"
+    title = f"Many models trained at once, on {cores} (log scales; higher is faster)"
+    epochs = next((row["epochs"] for row in rows if row["peer"] == "fit_many"), None)
+    more = f" torchnn's fit and fit_many: calls of {epochs} epochs." if epochs else ""
+    return _finish(
+        figure,
+        title,
+        machine,
+        "float32",
+        f"One after the other: timed with 4 at most.{more} Shaded",
+    )
+
+
+def _crowd(ax: Axes, rows: list[Row]) -> None:
+    """One network's lines: model-steps a second against the number of models."""
+    for peer, (color, dashes, thick) in MANY_LINES.items():
+        mine = [row for row in rows if row["peer"] == peer]
+        if not mine:
+            continue
+        counts = [row["models"] for row in mine]
+        low, middle, high = (
+            [1e6 / row["model_step"][name] for row in mine] for name in ("p80", "median", "p20")
+        )
+        ax.fill_between(counts, low, high, color=color, alpha=0.15, lw=0)
+        marker = "o" if thick > 2 else ""
+        ax.plot(
+            counts, middle, color=color, linestyle=dashes, linewidth=thick, marker=marker,
+            markersize=4, label=mine[0]["label"], zorder=3 if color == OURS else 2,
+        )  # fmt: skip
+    ax.set_title(f"{rows[0]['layers']}, {rows[0]['batch']}")
+    ax.set_xlabel("models")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    counts = sorted({row["models"] for row in rows})
+    places = [count for count in counts if count in (1, 4, 16, 64, 256, 1024, 4096)]
+    ax.set_xticks(places or counts, [f"{count:,}" for count in places or counts])
+    ax.yaxis.set_major_formatter(FuncFormatter(_rate))
+    ax.minorticks_off()
+
+
+def _rate(value: float, _: int) -> str:
+    """A power of ten in words."""
+    for unit, name in ((1e6, " million"), (1e3, ",000")):
+        if value >= unit:
+            return f"{value / unit:,g}{name}"
+    return f"{value:g}"
+
+
 def _finish(figure: Figure, title: str, machine: dict, dtype: str, spread: str) -> Figure:
     """Says above the panels what is drawn, and below them on which machine."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     versions = ", ".join(f"{name} {v}" for name, v in sorted(machine["versions"].items()))
-    rates = machine["gflops"]
+    floors = ""
+    if rates := machine.get("gflops"):
+        floors = (
+            f" Dashed: the arithmetic at this machine's {rates['one_core']:.0f} GFLOP/s a core."
+        )
     facts = (
         f"{machine['processor']}, {machine['capability']}, {machine['cores']} cores, {dtype}, "
-        f"{machine['date']}, commit {machine['commit']}. Dashed: the arithmetic at this machine's "
-        f"{rates['one_core']:.0f} GFLOP/s a core.\n{versions}. {spread}: 20th to 80th percentile."
+        f"{machine['date']}, commit {machine['commit']}.{floors}\n"
+        f"{versions}. {spread}: 20th to 80th percentile."
     )
     figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color=PALE)
     return figure

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import dense, training
+from benchmarks import dense, many, many_peers, training
 from benchmarks.floor import Floor
 from benchmarks.loops import NumpyLoop
 from benchmarks.networks import ADAM, GROUPS, NETWORKS, ODD, SCALES, Network
@@ -310,3 +310,121 @@ def test_jax_under_vmap_trains_each_model_as_it_would_alone(adam):
             tuple((w * scale).astype(np.float32) for w in pair) for pair in alone.weights
         ]
         assert found[:, i] == pytest.approx(alone.fit(EPOCHS), rel=1e-5)
+
+
+def test_every_trainer_of_many_models_trains_those_of_the_numpy_loop(monkeypatch):
+    network = Network((6, 5, 4, 1), batch_size=4, samples=18, learning_rate=0.05)
+    monkeypatch.setattr(many_peers, "MOST_COMPARED", 3)
+    found = {}
+    for name, peer in many_peers.PEERS.items():
+        if name.startswith("jax"):
+            continue  # below
+        found[name] = peer.make(network, 7).fit(1)
+    assert set(found) == {"fit_many", "train_many_", "fit", "torch.func"}
+    exact = [many._exact(network, 7, i) for i in (0, 3, 6)]
+    for losses in found.values():
+        np.testing.assert_allclose(losses, exact, rtol=many.TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["jax", "jax-in-turn"])
+def test_jax_trains_many_models_as_the_numpy_loop(name):
+    pytest.importorskip("jax", reason="jax comes with the extra bench")
+    losses = many_peers.PEERS[name].make(replace(TINY, dtype="float32"), 3).fit(1)
+    exact = [many._exact(TINY, 3, i) for i in range(3)]
+    np.testing.assert_allclose(losses, exact, rtol=many.TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["fit_many", "train_many_"])
+def test_many_models_are_trained_on_by_each_fit(name):
+    network = replace(TINY, dtype="float32")
+    at_once = many_peers.PEERS[name].make(network, 3).fit(EPOCHS)
+    trainer = many_peers.PEERS[name].make(network, 3)
+    one_by_one = np.hstack([trainer.fit(1) for _ in range(EPOCHS)])
+    np.testing.assert_allclose(at_once, one_by_one, rtol=1e-6)
+
+
+def test_few_models_are_compared():
+    assert many_peers.compared(1) == [0]
+    assert many_peers.compared(3) == [0, 1, 2]
+    assert many_peers.compared(10_000) == [0, 2500, 5000, 7499, 9999]
+
+
+class FakeManyWorker(FakeWorker):
+    """One whose models train as the NumPy loop's, and whose clock is told."""
+
+    seconds: ClassVar[dict[str, float]] = {}  # of a model and epoch
+
+    def __init__(self, name, module, environment):
+        self.name, self.peer = name, many_peers.PEERS[name]
+        self.threads = environment["OMP_NUM_THREADS"]
+
+    def prepare(self, network, models):
+        self.network, self.models = network, models
+        return {"numpy": np.__version__}
+
+    def fit(self, epochs):
+        right = [many._exact(self.network, self.models, i) for i in many.compared(self.models)]
+        losses = np.multiply(right, 1 + self.wrong_by.get(self.name, 0)).tolist()
+        seconds = self.seconds.get(self.name, 1e-6) * self.models * epochs
+        return Fitted(seconds, 2 * seconds, losses)
+
+
+@pytest.fixture
+def fake_many(monkeypatch):
+    monkeypatch.setattr(many, "Worker", FakeManyWorker)
+    monkeypatch.setattr(many, "PAUSE", 0)
+    monkeypatch.setattr(many, "NETWORKS", {"notes": replace(TINY, dtype="float32")})
+    monkeypatch.setattr(FakeManyWorker, "wrong_by", {})
+    monkeypatch.setattr(FakeManyWorker, "seconds", {})
+    return FakeManyWorker
+
+
+def run_many(monkeypatch, folder, *arguments):
+    also = ["--models", "1", "4", "64", "256", "--threads", "1", "2", "--rounds", "3"]
+    saved = ["--folder", str(folder), "--save", "m"]
+    monkeypatch.setattr(sys, "argv", ["many", *also, *arguments, *saved])
+    many.main()
+    return json.loads((folder / "m.json").read_text())
+
+
+def test_many_leaves_out_who_is_wrong_or_slow(fake_many, monkeypatch, tmp_path, capsys):
+    fake_many.wrong_by["torch.func"] = 2e-5
+    fake_many.seconds["jax"] = 0.01  # 2.56 for an epoch of 256 models
+    fake_many.seconds["jax-in-turn"] = 0.3  # 1.2 for one of 4, which stand for all
+    document = run_many(monkeypatch, tmp_path)
+    counts = {}
+    for row in document["rows"]:
+        counts.setdefault((row["peer"], row["threads"]), []).append(row["models"])
+    for threads in (1, 2):
+        assert ("torch.func", threads) not in counts
+        assert counts["jax", threads] == [1, 4, 64]
+        for name in ("fit_many", "train_many_", "fit", "jax-in-turn"):
+            assert counts[name, threads] == [1, 4, 64, 256]
+    for row in document["rows"]:
+        in_turn = row["peer"] in many.IN_TURN
+        assert row["trained"] == (min(row["models"], 4) if in_turn else row["models"])
+        assert row["processor"]["median"] == pytest.approx(2 * row["model_step"]["median"])
+    said = capsys.readouterr().out
+    assert "torch.func vmap, 2 threads, is left out from 1 models on: off by 2.0e-05" in said
+    assert "JAX vmap + scan, 1 thread, is left out from 256 models on" in said
+    assert "6-5-4-1, 64 models, 2 threads" in said
+    assert "10000.00x" in said  # JAX, of fit_many
+
+
+def test_fit_many_that_is_wrong_ends_the_run(fake_many, monkeypatch, tmp_path):
+    fake_many.wrong_by["train_many_"] = 2e-5
+    with pytest.raises(SystemExit, match="is wrong"):
+        run_many(monkeypatch, tmp_path)
+
+
+def test_many_models_are_drawn(fake_many, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib comes with the extra bench")
+    from benchmarks import plot
+
+    document = run_many(monkeypatch, tmp_path, "--peers", "jax")
+    axes = plot.draw(document).axes
+    assert axes[0].get_title(loc="left") == "6-5-4-1, batch 4"
+    assert [line.get_label() for line in axes[0].get_lines()] == [
+        "torchnn fit_many",
+        "JAX vmap + scan",
+    ]
