@@ -107,4 +107,3 @@ def test_threads_change_no_bit_and_race_nowhere(tmp_path):
     flags = ["-O1", "-fsanitize=thread", "-pthread", "-DTORCHNN_BASELINE_ALONE"]
     flags += ["-DTORCHNN_LARGE_PRODUCT=(1<<20)", "-DTORCHNN_LARGE_SIDE=100"]
     build_and_run("check_threads", [*flags, *sources], tmp_path)
-    build_and_run("check_many", flags, tmp_path)
