@@ -31,7 +31,7 @@ from torchnn._engine.run import Batches, Run, Samples
 from torchnn._training.ahead import is_pure
 from torchnn._training.batches import LONGEST, PAUSE, permutation
 from torchnn._training.members import Member, Rows
-from torchnn._training.tally import Figures
+from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import InvalidLossWarning
 
 TOGETHER = "many models in one native call"
@@ -290,13 +290,13 @@ class Wave:
         """Lets the next fit of each model go on with the rest of the epoch."""
         if not done:
             return
-        sizes = Batches(done, self.size, self.batch_size).sizes
-        totals = (Call.joined(calls).losses.double().numpy() * sizes).sum(1).tolist()
-        for member, total in zip(active, totals, strict=True):
+        call, steps = Call.joined(calls), Batches(done, self.size, self.batch_size).count
+        run = self._run(self.pool, active, call.orders[call.order_of], 1, done)
+        tallies = self._tallies(active, run, call.losses, call.predictions)
+        for member, tally in zip(active, tallies, strict=True):
             optimizer = member.recipe.optimizer
-            sums = None if member.recipe.metrics else {"loss": total, "samples": done}
-            place = optimizer.place.after(len(sizes))
-            optimizer.place = replace(place, seed=member.seed, sums=sums)
+            place = optimizer.place.after(steps)
+            optimizer.place = replace(place, seed=member.seed, sums=tally.sums())
 
     def _begin_epoch(self, active: list[Member]) -> None:
         for member in active:
@@ -409,19 +409,25 @@ class Wave:
         self, active: list[Member], run: Run, losses: Tensor, outputs: Tensor
     ) -> list[dict[str, Any]]:
         """Those of each epoch of each model."""
+        tallies = self._tallies(active, run, losses, outputs)
+        return [
+            {name: value for name, value in tally.logs().items() if name != "loss"}
+            for tally in tallies
+        ]
+
+    def _tallies(
+        self, active: list[Member], run: Run, losses: Tensor, outputs: Tensor
+    ) -> Iterator[Tally]:
+        """Yields a tally as it is after each epoch of each model."""
         tally, units = active[0].tally, self.network.weights[-1].shape[0]
-        found = []
         with torch.no_grad():
-            result = Result(
-                losses.reshape(-1), self.network.predictions(outputs.reshape(-1, units))
-            )
-            for numbers in Figures(tally.metrics, run, result).wait():
+            own = None
+            if self.keeps_predictions:
+                own = self.network.predictions(outputs.reshape(-1, units))
+            for numbers in Figures(tally.metrics, run, Result(losses.reshape(-1), own)).wait():
                 tally.reset()
                 tally.add(*numbers)
-                logs = tally.logs()
-                del logs["loss"]
-                found.append(logs)
-        return found
+                yield tally
 
     def _find_invalid(self, active: list[Member], losses: Any) -> None:
         """Tells of models whose loss has become NaN or infinite, once of each."""
