@@ -16,7 +16,7 @@ from torchnn._engine.plan import NotFusedError, Plan, dropout_rate, plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Batches, Samples
 from torchnn._training.tally import Tally
-from torchnn.callbacks import BackupAndRestore, History
+from torchnn.callbacks import BackupAndRestore, History, LearningRateScheduler
 from torchnn.callbacks._base import CallbackList, access
 from torchnn.losses import Loss
 from torchnn.metrics import Metric
@@ -109,6 +109,8 @@ class Member:
             name, alone = type(callback).__name__, CallbackList(callback)
             if isinstance(callback, BackupAndRestore) or alone.listens(*WITHIN):
                 return f"the callback {name} comes between the steps of an epoch"
+            if type(callback) is LearningRateScheduler:  # it may set the rate in any case
+                continue
             is_first = alone.listens("on_train_begin") and access(callback) == "write"
             if is_first or alone.model_access == "write":
                 return f"the callback {name} may change the model: see Callback.model_access"
