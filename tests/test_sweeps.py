@@ -10,7 +10,7 @@ import torch
 import torchnn
 from torchnn import Sequential, Sweep, sweeps
 from torchnn._files import storage
-from torchnn.callbacks import Callback, EarlyStopping
+from torchnn.callbacks import Callback, CSVLogger, EarlyStopping
 from torchnn.layers import Dense, Dropout, Input
 from torchnn.optimizers import SGD, Adam
 from torchnn.sweeps import Halving, SweepResult, integers, loguniform, uniform
@@ -541,3 +541,10 @@ def test_progress_tells_of_chunks(capsys):
 def test_it_is_imported_when_it_is_asked_for():
     assert torchnn.Sweep is sweeps.Sweep
     assert set(sweeps.__all__) <= set(dir(sweeps))
+
+
+def test_callbacks_whose_copies_would_share_a_file_are_refused(tmp_path):
+    own = CSVLogger(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match="a CSVLogger, whose copies would write into one file"):
+        sweep({"units": [3, 4]}).fit(X, Y, callbacks=own, **QUIET)
+    assert not (tmp_path / "log.csv").exists()

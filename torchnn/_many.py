@@ -322,15 +322,21 @@ def _callbacks(callbacks: Any, count: int) -> list[CallbackList]:
             )
         return _own([CallbackList(own) for own in each])
     for_all = CallbackList(callbacks)
-    for callback in for_all.callbacks:
-        if count > 1 and isinstance(callback, FILES):
-            raise ValueError(
-                f"callbacks hold a {type(callback).__name__}, whose copies would write into one "
-                "file: pass a list for each model, each with a name of its own"
-            )
+    if count > 1:
+        check_files(for_all, "pass a list for each model, each with a name of its own")
     # A callback may have the model of an earlier fit, which needs no copies.
     models = {id(each.model): None for each in for_all.callbacks}
     return [CallbackList(copy.deepcopy(for_all.callbacks, dict(models))) for _ in range(count)]
+
+
+def check_files(callbacks: CallbackList, remedy: str) -> None:
+    """Raises ValueError if copies of a callback would write into the same file."""
+    for callback in callbacks.callbacks:
+        if isinstance(callback, FILES):
+            raise ValueError(
+                f"callbacks hold a {type(callback).__name__}, whose copies would write into one "
+                f"file: {remedy}"
+            )
 
 
 def _own(lists: list[CallbackList]) -> list[CallbackList]:

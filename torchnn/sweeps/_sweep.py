@@ -6,6 +6,7 @@ from typing import Any
 
 from torchnn import _checks
 from torchnn._console.progress import check_verbose
+from torchnn._many import check_files
 from torchnn.callbacks._base import CallbackList
 from torchnn.callbacks._monitor import Monitor
 from torchnn.sweeps import _folds, _workers
@@ -167,6 +168,7 @@ class Sweep:
             RuntimeError: Workers are lost again and again.
         """
         rule = None if halving is None else Halving.of(halving)
+        check_files(CallbackList(callbacks), "train the network that it is wanted of by itself")
         listed = CallbackList(callbacks).callbacks
         arrays = (x, y, sample_weight, validation_data)
         pairs = self._pairs(x, y, folds, groups, validation_split, validation_data)
