@@ -16,12 +16,12 @@ from tests.fuzz import memory, operators, programs, runner
 @pytest.mark.parametrize(
     ("module", "cases"),
     [
-        ("operators", 2000),
-        ("programs", 80),
-        ("watched", 150),
-        ("interrupts", 60),
-        ("faults", 60),
-        ("files", 1500),
+        ("operators", 1000),
+        ("programs", 40),
+        ("watched", 75),
+        ("interrupts", 30),
+        ("faults", 30),
+        ("files", 750),
     ],
 )
 def test_random_cases_go_well(module, cases):

@@ -65,12 +65,8 @@ GUARDS = {
         "({} || listed_ < net_.models.rows)",
     ),
     "a row number of a trial": (
-        *("cuda/train_many.cu", "listed_ < launch_.job.rows"),
-        "({} || listed_ < launch_.job.rows)",
-    ),
-    "a validation row": (
-        *("cuda/train_many.cu", "number < launch_.job.validation_x_rows"),
-        "({} || number < launch_.job.validation_x_rows)",
+        *("cuda/train_many.cu", "listed >= 0 && listed < rows"),
+        "listed >= 0 && ({} || listed < rows)",
     ),
     "a place in shared memory of a trial": (
         *("cuda/trial_plan.h", "plan.squares = take(2 * layers * trial_warps)"),
@@ -88,7 +84,6 @@ BOUNDS = {
     "a row number": "train",
     "a row number of a warp": "train",
     "a row number of a trial": "many",
-    "a validation row": "many",
     "a place in shared memory of a trial": "many",
     "a place in shared memory": "train",
 }

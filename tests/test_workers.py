@@ -58,6 +58,7 @@ def here():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # loky's own
 def test_processes_come_to_the_same_bits_though_one_is_killed(here, tmp_path):
     sweep = sweep_of(once_killed(tmp_path))
     with (

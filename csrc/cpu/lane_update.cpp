@@ -126,12 +126,12 @@ struct DropLanes {
       const Dropping<T> own(dropping.rates[m]);
       steps[m] = dropping.step_keys[m], bounds[m] = own.bound, scales[m] = own.scale;
     }
+    const Dropping<T, Signed<V>, V> own(bounds, scales);
     for (int64_t i = 0; i < rows; ++i) {
       const Bits row = mixed(Bits((steps + uint32_t(first_row + i)) & 0xffffffff));
       for (int64_t n = 0; n < units; ++n) {
         T* value = values + (n * stride + i) * lanes<V>;
-        store(value,
-              drop_or_scale(load<V>(value), Bits(row + unit_key(first_unit + n)), bounds, scales));
+        store(value, own.apply(load<V>(value), Bits(row + unit_key(first_unit + n))));
       }
     }
   }

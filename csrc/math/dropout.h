@@ -50,30 +50,25 @@ TORCHNN_FN uint32_t row_key(uint32_t step_key, int64_t row) {
 }
 TORCHNN_FN uint32_t unit_key(int64_t unit) { return uint32_t(unit) * 0x9e3779b9; }
 
-// An output that is dropped if the 31 bits of its key that are compared, as signed integers, are
-// below the bound, and scaled if they are not.
-template <class Lane, class Bound, class Scale>
-TORCHNN_FN Lane drop_or_scale(Lane value, BitsOf<Lane> key, Bound bound, Scale scale) {
-  using Signed = decltype(Lane{} < Lane{});
-  if constexpr (sizeof(Lane) <= sizeof(double))
-    return int32_t(mixed(key) >> 1) < bound ? Lane{} : scale * value;
-  else
-    return (Signed)(mixed(BitsOf<Lane>(key & 0xffffffff)) >> 1) < bound ? Lane{} : scale * value;
-}
-
-// Drops an output with a probability of rate, below 1, and divides it by 1 - rate if it does not.
-template <class T>
+// Drops an output with a probability of rate, below 1, and divides it by 1 - rate if it does not:
+// both may differ from lane to lane.
+template <class T, class Bound = int32_t, class Scale = T>
 struct Dropping {
-  static constexpr double whole = 1u << 31;  // of the 31 bits
-  int32_t bound;
-  T scale;
+  static constexpr double whole = 1u << 31;  // of the 32 bits, 31 are compared: as signed integers
+  Bound bound;
+  Scale scale;
 
   TORCHNN_FN explicit Dropping(double rate)
       : bound(int32_t(rate * whole)), scale(T(1 / (1 - rate))) {}
+  TORCHNN_FN Dropping(Bound bound, Scale scale) : bound(bound), scale(scale) {}
 
   template <class Lane>
   TORCHNN_FN Lane apply(Lane value, BitsOf<Lane> key) const {
-    return drop_or_scale(value, key, bound, scale);
+    using Signed = decltype(Lane{} < Lane{});
+    if constexpr (sizeof(Lane) <= sizeof(double))
+      return int32_t(mixed(key) >> 1) < bound ? Lane{} : scale * value;
+    else
+      return (Signed)(mixed(BitsOf<Lane>(key & 0xffffffff)) >> 1) < bound ? Lane{} : scale * value;
   }
 };
 
