@@ -17,7 +17,7 @@
 #include "lane_update.h"
 #include "measure.h"
 #include "memory.h"
-#include "simd/rows.h"
+#include "work.h"
 
 namespace torchnn::cpu {
 
@@ -42,11 +42,22 @@ class LaneModels {
  public:
   // What decides, apart from sizes, in which way a model is computed: models side by side are of
   // one kind.
-  static int64_t kind(const Trial<T>& trial, int64_t layer_count) {
+  static int64_t kind(const Trials<T>& job, const Trial<T>& trial) {
     bool has_penalty = false;
-    for (int64_t l = 0; l < layer_count; ++l) has_penalty |= trial.layers[l].has_penalty();
+    for (int64_t l = 0; l < job.layer_count; ++l) has_penalty |= trial.layers[l].has_penalty();
     return int64_t(has_penalty) | (trial.options.clip_value > 0) << 1 |
-           trial.options.clips_norms() << 2 | (trial.input_dropout > 0) << 3;
+           trial.options.clips_norms() << 2 | (trial.input_dropout > 0) << 3 |
+           stays_zero(job.update, trial.options) << 4;
+  }
+
+  // Whether a weight that is 0 stays 0 without a gradient, as those must that a model lacks: not
+  // where the rule divides by what is 0 then.
+  static bool stays_zero(int64_t update, const TrainOptions& options) {
+    T w = 0, slots[most_slots] = {};
+    Updates::with(update, [&](auto rule) {
+      rule.apply(w, slots, T(0), UpdateStep<T>(options, 1, int64_t(1)));
+    });
+    return w == 0;
   }
 
   LaneModels(const Trials<T>& job, const Trial<T>* const* trials, int64_t count)
@@ -61,11 +72,11 @@ class LaneModels {
     is_validation_shared_ =
         !any([&](auto* t) { return t->validation_rows != first.validation_rows; });
     drops_inputs_ = any([](auto* t) { return t->input_dropout > 0; });
-    const bool clips_norms = any([](auto* t) { return t->options.clips_norms(); });
-    const bool clips = clips_norms || any([](auto* t) { return t->options.clip_value > 0; });
+    clips_norms_ = any([](auto* t) { return t->options.clips_norms(); });
+    const bool clips = clips_norms_ || any([](auto* t) { return t->options.clip_value > 0; });
     chunk_rows_ = std::min(most_chunk_rows, std::max(job.batch_size, job.validation_count));
     stride_ = chunk_rows_ | 1;  // whole powers of two would fall into the same sets of the cache
-    keeps_gradients_ = clips_norms || job.batch_size > chunk_rows_;
+    keeps_gradients_ = clips_norms_ || job.batch_size > chunk_rows_;
     Updates::with(job.update, [&](auto rule) { slot_count_ = decltype(rule)::slots; });
     for (int64_t l = 0; l < job.layer_count; ++l) {
       LaneLayer<T> layer{};
@@ -117,8 +128,8 @@ class LaneModels {
 
  private:
   static constexpr int64_t most_chunk_rows = 32;
-  static constexpr int64_t depth_at_once = 128;   // weights of a few units, which stay in the cache
-  static constexpr int64_t inputs_at_once = 128;  // features, of all rows of a chunk
+  // Features whose weights, of a few units, or whose rows, of a chunk, stay in the cache.
+  static constexpr int64_t features_at_once = 128;
   static constexpr int64_t panel_size = 512;  // numbers of a gradient that take their step at once
 
   // ---- memory, and what models have in it ----
@@ -126,22 +137,23 @@ class LaneModels {
   T* take(Pieces<T>& memory, int64_t numbers) { return memory.take(numbers * lanes_); }
 
   void take_memory(Pieces<T>& memory) {
+    int64_t panel = panel_size;
     for (LaneLayer<T>& layer : layers_) {
       take_parameter(memory, layer.w, layer.units * layer.in_features, keeps_gradients_);
       take_parameter(memory, layer.b, layer.units, true);
       layer.out = take(memory, layer.units * stride_);
       layer.grad = take(memory, layer.units * stride_);
       if (layer.drops || layer.calls.keeps_z) layer.kept = take(memory, layer.units * stride_);
-      panel_units_ = std::max(panel_units_, layer.units);
+      panel = std::max(panel, 4 * layer.units);
     }
-    panel_ = keeps_gradients_ ? nullptr : take(memory, std::max(panel_size, 4 * panel_units_));
+    panel_ = take(memory, panel);
     const LaneLayer<T>& last = layers_.back();
     targets_ = take(memory, target_count(job_.loss, last.units) * stride_);
     scales_ = take(memory, stride_), values_ = take(memory, stride_);
     loss_ = take(memory, 1), penalty_ = take(memory, 1), square_ = take(memory, 1);
     step_ = take(memory, step_size<T>);
     if (!is_shared_ || (job_.validation_x && !is_validation_shared_))
-      x_ = take(memory, std::min(layers_[0].in_features, inputs_at_once) * stride_);
+      x_ = take(memory, std::min(layers_[0].in_features, features_at_once) * stride_);
     x_rows_.resize(stride_ * lanes_);
   }
 
@@ -244,7 +256,7 @@ class LaneModels {
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t m = 0; m < (is_shared ? 1 : lanes_); ++m) {
         const int64_t* own = trials_[m]->*order;
-        x_rows_[is_shared ? i : i * lanes_ + m] = x + (own ? own[first + i] : first + i) * x_stride;
+        x_rows_[is_shared ? i : i * lanes_ + m] = x + row_of(own, first + i) * x_stride;
       }
     gathered_ = {0, 0};
   }
@@ -252,8 +264,8 @@ class LaneModels {
   // Some features of the rows that have been listed, in lanes; of which some are dropped.
   const T* gathered(int64_t feature, int64_t count, int64_t rows, bool is_training) {
     if (feature < gathered_.begin || feature + count > gathered_.end) {
-      const int64_t first = feature / inputs_at_once * inputs_at_once;
-      gathered_ = {first, std::min(first + inputs_at_once, layers_[0].in_features)};
+      const int64_t first = feature / features_at_once * features_at_once;
+      gathered_ = {first, std::min(first + features_at_once, layers_[0].in_features)};
       std::array<const T*, 64> from;  // the most lanes there are
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t m = 0; m < lanes_; ++m) from[m] = x_rows_[i * lanes_ + m] + first;
@@ -279,10 +291,10 @@ class LaneModels {
   void forward(int64_t rows, bool is_shared, bool is_training) {
     for (size_t l = 0; l < layers_.size(); ++l) {
       LaneLayer<T>& layer = layers_[l];
-      for (int64_t k = 0; k < layer.in_features; k += depth_at_once) {
+      for (int64_t k = 0; k < layer.in_features; k += features_at_once) {
         const LaneProduct<T> product{.rows = layer.units,
                                      .columns = rows,
-                                     .depth = std::min(depth_at_once, layer.in_features - k),
+                                     .depth = std::min(features_at_once, layer.in_features - k),
                                      .a = layer.w.values + k * lanes_,
                                      .a_stride = layer.in_features,
                                      .a_step = 1,
@@ -375,16 +387,10 @@ class LaneModels {
   template <class Put>
   void take_targets(const Chunk& chunk, const Targets& own, int64_t model, const Put& put) {
     const int64_t units = layers_.back().units, count = target_count(job_.loss, units);
-    auto row_of = [&](int64_t i) { return own.rows ? own.rows[i] : i; };
-    int64_t counted = chunk.batch_rows();  // rows that the mean is over: those with a class
-    if (has_labels(job_.loss)) {
-      counted = 0;
-      for (int64_t i = chunk.begin; i < chunk.end; ++i) counted += own.y[row_of(i)] >= 0;
-      counted = std::max<int64_t>(counted, 1);
-    }
-    const T share = share_of_output<T>(job_.loss, counted, units);
+    const T share =
+        share_of_output<T>(job_.loss, counted_rows(job_.loss, own.y, own.rows, chunk), units);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-      const int64_t row = row_of(chunk.first + i);
+      const int64_t row = row_of(own.rows, chunk.first + i);
       put(scales_ + i * lanes_ + model, own.weight ? share * own.weight[row] : share);
       for (int64_t n = 0; n < count; ++n)
         put(targets_ + (n * stride_ + i) * lanes_ + model, own.y[row * count + n]);
@@ -469,8 +475,8 @@ class LaneModels {
   void update(LaneLayer<T>& layer, const Chunk& chunk, const X& x) {
     const int64_t features = layer.in_features;
     // A power of two, so that none goes beyond what is gathered at a time.
-    const int64_t most =
-        std::clamp<int64_t>(std::bit_floor(uint64_t(panel_size / layer.units)), 4, inputs_at_once);
+    const int64_t most = std::clamp<int64_t>(std::bit_floor(uint64_t(panel_size / layer.units)), 4,
+                                             features_at_once);
     for (int64_t k = 0; k < features; k += most) {
       const int64_t columns = std::min(most, features - k);
       const bool keeps = keeps_gradients_;
@@ -487,31 +493,31 @@ class LaneModels {
                                     .adds = keeps && !chunk.is_first()},
                      x(k, columns));
       if (!keeps)
-        take_step(job_.update, LaneStep<T>{.parameter = layer.w,
-                                           .at = k,
-                                           .rows = layer.units,
-                                           .columns = columns,
-                                           .stride = features,
-                                           .gradient = gradient,
-                                           .gradient_stride = gradient_stride,
-                                           .step = step_});
+        take_lane_step(job_.update, LaneStep<T>{.parameter = layer.w,
+                                                .at = k,
+                                                .rows = layer.units,
+                                                .columns = columns,
+                                                .stride = features,
+                                                .gradient = gradient,
+                                                .gradient_stride = gradient_stride,
+                                                .step = step_});
     }
   }
 
   void take_whole_step(LaneParameter<T>& p) {
-    take_step(job_.update, LaneStep<T>{.parameter = p,
-                                       .at = 0,
-                                       .rows = 1,
-                                       .columns = p.size,
-                                       .stride = p.size,
-                                       .gradient = p.gradient,
-                                       .gradient_stride = p.size,
-                                       .step = step_});
+    take_lane_step(job_.update, LaneStep<T>{.parameter = p,
+                                            .at = 0,
+                                            .rows = 1,
+                                            .columns = p.size,
+                                            .stride = p.size,
+                                            .gradient = p.gradient,
+                                            .gradient_stride = p.size,
+                                            .step = step_});
   }
 
   // Of gradients that have been kept.
   void take_steps() {
-    clip_norms();
+    if (clips_norms_) clip_norms();
     for (LaneLayer<T>& layer : layers_) {
       take_whole_step(layer.w);
       if (layer.has_bias) take_whole_step(layer.b);
@@ -519,13 +525,7 @@ class LaneModels {
   }
 
   void clip_norms() {
-    if (!std::any_of(trials_.begin(), trials_.end(),
-                     [](auto* trial) { return trial->options.clips_norms(); }))
-      return;
-    auto scale_to = [](double most, T square) {
-      const T norm = std::sqrt(square);
-      return norm > T(most) ? T(most) / norm : T(1);
-    };
+    auto scale_to = [](double most, T square) { return clip_scale(T(most), std::sqrt(square)); };
     std::vector<T> all(lanes_, T(0));
     auto each = [&](const auto& f) {
       for (LaneLayer<T>& layer : layers_) {
@@ -578,8 +578,9 @@ class LaneModels {
   std::vector<int64_t> input_seeds_;
   std::vector<uint32_t> input_keys_;
   std::vector<UpdateStep<T>> steps_;
-  bool is_shared_, is_validation_shared_, drops_inputs_, keeps_gradients_, has_penalties_ = false;
-  int64_t chunk_rows_, stride_, slot_count_ = 0, panel_units_ = 0;
+  bool is_shared_, is_validation_shared_, drops_inputs_, clips_norms_, keeps_gradients_;
+  bool has_penalties_ = false;
+  int64_t chunk_rows_, stride_, slot_count_ = 0;
   int64_t first_row_ = 0;  // of a chunk, in its batch
   Pieces<T> memory_;
   std::vector<const T*> x_rows_;

@@ -2,6 +2,7 @@
 
 #include "../math/dropout.h"
 #include "simd/isa.h"
+#include "simd/step.h"
 
 namespace torchnn::cpu {
 namespace {
@@ -25,7 +26,7 @@ TORCHNN_FN UpdateStep<V> step_of(const Element<V>* numbers) {
 }
 
 template <class Rule, class T>
-struct TakeStep {
+struct TakeLaneStep {
   template <class Isa>
   static TORCHNN_FN void run(const LaneStep<T>& s) {
     using V = Register<Isa, T>;
@@ -38,15 +39,9 @@ struct TakeStep {
       const int64_t first = (s.at + i * s.stride) * lanes<V>;
       for (int64_t k = 0; k < s.columns * lanes<V>; k += lanes<V>) {
         const int64_t at = first + k;
-        V w = load<V>(p.values + at), grad = load<V>(gradient + k), slots[most_slots];
-        if (p.is_adjusted) grad = adjusted(grad, w, penalty, scale, step);
-        w *= step.decay;
-#pragma GCC unroll 2
-        for (int n = 0; n < Rule::slots; ++n) slots[n] = load<V>(p.slots[n] + at);
-        Rule::apply(w, slots, grad, step);
-        store(p.values + at, w);
-#pragma GCC unroll 2
-        for (int n = 0; n < Rule::slots; ++n) store(p.slots[n] + at, slots[n]);
+        V grad = load<V>(gradient + k);
+        if (p.is_adjusted) grad = adjusted(grad, load<V>(p.values + at), penalty, scale, step);
+        take_step<Rule>(p, at, grad, step);
       }
     }
   }
@@ -159,8 +154,8 @@ struct ClearMissing {
 }  // namespace
 
 template <class T>
-void take_step(int64_t update, const LaneStep<T>& step) {
-  Updates::with(update, [&](auto rule) { run<TakeStep<decltype(rule), T>>(step); });
+void take_lane_step(int64_t update, const LaneStep<T>& step) {
+  Updates::with(update, [&](auto rule) { run<TakeLaneStep<decltype(rule), T>>(step); });
 }
 
 template <class T>
@@ -195,7 +190,7 @@ void clear_missing(const int64_t* counts, T* values, int64_t units, int64_t rows
 }
 
 #define TORCHNN_INSTANTIATE(T)                                                             \
-  template void take_step(int64_t, const LaneStep<T>&);                                    \
+  template void take_lane_step(int64_t, const LaneStep<T>&);                               \
   template void spread_steps(const UpdateStep<T>*, int64_t, T*);                           \
   template void add_penalty(const LaneParameter<T>&, T*);                                  \
   template void add_squares(const LaneParameter<T>&, T*);                                  \

@@ -30,7 +30,7 @@ struct LaneStep {
 };
 
 template <class T>
-void take_step(int64_t update, const LaneStep<T>& step);
+void take_lane_step(int64_t update, const LaneStep<T>& step);
 
 // The elements of an UpdateStep as numbers: that of each model.
 template <class T>

@@ -39,7 +39,7 @@ template <class T>
 void list_rows(const Train<T>& job, const Chunk& chunk, const T* zeros, int64_t padded_rows,
                std::vector<const T*>& rows) {
   for (int64_t i = 0; i < padded_rows; ++i)
-    rows[i] = i < chunk.rows ? job.x + row_of(job, chunk.first + i) * job.x_stride : zeros;
+    rows[i] = i < chunk.rows ? job.x + row_of(job.order, chunk.first + i) * job.x_stride : zeros;
 }
 
 template <class T>
@@ -331,10 +331,7 @@ void take_snapshot(const Train<T>& job, const std::vector<Layer<T>>& layers, con
 // bias, or that of all together.
 template <class T>
 void clip_norms(std::vector<Layer<T>>& layers, const TrainOptions& options) {
-  auto scale_to = [](double most, T square) {
-    const T norm = std::sqrt(square);
-    return norm > T(most) ? T(most) / norm : T(1);
-  };
+  auto scale_to = [](double most, T square) { return clip_scale(T(most), std::sqrt(square)); };
   T all = 0;
   for (Layer<T>& layer : layers) {
     const T weight = squared_norm(layer.w, layer.weight_gradient, layer.units);

@@ -2,23 +2,11 @@
 
 #include "elementwise.h"
 #include "simd/isa.h"
+#include "simd/step.h"
 #include "simd/tile.h"
 
 namespace torchnn::cpu {
 namespace {
-
-// Registers of a parameter take the step that their gradient calls for.
-template <class Rule, class V, class T>
-TORCHNN_FN void take_step(const Parameter<T>& parameter, int64_t at, V gradient,
-                          const UpdateStep<T>& step) {
-  V w = load<V>(parameter.values + at) * step.decay, slots[most_slots];
-#pragma GCC unroll 2
-  for (int s = 0; s < Rule::slots; ++s) slots[s] = load<V>(parameter.slots[s] + at);
-  Rule::apply(w, slots, gradient, step);
-  store(parameter.values + at, w);
-#pragma GCC unroll 2
-  for (int s = 0; s < Rule::slots; ++s) store(parameter.slots[s] + at, slots[s]);
-}
 
 // Whether a gradient is more than that of the loss.
 template <class T>

@@ -92,11 +92,12 @@ struct Network {
   // The loss of each row, in losses, and grad_out of the last layer.
   void measure(const Train<T>& job, const Chunk& chunk, int64_t begin, int64_t end) {
     const Layer<T>& last = layers.back();
-    const T share = share_of_output<T>(job.loss, counted_rows(job, chunk), last.units);
+    const T share =
+        share_of_output<T>(job.loss, counted_rows(job.loss, job.y, job.order, chunk), last.units);
     const int64_t target_count = torchnn::target_count(job.loss, last.units);
     std::fill(scales + begin, scales + end, T(0));  // of rows that are none
     for (int64_t i = begin; i < std::min(end, chunk.rows); ++i) {
-      const int64_t row = row_of(job, chunk.first + i);
+      const int64_t row = row_of(job.order, chunk.first + i);
       scales[i] = job.sample_weight ? share * job.sample_weight[row] : share;
       for (int64_t n = 0; n < target_count; ++n)
         targets[n * stride + i] = job.y[row * target_count + n];

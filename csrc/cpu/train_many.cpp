@@ -15,28 +15,39 @@ namespace {
 
 template <class T>
 struct ManyModels {
-  using Pointers = std::vector<const Trial<T>*>;
-
   const Trials<T>& job;
-  Pointers in_lanes, alone;
+  std::vector<const Trial<T>*> in_lanes, alone;
   std::vector<Range> groups;  // of those in lanes
 
   explicit ManyModels(const Trials<T>& job) : job(job) {
-    for (int64_t i = 0; i < job.count; ++i)
-      (is_wide(job.trials[i]) ? alone : in_lanes).push_back(&job.trials[i]);
+    std::vector<Placed> placed;
+    for (int64_t i = 0; i < job.count; ++i) {
+      const Trial<T>& trial = job.trials[i];
+      if (is_wide(trial))
+        alone.push_back(&trial);
+      else
+        placed.push_back({&trial, LaneModels<T>::kind(job, trial)});
+    }
     // Those of a kind and size lie side by side; the largest come first, so that no thread is left
     // alone with one of them.
-    std::stable_sort(in_lanes.begin(), in_lanes.end(),
-                     [&](auto* a, auto* b) { return compare(*a, *b) < 0; });
-    const int64_t lanes = Padding<T>().lanes, count = int64_t(in_lanes.size());
-    for (int64_t i = 0; i < count; ++i) {
+    std::stable_sort(placed.begin(), placed.end(),
+                     [&](auto& a, auto& b) { return compare(a, b) < 0; });
+    const int64_t lanes = Padding<T>().lanes;
+    for (const Placed& each : placed) {
+      const int64_t i = int64_t(in_lanes.size());
+      in_lanes.push_back(each.trial);
       if (!groups.empty() && groups.back().size() < lanes &&
-          may_join(*in_lanes[groups.back().begin], *in_lanes[i]))
+          may_join(placed[groups.back().begin], each))
         ++groups.back().end;
       else
         groups.push_back({i, i + 1});
     }
   }
+
+  struct Placed {
+    const Trial<T>* trial;
+    int64_t kind;
+  };
 
   // Measured: docs/log.md. It must follow from the model alone.
   bool is_wide(const Trial<T>& trial) const {
@@ -47,33 +58,22 @@ struct ManyModels {
   }
 
   // Below 0 if a comes first.
-  int64_t compare(const Trial<T>& a, const Trial<T>& b) const {
+  int64_t compare(const Placed& a, const Placed& b) const {
     auto sign = [](auto a, auto b) { return a < b ? -1 : b < a ? 1 : 0; };
-    if (int64_t s = sign(kind(a), kind(b))) return s;
+    if (int64_t s = sign(a.kind, b.kind)) return s;
     for (int64_t l = 0; l < job.layer_count; ++l)
-      if (int64_t s = sign(b.layers[l].units, a.layers[l].units)) return s;
-    if (int64_t s = sign(a.order, b.order)) return s;
-    return sign(a.validation_rows, b.validation_rows);
+      if (int64_t s = sign(b.trial->layers[l].units, a.trial->layers[l].units)) return s;
+    if (int64_t s = sign(a.trial->order, b.trial->order)) return s;
+    return sign(a.trial->validation_rows, b.trial->validation_rows);
   }
 
   // Whether both may be in one group, though one may be narrower.
-  bool may_join(const Trial<T>& a, const Trial<T>& b) const {
-    if (kind(a) != kind(b)) return false;
+  bool may_join(const Placed& a, const Placed& b) const {
+    if (a.kind != b.kind) return false;
+    if (LaneModels<T>::stays_zero(job.update, a.trial->options)) return true;
     for (int64_t l = 0; l < job.layer_count; ++l)
-      if (a.layers[l].units != b.layers[l].units) return stays_zero(a) && stays_zero(b);
+      if (a.trial->layers[l].units != b.trial->layers[l].units) return false;
     return true;
-  }
-
-  int64_t kind(const Trial<T>& trial) const { return LaneModels<T>::kind(trial, job.layer_count); }
-
-  // Whether a weight that is 0 stays 0 without a gradient, as those must that a model lacks: not
-  // where the rule divides by what is 0 then.
-  bool stays_zero(const Trial<T>& trial) const {
-    T w = 0, slots[most_slots] = {};
-    Updates::with(job.update, [&](auto rule) {
-      rule.apply(w, slots, T(0), UpdateStep<T>(trial.options, 1, 1));
-    });
-    return w == 0;
   }
 
   void train_group(int64_t i) const {
@@ -134,6 +134,7 @@ struct ManyModels {
   }
 
   void validate(const Trial<T>& trial, int64_t epoch) const {
+    const FlushSubnormals flush;  // no thread begins here
     const auto rows = validation_of(job);
     const int64_t units = trial.layers[job.layer_count - 1].units;
     std::vector<T> own(trial.validation_predictions ? 0 : rows.samples * units);
@@ -172,15 +173,11 @@ struct ManyModels {
     const int64_t units = trial.layers[job.layer_count - 1].units,
                   targets = target_count(job.loss, units), columns = Padding<T>()(batch.rows);
     std::vector<T> out(units * columns), y(targets * columns), scales(columns), values(columns);
-    auto row_of = [&](int64_t i) {
-      return trial.validation_rows ? trial.validation_rows[batch.first + i] : batch.first + i;
-    };
-    int64_t counted = 0;
-    for (int64_t i = 0; i < batch.rows; ++i)
-      counted += !has_labels(job.loss) || trial.validation_y[row_of(i)] >= 0;
-    const T share = share_of_output<T>(job.loss, std::max<int64_t>(counted, 1), units);
+    const int64_t* const order = trial.validation_rows;
+    const T share = share_of_output<T>(
+        job.loss, counted_rows(job.loss, trial.validation_y, order, batch), units);
     for (int64_t i = 0; i < batch.rows; ++i) {
-      const int64_t row = row_of(i);
+      const int64_t row = row_of(order, batch.first + i);
       scales[i] = trial.validation_weight ? share * trial.validation_weight[row] : share;
       for (int64_t n = 0; n < units; ++n)
         out[n * columns + i] = outputs[(batch.first + i) * units + n];

@@ -21,18 +21,17 @@ struct Work : Chunk {
   bool by_rows = false;    // so few rows that dot products, along the features, are faster
 };
 
-template <class T>
-int64_t row_of(const Train<T>& job, int64_t sample) {
-  return job.order ? job.order[sample] : sample;
+inline int64_t row_of(const int64_t* order, int64_t sample) {
+  return order ? order[sample] : sample;
 }
 
 // The rows of a chunk's batch that the mean of its loss is over: those that have a class, if
 // targets are classes.
 template <class T>
-int64_t counted_rows(const Train<T>& job, const Chunk& chunk) {
-  if (!has_labels(job.loss)) return chunk.batch_rows();
+int64_t counted_rows(int64_t loss, const T* y, const int64_t* order, const Chunk& chunk) {
+  if (!has_labels(loss)) return chunk.batch_rows();
   int64_t count = 0;
-  for (int64_t i = chunk.begin; i < chunk.end; ++i) count += job.y[row_of(job, i)] >= 0;
+  for (int64_t i = chunk.begin; i < chunk.end; ++i) count += y[row_of(order, i)] >= 0;
   return std::max<int64_t>(count, 1);
 }
 

@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(part_threads)
   const T most = clip_norm > 0 ? clip_norm : global_clip_norm;
   for (int64_t n = 0; n < count; ++n) {
     const T norm = sqrt(clip_norm > 0 ? scales[n] : all);
-    scales[n] = norm > most ? most / norm : T(1);
+    scales[n] = clip_scale(most, norm);
   }
 }
 

@@ -850,7 +850,7 @@ class TrialTrainer {
       T square = all;
       if (options.clip_norm > 0)
         for (int n = 0; n < trial_warps; ++n) square += squares[number * trial_warps + n];
-      const T norm = sqrt(square), scale = norm > most ? most / norm : T(1);
+      const T scale = clip_scale(most, sqrt(square));
       for (int i = threadIdx.x; i < count; i += trial_threads) {
         const int row = columns.quotient(i);
         take_step_of_number(penalty, place, slots, row * stride + i - row * columns.divisor,

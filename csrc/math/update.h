@@ -82,6 +82,12 @@ TORCHNN_FN Lane clip(Lane x, T most) {
   return x > most ? Lane{} + most : x < -most ? Lane{} - most : x;
 }
 
+// What a gradient is multiplied with, so that a norm is no more than that.
+template <class T>
+TORCHNN_FN T clip_scale(T most, T norm) {
+  return norm > most ? most / norm : T(1);
+}
+
 struct GradientDescent {  // w -= learning_rate * grad
   static constexpr std::string_view name = "gradient_descent";
   static constexpr int slots = 0;
