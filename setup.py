@@ -222,7 +222,7 @@ def write_ninja(file, libraries, cuda=None, folder=BUILD):
     )
     ninja.rule("link", "$cxx -o $out $in $link $extra $ldflags", description="link $out")
     if cuda:
-        quick = ["-Ofc=max"] if os.environ.get("TORCHNN_CUDA_QUICK") else []
+        quick = ["-Ofc=max"] if os.environ.get("TORCHNN_CUDA_QUICK") == "1" else []
         ninja.variable("nvcc", quote(cuda.nvcc, *CUDA_FLAGS, *quick, *cuda.targets))
         ninja.variable("cuda_binding", quote(*cuda.include))
         ninja.variable("cuda_link", quote(*cuda.link, *CUDA_LINK_FLAGS))

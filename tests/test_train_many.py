@@ -177,6 +177,10 @@ CHANGES = {
     "large batches": {"samples": 31, "batch_size": 31},
     "one order": {"order_of": torch.zeros(21, dtype=torch.int64)},
     "batches of several chunks": {"samples": 500, "batch_size": 210, "epochs": 1},
+    "some without epsilon": {
+        "update": "rmsprop",
+        "options": OPTIONS | {"epsilon": torch.arange(21) % 2 * 1e-7},
+    },
     "no epsilon": {"update": "rmsprop", "options": OPTIONS | {"epsilon": 0.0}},
     "validation": VALIDATION,
     "validation with penalties": {
@@ -271,6 +275,28 @@ def test_wide_models_train_alone_and_are_validated():
         if "orders" in changes:
             changes["learning_rates"] = torch.zeros(3, 0, dtype=torch.float64)
         assert_same(trials(widths, **changes))
+
+
+def test_losses_that_are_subnormal_do_not_depend_on_threads():
+    widths = [(300, 10, 1)]
+    arguments = trials(
+        widths,
+        torch.float32,
+        loss="mean_squared_error",
+        validation_x=torch.zeros(9, 300),
+        validation_y=torch.full((9, 1), 1e-20),  # whose squares are subnormal
+        orders=torch.zeros(3, 0).long(),
+        learning_rates=torch.zeros(1, 0, dtype=torch.float64),
+    )
+    arguments["biases"] = [torch.zeros(10), torch.zeros(1)]
+    arguments["weights"][1].zero_()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert run(ops.train_many_, copied(arguments))[0][2].tolist() == [[0.0, 0.0]]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bad_arguments_change_nothing():

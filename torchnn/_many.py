@@ -110,7 +110,7 @@ def fit_many(
     weights = _arrays("sample_weight", sample_weight, count, 1)
     classes = _each("class_weight", class_weight, count, (list, tuple))
     with ExitStack() as stack:
-        for model in models[:1]:
+        for model in models[:1]:  # for all: _models has looked at each
             stack.enter_context(able_to_learn(model))
         read = _Samples()
         given = list(zip(xs, ys, weights, classes, strict=True))
@@ -176,7 +176,7 @@ def _sorted(members: list[Member]) -> tuple[list[Member], list[Member]]:
     alone: list[Member] = []
     known = set()
     for member in members:
-        reason, is_ready = None, is_built(member.model)
+        is_ready = is_built(member.model)
         if not is_ready:
             _prepare(member)
         reason = member.look()

@@ -110,7 +110,7 @@ class Many:
         network, loss = member.network, member.network.loss
         is_known = type(loss).__module__.startswith("torchnn.")
         front = tuple(map(_front, network.front)) if is_known else id(member)
-        key = id(rows.samples), front, member.kind[5]
+        key = id(rows.samples), front, member.comparison
         if key not in self._prepared:
             self._prepared[key] = network.prepare(rows.samples)
         return self._prepared[key]
@@ -173,7 +173,7 @@ def _with_room(members: list[Member]) -> list[Member]:
             if rows is not None and id(rows.samples.x) not in seen:
                 seen.add(id(rows.samples.x))
                 size += rows.samples.x.nbytes
-        if i and len(seen) > 2 and size > MOST_SAMPLES:
+        if len(seen) > 2 and size > MOST_SAMPLES:  # of two, one is for validation
             return members[:i]
     return members
 
@@ -200,6 +200,7 @@ class Wave:
         self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
         self.keeps_predictions = bool(first.recipe.metrics)
         self._tables: dict[str, Any] = {}
+        self._measures: dict[str, Any] = {}
         self._tables_of: list[Member] = []
 
     def run(self) -> None:
@@ -309,27 +310,19 @@ class Wave:
         there are no rows."""
         if self._tables_of != active:
             self._tables, self._tables_of = self._new_tables(active), active
+            self._measures = self._new_measures(active) if self.measured else {}
         orders = orders[0].to(self.device), orders[1]
         rows = orders[0].shape[1]
         steps = Batches(rows, self.size, self.batch_size).count
+        is_measured = rows in (0, self.size * epochs)
         job = ops.Trials(
             **self._tables,
+            **(self._measures if is_measured else {}),
             orders=orders[0],
             order_of=orders[1],
             learning_rates=_rates(active, steps).to(self.device),
             steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
         )
-        if self.measured and rows in (0, self.size * epochs):
-            sets, of = self.validation.orders(active, self.measured)
-            y, weight = self.validation.targets(active)
-            job = replace(
-                job,
-                validation_x=self.validation.x,
-                validation_y=y,
-                validation_weight=weight,
-                validation_rows=sets.to(self.device),
-                validation_of=of,
-            )
         done, began = int(self.many.counter), perf_counter()
         losses, predictions, measured, outputs = ops.train_many_(job)
         losses = losses.cpu()  # a GPU has done its work then
@@ -367,6 +360,18 @@ class Wave:
             "steps_done": self.many.counter,
         }
 
+    def _new_measures(self, active: list[Member]) -> dict[str, Any]:
+        """The same of the validation rows."""
+        rows, of = self.validation.orders(active, self.measured)
+        y, weight = self.validation.targets(active)
+        return {
+            "validation_x": self.validation.x,
+            "validation_y": y,
+            "validation_weight": weight,
+            "validation_rows": rows.to(self.device),
+            "validation_of": of,
+        }
+
     # ---- what comes of it ----
 
     def _end_epochs(self, active: list[Member], epochs: int, call: "Call") -> None:
@@ -383,8 +388,8 @@ class Wave:
                 values = call.measured.double().cpu().numpy()
                 columns["val_loss"] = _means(values, self.measured, self.batch_size)
             if self.measured and self.keeps_predictions:
-                rows, of = self.validation.orders(active, self.measured)
-                order = rows[of].repeat(1, epochs).to(self.device)
+                rows = self._measures["validation_rows"][self._measures["validation_of"]]
+                order = rows.repeat(1, epochs)
                 run = self._run(self.validation, active, order, epochs, self.measured)
                 more = self._metrics(active, run, call.measured, call.outputs)
                 metrics = [
@@ -515,7 +520,7 @@ class Pool:
         }
         self._prepared, self._sets = prepared, sets
         given = list({id(own.samples): own.samples for own in rows.values()}.values())
-        y = torch.cat([each.y for each in given])  # type: ignore[misc]
+        y = _cat([each.y for each in given])
         self.measured = Samples(y, y, _weights(given))
         begins = dict(zip(map(id, given), _begins(given), strict=True))
         self.shift = {m: begins[id(own.samples)] - self._first[m] for m, own in rows.items()}
@@ -523,7 +528,7 @@ class Pool:
     def targets(self, members: list[Member]) -> tuple[Tensor, Tensor | None]:
         """y and sample_weight of all, or of each of these members."""
         if not self._shares_x or len(self._sets) == 1:
-            return torch.cat([each.y for each in self._sets]), _weights(self._sets)  # type: ignore[misc]
+            return _cat([each.y for each in self._sets]), _weights(self._sets)
         own = [self._prepared[member] for member in members]
         weights = [_weights([each]) for each in own]
         if all(weight is None for weight in weights):
@@ -558,6 +563,12 @@ class Pool:
         return torch.stack(orders), torch.tensor(of)
 
 
+def _cat(tensors: Sequence[Any]) -> Tensor:
+    """Tensors one behind the other; a single one as it is."""
+    only: Tensor = tensors[0]
+    return only if len(tensors) == 1 else torch.cat([*tensors])
+
+
 def _begins(sets: Sequence[Samples]) -> list[int]:
     """Where each of them begins when one lies behind the other."""
     return [0, *accumulate(map(len, sets))][:-1]
@@ -567,7 +578,7 @@ def _weights(sets: Sequence[Samples]) -> Tensor | None:
     """Those of sets one behind the other; None if there are none."""
     if all(each.weight is None for each in sets):
         return None
-    return torch.cat(
+    return _cat(
         [each.x.new_ones(len(each)) if each.weight is None else each.weight for each in sets]
     )
 

@@ -98,7 +98,7 @@ class Member:
 
     def look(self) -> str | None:
         """Reads the model onto the kernels, or says in half a sentence why it must go by itself."""
-        recipe, weight = self.recipe, next(self.model.parameters(), None)
+        recipe = self.recipe
         if recipe.engine == "autograd":
             return "compile asked for autograd"
         if ranks.count() > 1:
@@ -120,7 +120,7 @@ class Member:
             return str(reason)
         self.weights, self.biases = self.network.weights, self.network.biases
         self.regularization = self.network.regularization
-        if weight is not None and weight.is_cuda and not self._fits_cuda:
+        if self.weights[0].is_cuda and not self._fits_cuda:
             return "its weights do not fit into the memory of a multiprocessor beside others"
         return None
 
@@ -142,20 +142,26 @@ class Member:
     @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What models have in common whose calls can be shared."""
-        network, recipe, y = self.network, self.recipe, self.train.samples.y  # type: Any, Any, Any
-        loss, rule, validation = self.loss, self.rule, self.validation
+        network, rule, validation = self.network, self.rule, self.validation
         return (
             (self.weights[0].dtype, self.weights[0].device),
             (self.weights[0].shape[1], self.weights[-1].shape[0]),
             (*network.in_training, network.absorbed),
             tuple(network.slopes),
             tuple(bias is None for bias in self.biases),
-            (loss.name, *loss.options.items(), _traits(network.loss), tuple(y.shape[1:]), y.dtype),
+            self.comparison,
             (rule.name, *sorted(rule.options)),
             (self.batch_size, len(self.train), None if validation is None else len(validation)),
             self.regularization != [],
-            tuple(map(_traits, recipe.metrics)),
+            tuple(map(_traits, self.recipe.metrics)),
         )
+
+    @cached_property
+    def comparison(self) -> tuple[Any, ...]:
+        """How outputs are compared with targets, and what these are."""
+        loss, y = self.loss, self.train.samples.y  # type: Any, Any
+        traits = _traits(self.network.loss)
+        return loss.name, *loss.options.items(), traits, tuple(y.shape[1:]), y.dtype
 
     @cached_property
     def loss(self) -> ops.Kernel:
