@@ -381,6 +381,43 @@ def test_a_summary_has_means_and_spreads(result):
         result.summary("loss")
 
 
+def test_settings_that_are_named_as_other_columns_have_their_own(tmp_path):
+    def build_with(loss, fold, engine):
+        model = build()
+        model.compile("adam", loss)
+        return model
+
+    grid = {"loss": ["mse", "binary_crossentropy"], "fold": [0, 1], "engine": ["a"]}
+    tried = Sweep(build_with, grid)
+    found = tried.fit(X, Y, **QUIET)
+    assert found.settings == ["loss", "fold"]
+    for index, row in enumerate(found):
+        settings = tried.trials[row["trial"]]
+        assert {name: row[f"setting_{name}"] for name in grid} == settings
+        assert row["loss"] == found.history(index)["loss"][-1]
+        assert row["engine"] == "many models in one native call"
+    assert len(set(found.columns)) == len(found.columns)
+    assert found.best_settings == {"loss": "mse", "fold": 0, "engine": "a"}
+    for by in ("loss", "setting_loss"):
+        assert [row["setting_loss"] for row in found.summary(by)] == grid["loss"]
+    assert len(found.ensemble()) == 1
+    found.plot(tmp_path / "sweep.png")
+    found.save(tmp_path / "sweep.torchnn")
+    assert SweepResult.load(tmp_path / "sweep.torchnn").rows == found.rows
+
+
+def test_infinite_losses_have_a_mean_and_no_spread():
+    class Score(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["score"] = math.inf
+
+    found = sweep({"seed": [0, 1]}).fit(X, Y, callbacks=Score(), monitor="score", **QUIET)
+    (row,) = found.summary()
+    assert row["score"] == math.inf
+    assert math.isnan(row["score_spread"])
+    assert "inf" in repr(found.summary())
+
+
 def test_the_best_network_is_one_of_the_best_settings(result, tmp_path):
     best = result.best()
     top = {name: result.summary()[0][name] for name in ("units", "learning_rate")}

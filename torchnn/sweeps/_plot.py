@@ -24,7 +24,7 @@ def draw(result: Any) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("plot needs matplotlib: pip install matplotlib") from error
-    names = [name for name in result.settings if name != "seed"]
+    names = result._columns_told_apart()
     down, across = math.ceil(len(names) / ACROSS), min(len(names), ACROSS)
     figure = Figure(figsize=(10, 3.8 + 3.2 * down), layout="constrained")
     groups = result._groups(names)

@@ -16,6 +16,7 @@ from torchnn.sweeps._space import Settings
 from torchnn.sweeps._table import Table, told
 
 Array = np.ndarray[Any, Any]
+OWN = ("trial", "fold", "rung", "epochs_trained", "best_epoch", "engine", "networks")  # columns
 
 
 class Prediction(NamedTuple):
@@ -69,11 +70,12 @@ class Ensemble:
 class SweepResult(Table):
     """The networks of a sweep, best first: one row a network.
 
-    A row has the number of its trial; the settings; its seed; its fold, if there are folds;
-    `epochs_trained`; `best_epoch`, from 1; loss and metrics of the network as it is; the same after
-    its best epoch, as "best_val_loss"; and its engine. The weights are those after the last epoch,
-    unless a callback has restored those of the best one. In successive halving, `rung` is the last
-    round that it took part in, and whoever has come further stands first.
+    A row has the number of its trial; the settings, of which one that is named as another column is
+    stands as "setting_loss"; its seed; its fold, if there are folds; `epochs_trained`;
+    `best_epoch`, from 1; loss and metrics of the network as it is; the same after its best epoch,
+    as "best_val_loss"; and its engine. The weights are those after the last epoch, unless a
+    callback has restored those of the best one. In successive halving, `rung` is the last round
+    that it took part in, and whoever has come further stands first.
 
     Attributes:
         monitor: What networks are ranked by.
@@ -93,13 +95,14 @@ class SweepResult(Table):
         self._maker = maker
         self._networks, self._outcomes = networks, sorted(outcomes, key=self._rank)
         self.settings = _varying([networks[each.number].settings for each in outcomes])
-        logs = list(dict.fromkeys(name for each in self._outcomes for name in each.logs))
+        self._logs = logs = list(dict.fromkeys(n for each in self._outcomes for n in each.logs))
         has_folds = any(network.fold for network in networks.values())  # more than the one, 0
         has_rungs = any(each.rung for each in self._outcomes)
         names = dict.fromkeys(n for network in networks.values() for n in network.settings)
+        self._columns = {name: self._column(name) for name in names}
         columns = [
             "trial",
-            *(n for n in names if n != "seed"),
+            *(column for column in self._columns.values() if column != "seed"),
             "seed",
             *["fold"] * has_folds,
             *["rung"] * has_rungs,
@@ -109,7 +112,7 @@ class SweepResult(Table):
             *(f"best_{name}" for name in logs),
             "engine",
         ]
-        few = [name for name in self.settings if name != "seed"]
+        few = self._columns_told_apart()
         others = [name for name in logs if name != monitor]
         last = [monitor, "epochs_trained", "best_epoch", *others]
         shown = [*few, "seed", *["fold"] * has_folds, *["rung"] * has_rungs, *last]
@@ -117,6 +120,15 @@ class SweepResult(Table):
         rows = [self._row(each) for each in self._outcomes]
         rows = [{name: row.get(name) for name in columns} for row in rows]
         super().__init__(rows, columns, shown, title)
+
+    def _column(self, setting: str) -> str:
+        """The name of a setting's column: its own, unless another column is named so."""
+        losses = {named for log in self._logs for named in (log, f"best_{log}", f"{log}_spread")}
+        return f"setting_{setting}" if setting in losses.union(OWN) else setting
+
+    def _columns_told_apart(self) -> list[str]:
+        """The columns of the settings that differ, seeds apart."""
+        return [self._columns[name] for name in self.settings if name != "seed"]
 
     def _rank(self, outcome: Outcome) -> tuple[float, ...]:
         score = outcome.at(self.monitor)
@@ -133,7 +145,7 @@ class SweepResult(Table):
         best = self._best_epoch(outcome)
         row = {
             "trial": network.trial,
-            **network.settings,
+            **{self._columns[name]: value for name, value in network.settings.items()},
             "seed": network.seed,
             "fold": network.fold,
             "rung": outcome.rung,
@@ -220,20 +232,22 @@ class SweepResult(Table):
         Raises:
             ValueError: There is no such setting.
         """
-        names = [by] if isinstance(by, str) else by
-        if names is None:
-            names = [name for name in self.settings if name != "seed"]
+        if by is None:
+            names = self._columns_told_apart()
+        else:
+            given = [by] if isinstance(by, str) else by
+            names = [self._columns.get(name, name) for name in given]
         for name in names:
             if name not in self.columns[: self.columns.index("epochs_trained")]:
                 raise ValueError(f"by must name settings, got {name!r}")
-        logs = list(dict.fromkeys(name for each in self._outcomes for name in each.logs))
-        rows = []
+        logs, rows = self._logs, []
         for group in self._groups(names):
             first = self.rows[group[0]]
             row = {name: first[name] for name in names} | {"networks": len(group)}
             for log in logs:
                 values = np.array([self._outcomes[index].at(log) for index in group])
-                spread = values.std(ddof=1) if len(values) > 1 else math.nan
+                with np.errstate(invalid="ignore"):  # losses that are infinite have none
+                    spread = values.std(ddof=1) if len(values) > 1 else math.nan
                 row |= {log: float(values.mean()), f"{log}_spread": float(spread)}
             rows.append(row)
         columns = [*names, "networks", *(c for log in logs for c in (log, f"{log}_spread"))]
@@ -242,7 +256,7 @@ class SweepResult(Table):
         return Table(rows, columns, shown, f"Means and spreads, best {self.monitor} first")
 
     def _groups(self, names: Sequence[str]) -> list[list[int]]:
-        """The rows of equal settings of these names, groups best in the mean first; of successive
+        """The rows that are equal in these columns, groups best in the mean first; of successive
         halving, those that came further before others."""
         groups: dict[Any, list[int]] = {}
         for index, row in enumerate(self.rows):
@@ -258,7 +272,7 @@ class SweepResult(Table):
     def _best_group(self) -> list[int]:
         if not self.rows:
             raise ValueError("no network has been trained yet")
-        return self._groups([name for name in self.settings if name != "seed"])[0]
+        return self._groups(self._columns_told_apart())[0]
 
     def plot(self, path: Any = None) -> Any:
         """Draws what the best settings' networks have learned over the epochs, and the score

@@ -71,7 +71,7 @@ class Table:
         from rich.table import Table as Drawn
         from rich.text import Text
 
-        drawn = Drawn(title=Text(self._title, "bold"), title_justify="left")
+        drawn = Drawn()
         names = self._shown[:count]
         for name in names:
             drawn.add_column(name, justify="right")
@@ -80,7 +80,7 @@ class Table:
         console: Any = Console(file=io.StringIO(), width=UNLIMITED)
         console.print(drawn)
         more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
-        return [*map(str.rstrip, console.file.getvalue().splitlines()), *more]
+        return [self._title, *map(str.rstrip, console.file.getvalue().splitlines()), *more]
 
     def _cell(self, row: dict[str, Any], name: str) -> str:
         text, spread = told(row.get(name)), row.get(f"{name}_spread", math.nan)
