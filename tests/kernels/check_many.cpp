@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
 #include <thread>
 #include <vector>
 
@@ -14,12 +13,9 @@
 #include "../../csrc/cpu/lane_update.cpp"
 #include "../../csrc/cpu/measure.cpp"
 #include "../../csrc/cpu/train_many.cpp"
+#include "checks.h"
 
 namespace torchnn::cpu {
-
-Capability forced = Capability::baseline;
-Capability capability_in_use() { return forced; }
-int64_t vector_bytes() { return 16 << int(forced); }
 
 // None of these models is so large that it trains alone.
 template <class T>
@@ -43,15 +39,9 @@ using namespace torchnn::cpu;
 namespace {
 
 template <class T>
-using Values = std::vector<T>;
-
-template <class T>
-Values<T> random_values(int64_t count, double scale, int seed) {
+Values<T> of_seed(int64_t count, double scale, int seed) {
   std::mt19937 generator(seed);
-  std::normal_distribution<double> normal;
-  Values<T> values(count);
-  for (T& value : values) value = T(scale * normal(generator));
-  return values;
+  return random_values<T>(count, scale, generator);
 }
 
 void in_threads(int64_t parts, void (*f)(void*, int64_t), void* context) {
@@ -82,11 +72,11 @@ struct Problem {
     const int64_t targets = target_count(loss, outputs),
                   steps = epochs * step_count(rows, rows, batch_size);
     const int64_t batches = step_count(rows, rows, batch_size);
-    const auto x = random_values<T>(rows * features, 1, 1);
-    auto y = random_values<T>(rows * targets, 1, 2);
+    const auto x = of_seed<T>(rows * features, 1, 1);
+    auto y = of_seed<T>(rows * targets, 1, 2);
     if (has_labels(loss))
       for (int64_t i = 0; i < rows; ++i) y[i] = T(i % (outputs + 1) - 1);
-    const auto weights = random_values<T>(rows, 0.5, 3);
+    const auto weights = of_seed<T>(rows, 0.5, 3);
     struct Model {
       std::vector<Values<T>> state;
       std::vector<TrainLayer<T>> layers;
@@ -101,8 +91,8 @@ struct Problem {
       const int64_t m = models[i];
       const auto sizes = widths(m);
       for (size_t l = 1; l < sizes.size(); ++l) {
-        own.state.push_back(random_values<T>(sizes[l] * sizes[l - 1], 0.5, 10 * m + l));
-        own.state.push_back(random_values<T>(sizes[l], 0.1, 10 * m + l + 5));
+        own.state.push_back(of_seed<T>(sizes[l] * sizes[l - 1], 0.5, 10 * m + l));
+        own.state.push_back(of_seed<T>(sizes[l], 0.1, 10 * m + l + 5));
         for (int s = 0; s < most_slots; ++s) {
           own.state.emplace_back(sizes[l] * sizes[l - 1], T(0));
           own.state.emplace_back(sizes[l], T(0));

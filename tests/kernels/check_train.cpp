@@ -5,7 +5,6 @@
 // far. Built and run by tests/test_kernels.py.
 #include <cmath>
 #include <cstdio>
-#include <random>
 #include <vector>
 
 #define TORCHNN_LARGE_PRODUCT (1 << 15)
@@ -17,14 +16,7 @@
 #include "../../csrc/cpu/measure.cpp"
 #include "../../csrc/cpu/small_products.cpp"
 #include "../../csrc/cpu/train.cpp"
-
-namespace torchnn::cpu {
-
-Capability forced = Capability::baseline;
-Capability capability_in_use() { return forced; }
-int64_t vector_bytes() { return 16 << int(forced); }
-
-}  // namespace torchnn::cpu
+#include "checks.h"
 
 using namespace torchnn;
 using namespace torchnn::cpu;
@@ -32,15 +24,9 @@ using namespace torchnn::cpu;
 namespace {
 
 template <class T>
-using Values = std::vector<T>;
-
-template <class T>
 Values<T> random_values(int64_t count, double scale) {
   static std::mt19937 generator(0);
-  std::normal_distribution<double> normal;
-  Values<T> values(count);
-  for (T& value : values) value = T(scale * normal(generator));
-  return values;
+  return cpu::random_values<T>(count, scale, generator);
 }
 
 // In place of a library for large matrices.
