@@ -221,12 +221,16 @@ class Untrained(Callback):
         ({"units": [3, 4]}, {"halving": 3}, "one of 3 settings, and there are 2"),
         ({"units": [3, 4], "epochs": [2, 3]}, {"halving": 2}, "halving needs epochs as an arg"),
         ({"units": [3]}, {"chunk_size": 0}, "chunk_size must be a positive integer"),
+        ({"units": [3]}, {"n_jobs": 0}, "n_jobs must be a number of processes, or -1 for one a"),
+        ({"units": [3]}, {"n_jobs": "all"}, "n_jobs must be an integer, got 'all'"),
     ],
 )
-def test_bad_input_is_told_before_any_work(grid, options, message):
+def test_bad_input_is_told_before_any_work(grid, options, message, tmp_path):
     watch = [] if "monitor" in options else [Untrained()]
-    with pytest.raises(ValueError, match=message):
-        sweep(grid).fit(X, Y, **QUIET | {"callbacks": watch} | options)
+    options = QUIET | {"callbacks": watch, "backup": tmp_path / "kept"} | options
+    with pytest.raises((TypeError, ValueError), match=message):
+        sweep(grid).fit(X, Y, **options)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_bad_builds():

@@ -178,6 +178,7 @@ class Sweep:
             ends = self._ends(rule, epochs)
         if chunk_size is not None:
             chunk_size = _checks.positive_int("chunk_size", chunk_size)
+        workers = _workers.find(n_jobs)
         is_validated = bool(pairs) or validation_data is not None
         judge = Monitor(monitor or ("val_loss" if is_validated else "loss"), mode)
         first = self._rehearse(x)
@@ -192,7 +193,7 @@ class Sweep:
             networks,
             judge.monitor,
             judge.mode,
-            _workers.find(n_jobs),
+            workers,
             chunk_size,
             kept,
             check_verbose(verbose),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchnn import _warnings
+from torchnn import _checks, _warnings
 from torchnn.sweeps._chunks import Chunk, Data, Network, Outcome, train
 from torchnn.sweeps._making import Maker
 
@@ -138,7 +138,14 @@ def _close(results: Any) -> None:
 
 def find(n_jobs: int | None) -> Workers:
     """Returns who trains: workers if n_jobs asks for them, or if the program has entered a
-    joblib.parallel_config; else this process."""
+    joblib.parallel_config; else this process.
+
+    Raises:
+        TypeError, ValueError: n_jobs is no integer, or 0.
+        ModuleNotFoundError: There is no joblib.
+    """
+    if n_jobs is not None and _checks.integer("n_jobs", n_jobs) == 0:
+        raise ValueError("n_jobs must be a number of processes, or -1 for one a core, got 0")
     if n_jobs is None and "joblib" not in sys.modules:
         return Workers(0, None)
     try:
