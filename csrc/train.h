@@ -244,6 +244,9 @@ int64_t workspace_size(const Trials<T>& job);
 template <class T>
 void train_many(const Trials<T>& job, T* workspace, Stream stream);
 
+// Brings so many lists of rows, of one size, each into the order of its seed (math/shuffle.h).
+void shuffle(int64_t* rows, int64_t size, const int64_t* seeds, int64_t count, Stream stream);
+
 // ---- for networks whose every layer of every batch is a launch of its own: cuda/layers.cu ----
 
 // The numbers of each step, (steps) of each model or of all: as many as step_numbers says.

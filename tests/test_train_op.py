@@ -10,7 +10,7 @@ import torch
 
 from torchnn import ops, tuning
 from torchnn.ops import reference
-from torchnn.ops._network import activate_, hashed, restore_
+from torchnn.ops._network import activate_, hashed, restore_, shuffle_
 
 OPTIONS = {
     "momentum": 0.9,
@@ -739,6 +739,41 @@ def test_what_swaps_places_or_changes_signs_shows_in_a_hash():
         changed = x.clone()
         changed[[i, j]] = x[[j, i]] if i % 2 else -x[[i, j]]
         assert (hashed([changed]) == before) == torch.equal(changed, x)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 623, 624, 625, 1250, 50_000])
+def test_rows_are_shuffled_as_by_pytorch(device, count):
+    seeds = [0, 1, 2**32 - 1, 2**32, 2**62 + 5]
+    rows = torch.arange(7, 7 + count).repeat(len(seeds), 1).to(device)
+    shuffle_(rows, torch.tensor(seeds, device=device))
+    for seed, shuffled in zip(seeds, rows.cpu(), strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        assert torch.equal(shuffled - 7, torch.randperm(count, generator=generator))
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds", "message"),
+    [
+        (torch.zeros(3), torch.zeros(3), "rows must have 2 dimensions"),
+        (torch.zeros(3, 4), torch.zeros(3).long(), "rows must be contiguous int64"),
+        (torch.zeros(4, 3).long().t(), torch.zeros(3).long(), "rows must be contiguous int64"),
+        (torch.zeros(3, 4).long(), torch.zeros(3), "seeds must be contiguous int64"),
+        (
+            torch.zeros(3, 4).long(),
+            torch.zeros(4).long(),
+            "seeds must have shape",
+        ),
+    ],
+)
+def test_rows_of_another_kind_are_not_shuffled(rows, seeds, message):
+    with pytest.raises(RuntimeError, match=message):
+        shuffle_(rows, seeds)
+
+
+def test_rows_are_not_shuffled_by_themselves():
+    rows = torch.arange(4).repeat(4, 1)
+    with pytest.raises(RuntimeError, match="rows shares memory with seeds"):
+        shuffle_(rows, rows[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

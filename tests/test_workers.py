@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torchnn import Sequential, Sweep
 from torchnn.layers import Dense, Dropout, Input
 from torchnn.sweeps import _workers
+from torchnn.sweeps._chunks import Chunk, Data
 from torchnn.sweeps._workers import RemoteError, Workers
 
 joblib = pytest.importorskip("joblib")
@@ -141,8 +144,53 @@ def test_who_trains(monkeypatch):
     assert "joblib" not in sys.modules
 
 
+def test_chunks_go_to_the_gpus_in_turn(monkeypatch):
+    current, used = threading.local(), set()
+
+    @contextmanager
+    def device(index):
+        current.index = index
+        yield
+        del current.index
+
+    def train(maker, data, chunk):
+        used.add((chunk.networks[0].number, getattr(current, "index", None)))
+        return []
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(_workers, "train", train)
+    sweep, data = sweep_of(model), Data(X, Y, None, None, [], None, [], True)
+    chunks = [Chunk([n], [None], [1], False, 0) for n in sweep._networks(1, 32, 0).values()]
+    with joblib.parallel_config(backend="threading", n_jobs=3):
+        for use_gpus in (False, True):
+            workers = Workers(3, None, use_gpus)
+            assert len(list(workers.train(sweep._maker, data, chunks, 0))) == len(chunks)
+    count = range(len(chunks))
+    assert used == {(i, None) for i in count} | {(i, i % 2) for i in count}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs")
+def test_gpus_come_to_the_same_bits():
+    def on_gpu(units):
+        return model(units).to("cuda")
+
+    alone = sweep_of(on_gpu).fit(X, Y, **OPTIONS)
+    check_same(sweep_of(on_gpu).fit(X, Y, n_jobs=2, **OPTIONS), alone)
+
+
+def test_networks_on_gpus_are_cut_into_a_chunk_each(monkeypatch):
+    found = []
+    monkeypatch.setattr(_workers.Workers, "cut", lambda self, *_: found.append(self) or [])
+    for use_gpus in (False, True):
+        monkeypatch.setattr(torch.nn.Parameter, "is_cuda", use_gpus, raising=False)
+        sweep_of(model).fit(X, Y, n_jobs=2, **OPTIONS)
+    assert found == [Workers(2, 2, False), Workers(2, 2, True)]
+
+
 def test_chunks():
     assert list(map(len, Workers(0, None).cut(range(2500), None))) == [1024, 1024, 452]
     assert list(map(len, Workers(2, None).cut(range(100), None))) == [16] * 6 + [4]
+    assert list(map(len, Workers(2, None, use_gpus=True).cut(range(100), None))) == [64, 36]
     assert list(map(len, Workers(8, None).cut(range(100_000), None)))[:1] == [1024]
     assert list(map(len, Workers(8, None).cut(range(10), 4))) == [4, 4, 2]

@@ -11,6 +11,7 @@
 #include "../cpu/simd/isa.h"
 #include "../dense.h"
 #include "../hash.h"
+#include "../math/shuffle.h"
 #include "cpu_dense.h"
 #include "cpu_library.h"
 #include "cpu_ways.h"
@@ -79,6 +80,16 @@ struct Cpu {
     return job;
   }
 };
+
+// For shuffle_schema in many.h.
+void shuffle_(const Tensor& rows, const Tensor& seeds) {
+  check_shuffle(rows, seeds, DeviceType::CPU);
+  int64_t* const first = mutable_data<int64_t>(rows);
+  const int64_t *const seed = data<int64_t>(seeds), size = rows.size(1);
+  parallel_for(0, rows.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) shuffle(first + i * size, size, uint32_t(seed[i]));
+  });
+}
 
 Tensor predict(const Tensor& x, const std::vector<int64_t>& activations, const Tensor& slopes,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
@@ -198,6 +209,7 @@ STABLE_TORCH_LIBRARY(torchnn, m) {
       "bool need_x, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)");
   m.def(torchnn::train_schema);
   m.def(torchnn::train_many_schema);
+  m.def(torchnn::shuffle_schema);
   m.def(
       "predict(Tensor x, int[] activations, Tensor slopes, Tensor[] weights, Tensor[] biases) -> "
       "Tensor");
@@ -218,6 +230,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CPU, m) {
   m.impl("dense_backward", TORCH_BOX(&torchnn::cpu_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cpu>));
   m.impl("train_many_", TORCH_BOX(&torchnn::train_many_<torchnn::Cpu>));
+  m.impl("shuffle_", TORCH_BOX(&torchnn::shuffle_));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
   m.impl("activate_", TORCH_BOX(&torchnn::activate_));
   m.impl("restore_", TORCH_BOX(&torchnn::restore_));

@@ -126,6 +126,14 @@ struct Cuda {
   }
 };
 
+// For shuffle_schema in many.h.
+void shuffle_(const Tensor& rows, const Tensor& seeds) {
+  check_shuffle(rows, seeds, DeviceType::CUDA);
+  const OnDevice device(rows);
+  cuda::shuffle(mutable_data<int64_t>(rows), rows.size(1), data<int64_t>(seeds), rows.size(0),
+                device.stream);
+}
+
 void check_widths(const std::vector<int64_t>& widths) {
   STD_TORCH_CHECK(widths.size() > 1, "widths must be two or more, got ", widths.size());
   for (int64_t width : widths) check_range("each width", width, 1, cuda::most_units);
@@ -202,6 +210,7 @@ STABLE_TORCH_LIBRARY_IMPL(torchnn, CUDA, m) {
   m.impl("dense_backward", TORCH_BOX(&torchnn::cuda_dense_backward));
   m.impl("train_", TORCH_BOX(&torchnn::train_<torchnn::Cuda>));
   m.impl("train_many_", TORCH_BOX(&torchnn::train_many_<torchnn::Cuda>));
+  m.impl("shuffle_", TORCH_BOX(&torchnn::shuffle_));
   m.impl("predict", TORCH_BOX(&torchnn::predict));
 }
 

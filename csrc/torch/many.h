@@ -54,6 +54,20 @@ inline void check_sets(const char* name, const Tensor& sets, const char* of_name
                     sets.size(0), " in ", name);
 }
 
+// Rows (orders, samples) change in place, by the seed of each, (orders).
+inline constexpr char shuffle_schema[] = "shuffle_(Tensor(a!) rows, Tensor seeds) -> ()";
+
+inline void check_shuffle(const Tensor& rows, const Tensor& seeds, DeviceType device) {
+  STD_TORCH_CHECK(rows.dim() == 2 && rows.device().type() == device,
+                  "rows must have 2 dimensions, on the device of this operator");
+  check_table("rows", rows, ScalarType::Long, true, {rows.size(0), rows.size(1)});
+  check_table("seeds", seeds, ScalarType::Long, seeds.device() == rows.device(), {rows.size(0)});
+  check_range("the number of rows", rows.size(1), 0, std::numeric_limits<uint32_t>::max());
+  std::vector<Extent> extents;
+  add_extent(extents, "rows", -1, rows, true), add_extent(extents, "seeds", -1, seeds, false);
+  check_overlaps(extents);
+}
+
 // The model's own part of y or of sample_weight, of that shape behind the models.
 inline int64_t check_targets(const char* name, const Tensor& t, const Tensor& x, int64_t models,
                              std::vector<int64_t> shape) {

@@ -1,4 +1,5 @@
-// Trains models of mixed sizes in the kernel of csrc/cuda/train_many.cu and compares all that is
+// Trains models of mixed sizes in the kernel of csrc/cuda/train_many.cu, shuffles rows in that of
+// shuffle.cu, and compares all that is
 // left with plain loops in double; and, bit for bit, with each model by itself, its steps cut into
 // two calls. Each array ends where its allocation ends, so that a step too far is seen.
 // tests/test_simt.py runs it on the CPU, under AddressSanitizer and ThreadSanitizer;
@@ -10,6 +11,7 @@
 #define TORCHNN_MOST_BLOCKS 2
 #define TORCHNN_LAUNCH_MICROSECONDS 20  // a few steps
 #define TORCHNN_MOST_STEPS 12           // of all trials
+#include "../../csrc/cuda/shuffle.cu"
 #include "../../csrc/cuda/train_many.cu"
 #include "checks.h"
 
@@ -455,6 +457,26 @@ void check_rows_that_are_not_there() {
   }
 }
 
+// More orders than threads, each that of torch.randperm.
+void check_orders() {
+  for (int64_t size : {0, 1, 2, 7, 700}) {
+    constexpr int64_t count = 70;
+    std::vector<int64_t> seeds(count), rows(count * size);
+    for (int64_t i = 0; i < count; ++i) seeds[i] = i * 0x1'2345'6789;
+    for (size_t i = 0; i < rows.size(); ++i) rows[i] = int64_t(3 * i);
+    const Array<int64_t> of_device(seeds);
+    Array<int64_t> shuffled(rows);
+    cuda::shuffle(shuffled.data(), size, of_device.data(), count, nullptr);
+    shuffled.fetch();
+    for (int64_t i = 0; i < count; ++i) {
+      std::mt19937 numbers{uint32_t(seeds[i])};
+      int64_t* const own = rows.data() + i * size;
+      for (int64_t k = 0; k + 1 < size; ++k) std::swap(own[k], own[k + numbers() % (size - k)]);
+    }
+    expect(shuffled.host == rows, "orders are those of their seeds");
+  }
+}
+
 #if !defined(TORCHNN_ONLY_FLOAT)
 
 template <class T>
@@ -523,6 +545,7 @@ int main(int count, char** arguments) {
 #endif
   if (what == "few" || what == "train_many") check<float>(everything());
   check_rows_that_are_not_there();
+  check_orders();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

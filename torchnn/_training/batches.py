@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchnn._engine.run import Batches, Form, Run, Samples
 from torchnn._training import data
 from torchnn._training.arrays import ARRAY_PROTOCOLS
+from torchnn.ops._network import shuffle_
 from torchnn.ops._transfer import is_queued, to_device
 
 PAUSE = 0.05  # seconds a run: so often do progress, Ctrl-C and a look at the loss get their turn
@@ -147,7 +148,7 @@ class ArrayFeed:
         if seed is None:
             orders = torch.arange(self.count, device="cpu").repeat(count)
         else:
-            orders = torch.cat([permutation(self.count, seed, epoch + i) for i in range(count)])
+            orders = permutation(self.count, seed, epoch, count)
         return to_device(orders, self.samples.x.device)
 
     def unweighted(self) -> "ArrayFeed":
@@ -418,15 +419,21 @@ def _is_sequence(value: Any) -> bool:
     return hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
-def permutation(count: int, seed: int, epoch: int) -> Tensor:
-    """Returns the rows' order in an epoch, a function of the seed and the epoch alone.
+def seed_of_order(seed: int, epoch: int) -> int:
+    """Returns what the rows' order in an epoch follows from.
 
-    A generator of its own leaves torch's global one as it was.
+    shuffle_ uses 32 bits of it: a prime keeps neighbouring seeds' epochs apart.
     """
-    # The generator uses 32 bits of its seed: a prime keeps neighbouring seeds' epochs apart.
-    mixed = (seed * 1_000_003 + epoch) % 2**63
-    generator = torch.Generator("cpu").manual_seed(mixed)
-    return torch.randperm(count, generator=generator, device="cpu")
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def permutation(count: int, seed: int, epoch: int, epochs: int = 1) -> Tensor:
+    """Returns the rows' order in some epochs, one after the other, each a function of the seed and
+    the epoch alone."""
+    seeds = [seed_of_order(seed, epoch + i) for i in range(epochs)]
+    orders = torch.arange(count, device="cpu").repeat(epochs, 1)
+    shuffle_(orders, torch.tensor(seeds, device="cpu"))
+    return orders.reshape(-1)
 
 
 def _with_good_targets(samples: Samples, check_targets: CheckTargets | None) -> Samples:

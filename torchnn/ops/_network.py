@@ -21,10 +21,11 @@ _predict = torch.ops.torchnn.predict.default._op
 _restore = torch.ops.torchnn.restore_.default._op
 _hash = torch.ops.torchnn.hash.default._op
 _activate = torch.ops.torchnn.activate_.default._op
+_shuffle = torch.ops.torchnn.shuffle_.default._op
 
 # These have no gradients: autograd, which would look at each tensor, is passed by.
 _passing_by = torch.library.Library("torchnn", "IMPL")
-for _name in ("activate_", "hash", "restore_"):
+for _name in ("activate_", "hash", "restore_", "shuffle_"):
     _passing_by.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 LARGEST = 2**63 - 1  # int64: any size above it is as good
@@ -237,6 +238,26 @@ def hashed(tensors: list[Tensor]) -> int:
     """Returns a number that is another one, but for 1 in 2**64 times, once anybody has written into
     one of some contiguous tensors on the CPU, be it past PyTorch."""
     return int(call(_hash, tensors)) if tensors else 0
+
+
+def shuffle_(rows: Tensor, seeds: Tensor) -> None:
+    """Brings row numbers into an order that a seed tells, in place.
+
+    rows = torch.arange(5).repeat(2, 1)
+    shuffle_(rows, torch.tensor([0, 1]))
+
+    It is that of `torch.randperm` on the CPU, whose generator uses 32 bits of its seed; on every
+    device, where a thread makes one of the orders.
+
+    Args:
+        rows: Shape (orders, samples), int64, contiguous.
+        seeds: Of each order, (orders,), int64, on the same device.
+
+    Raises:
+        RuntimeError: A shape, dtype or device does not fit.
+    """
+    call(_shuffle, rows, seeds)
+    mark_changed([rows])
 
 
 def _undisturbed(device: str) -> AbstractContextManager[Any]:

@@ -152,7 +152,8 @@ class Sweep:
                 validated.
             mode: "min", "max", or "auto" to tell by the name.
             n_jobs: How many processes of joblib's train; None for this one, or for what the program
-                has entered: `with joblib.parallel_config(backend="dask"): sweep.fit(...)`.
+                has entered: `with joblib.parallel_config(backend="dask"): sweep.fit(...)`. Where
+                build puts networks on "cuda", chunks go to a machine's GPUs in turn.
             chunk_size: Networks that are trained in one call, and by one worker; None to choose.
             backup: A folder that keeps what has been trained, so that the same program, started
                 again, trains only what is missing. It stays when the sweep has finished.
@@ -182,6 +183,7 @@ class Sweep:
         is_validated = bool(pairs) or validation_data is not None
         judge = Monitor(monitor or ("val_loss" if is_validated else "loss"), mode)
         first = self._rehearse(x)
+        workers = replace(workers, use_gpus=any(each.is_cuda for each in first.parameters()))
         if not listed:  # which might add what is to be monitored
             _check_monitor(judge.monitor, first.metrics_names, is_validated)
         kept = None

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,15 +53,18 @@ class Workers:
     Attributes:
         count: How many workers there are; 0 for this process.
         n_jobs: What joblib is told; None for what the program has entered.
+        use_gpus: Whether the networks are on GPUs, of which a machine may have several.
     """
 
     count: int
     n_jobs: int | None
+    use_gpus: bool = False
 
     def cut(self, networks: Sequence[Network], size: int | None) -> list[Sequence[Network]]:
         """Returns the networks in chunks of a size; None to choose it."""
         if size is None and self.count:
-            lanes = -(-len(networks) // (self.count * A_WORKER * LANES))
+            chunks = self.count * (1 if self.use_gpus else A_WORKER)  # many networks fill a GPU
+            lanes = -(-len(networks) // (chunks * LANES))
             size = min(MOST, lanes * LANES)
         size = size or MOST
         return [networks[i : i + size] for i in range(0, len(networks), size)]
@@ -114,7 +117,7 @@ class Workers:
         arrays += map(_portable, data.validation_data or ())
         rest = replace(data, x=None, y=None, sample_weight=None, validation_data=None)
         calls = [
-            joblib.delayed(_train_far)(number, maker, rest, chunk, self.count == 1, *arrays)
+            joblib.delayed(_train_far)(self, number, maker, rest, chunk, *arrays)
             for number, chunk in list(chunks.items())
         ]
         # Where nothing comes back before all has, less is handed out at a time.
@@ -138,7 +141,7 @@ def _close(results: Any) -> None:
 
 def find(n_jobs: int | None) -> Workers:
     """Returns who trains: workers if n_jobs asks for them, or if the program has entered a
-    joblib.parallel_config; else this process.
+    joblib.parallel_config; else this process. No networks are on GPUs, as far as is known.
 
     Raises:
         TypeError, ValueError: n_jobs is no integer, or 0.
@@ -159,16 +162,16 @@ def find(n_jobs: int | None) -> Workers:
 
 
 def _train_far(
-    number: int, maker: Maker, data: Data, chunk: Chunk, is_alone: bool, *arrays: Any
+    workers: Workers, number: int, maker: Maker, data: Data, chunk: Chunk, *arrays: Any
 ) -> tuple[int, list[Outcome] | Failed]:
     """Trains a chunk in a worker.
 
     Args:
+        workers: All of them. If there are others, one thread has to do.
         number: Which chunk it is.
         maker: Makes the models.
         data: All but the arrays.
         chunk: The networks.
-        is_alone: Whether no other worker is at work: else one thread has to do.
         arrays: x, y, the weights and those of the validation data: each an argument of its own, as
             engines share large arrays among calls.
     """
@@ -176,13 +179,19 @@ def _train_far(
     data = replace(data, x=x, y=y, sample_weight=weight, validation_data=tuple(validation) or None)
     threads = torch.get_num_threads()
     try:
-        if not is_alone:
+        if workers.count > 1:
             torch.set_num_threads(1)
-        return number, train(maker, data, chunk)
+        with _gpu(number) if workers.use_gpus else nullcontext():
+            return number, train(maker, data, chunk)
     except Exception as error:
         return number, Failed(_picklable(error), traceback.format_exc())
     finally:
         torch.set_num_threads(threads)
+
+
+def _gpu(number: int) -> AbstractContextManager[Any]:
+    """Lets "cuda" mean one of this machine's GPUs, in turn, as long as it is entered."""
+    return torch.cuda.device(number % torch.cuda.device_count())
 
 
 def _picklable(error: Exception) -> Exception:
