@@ -1,5 +1,6 @@
 """What every test shares: a seed, and the devices to run on."""
 
+import gc
 import os
 import signal
 
@@ -9,6 +10,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+
+
+def pytest_collection_finish():
+    """Tests and what they have imported stay: the collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,7 +29,8 @@ ADDRESS = [
 ]
 FLAGS = (
     "-std=gnu++20 -O0 -g1 -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi "
-    "-fsanitize-undefined-trap-on-error -pthread -Itests/simt"
+    "-fsanitize-undefined-trap-on-error -pthread -Itests/simt "
+    "-DTORCHNN_FN=inline -Wno-subobject-linkage"
 )
 # Networks are also compared with the engine for the CPU, if it was built here.
 BUILT = ROOT / "build" / "native" / "csrc" / "cpu"

@@ -10,7 +10,7 @@
 
 #if defined(__CUDACC__)
 #define TORCHNN_FN __host__ __device__ __forceinline__
-#else
+#elif !defined(TORCHNN_FN)  // tests compile sooner
 // always_inline, so that one source serves every instruction set: the code is compiled inside the
 // entry point that carries the target attribute.
 #define TORCHNN_FN __attribute__((always_inline)) inline
