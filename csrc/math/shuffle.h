@@ -8,8 +8,8 @@
 
 namespace torchnn {
 
-// Of 32 bits each, all equally likely. Source: M. Matsumoto and T. Nishimura, Mersenne Twister, 1998
-// (MT19937); seeded as theirs of 2002, as std::mt19937 is.
+// Of 32 bits each, all equally likely. Source: M. Matsumoto and T. Nishimura, Mersenne Twister,
+// 1998 (MT19937); seeded as theirs of 2002, as std::mt19937 is.
 class RandomNumbers {
  public:
   TORCHNN_FN explicit RandomNumbers(uint32_t seed) {
