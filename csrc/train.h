@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "math/activation.h"
+#include "math/stopping.h"
 #include "math/update.h"
 #include "product.h"
 
@@ -26,6 +27,8 @@ struct TrainLayer {
   double slope = no_slope;  // of the activation just below 0
   double dropout = 0;       // the probability that an output is dropped, below 1
   int64_t seed = 0;         // of what is dropped
+  // Of a Trial that may end early: where weight and bias of its best epoch are kept, or null.
+  T *best_weight = nullptr, *best_bias = nullptr;
 
   // Those of the m-th behind it, all of whose arrays follow the ones of the one before.
   TrainLayer moved(int64_t m) const {
@@ -116,6 +119,10 @@ struct Trial {
   const T* validation_weight = nullptr;
   T* validation_losses = nullptr;       // (epochs, batches of the validation rows), with penalties
   T* validation_predictions = nullptr;  // (epochs, validation_count, units of the last layer)
+  // When it ends early, before the call's last epoch: then there are no losses and predictions of
+  // the epochs behind, and if it had ended before the call, of any. Null for never.
+  Stopping stopping{};
+  StoppingState* stopping_state = nullptr;
 };
 
 // What they share. All have as many features, and as many units in the last layer.
@@ -149,13 +156,25 @@ constexpr int64_t step_count(const Job& job) {
   return step_count(job.samples, job.epoch_size, job.batch_size);
 }
 
-// The rows that models are measured on, as the samples of an epoch.
-struct ValidationRows {
+// The rows that models are measured on, or trained on, as the samples of an epoch.
+struct EpochRows {
   int64_t samples, epoch_size, batch_size;
 };
 template <class T>
-constexpr ValidationRows validation_of(const Trials<T>& job) {
+constexpr EpochRows validation_of(const Trials<T>& job) {
   return {job.validation_count, job.validation_count, job.validation_batch_size};
+}
+
+// Takes the losses of an epoch of the call, counted from 0, into what is known of a trial.
+template <class T>
+TORCHNN_FN StoppingState::Verdict end_epoch(const Trials<T>& job, const Trial<T>& trial,
+                                            int64_t epoch) {
+  const bool is_validated = trial.stopping.of_validation != 0;
+  const EpochRows train{job.epoch_size, job.epoch_size, job.batch_size};
+  const EpochRows rows = is_validated ? validation_of(job) : train;
+  const T* const losses = is_validated ? trial.validation_losses : trial.losses;
+  const double loss = mean_loss(losses + epoch * step_count(rows), rows.samples, rows.batch_size);
+  return trial.stopping_state->take(trial.stopping, loss);
 }
 
 // Some rows of a batch: samples first ... first + rows - 1 in order. Its batch is samples begin ...

@@ -9,6 +9,7 @@ import torch
 from tests.test_train_op import OPTIONS, SLOTS
 from torchnn import ops
 from torchnn.ops import reference
+from torchnn.ops.reference import Stopping, StoppingState
 
 SMALL = [(7, 5, 1), (7, 8, 1), (7, 3, 1), (7, 5, 1)]
 
@@ -76,7 +77,7 @@ def copied(arguments, dtype=None):
         is_number = value.dtype in (torch.float32, torch.float64) and dtype is not None
         return value.to(dtype, copy=True) if is_number else value.clone()
 
-    of_float64 = ("learning_rates", "regularization", "input_dropout")
+    of_float64 = ("learning_rates", "regularization", "input_dropout", "stopping", "stopping_state")
     return {
         name: value.clone() if name in of_float64 else copy(value)
         for name, value in arguments.items()
@@ -275,6 +276,96 @@ def test_wide_models_train_alone_and_are_validated():
         if "orders" in changes:
             changes["learning_rates"] = torch.zeros(3, 0, dtype=torch.float64)
         assert_same(trials(widths, **changes))
+
+
+RULES = [
+    Stopping(patience=1, of_validation=1),
+    Stopping(patience=2, min_delta=0.01),
+    Stopping(),
+    Stopping(patience=0, of_validation=1, sign=-1),
+    Stopping(patience=2, of_validation=1, min_delta=1e9, baseline=-1.0, start_from_epoch=1),
+]
+
+
+def stopping(widths, dtype, epochs=9, restores=True):
+    """Models that end early, each by a rule of its own: of five, one never does."""
+    arguments, models = trials(widths, dtype, epochs=epochs), range(len(widths))
+    arguments["learning_rates"][:, 12:] *= -20  # their losses rise
+    generator = torch.Generator().manual_seed(4)
+    state = torch.tensor([StoppingState()] * len(models), dtype=torch.float64)
+    state[:, 3] = torch.tensor(models)  # epochs before
+    pairs = zip(arguments["weights"], arguments["biases"], strict=True)
+    best = [torch.zeros_like(p) for pair in pairs for p in pair]
+    best[2:4] = None, None
+    return arguments | {
+        "validation_x": torch.randn(40, widths[0][0], generator=generator).to(dtype),
+        "validation_y": (torch.arange(40 * widths[0][-1]) % 3 // 2).reshape(40, -1).to(dtype),
+        "stopping": torch.tensor([RULES[m % 5] for m in models], dtype=torch.float64),
+        "stopping_state": state,
+        "best": best if restores else (),
+    }
+
+
+def told(arguments, results):
+    """What there is of each model: what it has come to, and of its epochs those that were trained;
+    what is known of it; and what has been kept."""
+    models = len(results)
+    counts = (arguments["stopping_state"][:, 3] - torch.arange(models)).long().tolist()
+    steps, size = arguments["learning_rates"].shape[1] // 9, arguments["epoch_size"]
+    count = len(arguments["best"]) // models
+    for m, (own, epochs) in enumerate(zip(results, counts, strict=True)):
+        ends = (epochs * steps, epochs * size, epochs, epochs)
+        parts = [each[:end] for each, end in zip(own, ends, strict=False)]
+        yield [*parts, *own[4:], arguments["stopping_state"][m], *kept(arguments, m, count)]
+
+
+def kept(arguments, m, count):
+    return arguments["best"][m * count : (m + 1) * count]
+
+
+WIDE = [(7, 60, 50, 1), (7, 5, 4, 1), (7, 70, 40, 1)]  # two go by themselves
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("widths", [MANY, WIDE])
+@pytest.mark.parametrize("restores", [True, False])
+def test_models_end_early(widths, dtype, restores):
+    arguments = stopping(widths, dtype, restores=restores)
+    exact, ours = copied(arguments, torch.float64), copied(arguments)
+    expected, found = run(reference.train_many_, exact), run(ops.train_many_, ours)
+    assert len(set(exact["stopping_state"][:, 3].tolist())) > 1
+    assert set(exact["stopping_state"][:, 4].tolist()) == {0, 1}
+    tolerance = {"rtol": 1e-8, "atol": 1e-9, "equal_nan": True}
+    if dtype == torch.float32:
+        tolerance |= {"rtol": 2e-3, "atol": 2e-4}
+    for own, other in zip(told(ours, found), told(exact, expected), strict=True):
+        for one, another in zip(own, other, strict=True):
+            if one is not None:
+                torch.testing.assert_close(one.double(), another, **tolerance)
+
+
+@pytest.mark.parametrize("widths", [MANY, WIDE])
+def test_models_that_end_early_do_not_depend_on_neighbours_or_calls(widths):
+    arguments = stopping(widths, torch.float32)
+    together = copied(arguments)
+    expected = list(told(together, run(ops.train_many_, together)))
+    count = len(arguments["best"]) // len(widths)
+    for m in range(len(widths)):
+        own = chosen(arguments, [m])
+        own |= {name: arguments[name][[m]] for name in ("stopping", "stopping_state")}
+        own["best"] = copied({"best": kept(arguments, m, count)})["best"]
+        steps, size = own["learning_rates"].shape[1] // 9, own["epoch_size"]
+        for first, last in ((0, 1), (1, 4), (4, 9)):
+            part = own | {
+                "orders": own["orders"][:, first * size : last * size].contiguous(),
+                "learning_rates": own["learning_rates"][:, first * steps : last * steps],
+                "steps_before": own["steps_before"] + first * steps,
+            }
+            part["learning_rates"] = part["learning_rates"].contiguous()
+            results = run(ops.train_many_, part)
+        left = [*results[0][4:], own["stopping_state"][0], *own["best"]]
+        for one, other in zip(left, expected[m][4:], strict=True):
+            assert one is other is None or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def test_losses_that_are_subnormal_do_not_depend_on_threads():

@@ -114,16 +114,20 @@ class LaneModels {
       read(get, p, rows, columns);
     });
     for (LaneLayer<T>& layer : layers_) set_penalties(layer);
+    going_on_.clear();
+    for (int64_t m = 0; m < count_; ++m)
+      if (const StoppingState* state = trials_[m]->stopping_state; !state || !state->has_stopped)
+        going_on_.push_back(m);
     if (job_.samples == 0) validate(0);
-    for (Chunk chunk = chunk_after(job_, Chunk{}, chunk_rows_); chunk.rows;
+    for (Chunk chunk = chunk_after(job_, Chunk{}, chunk_rows_); chunk.rows && !going_on_.empty();
          chunk = chunk_after(job_, chunk, chunk_rows_)) {
       advance(chunk);
-      if (chunk.is_last() && chunk.end == chunk.end_of_epoch)
-        validate(chunk.end / job_.epoch_size - 1);
+      if (!chunk.is_last() || chunk.end != chunk.end_of_epoch) continue;
+      const int64_t epoch = chunk.end / job_.epoch_size - 1;
+      validate(epoch);
+      end_epoch(epoch);
     }
-    each_parameter([&](auto get, LaneParameter<T>& p, int64_t rows, int64_t columns) {
-      write(get, p, rows, columns);
-    });
+    for (int64_t m : going_on_) write_back(m);
   }
 
  private:
@@ -205,16 +209,39 @@ class LaneModels {
     }
   }
 
-  template <class Get>
-  void write(const Get& get, const LaneParameter<T>& p, int64_t rows, int64_t columns) {
-    for (int64_t s = -1; s < slot_count_; ++s) {
-      const T* from = s < 0 ? p.values : p.slots[s];
-      for (int64_t m = 0; m < count_; ++m) {
-        const Array own = get(*trials_[m], s);
-        for (int64_t i = 0; i < std::min(rows, own.rows); ++i)
-          for (int64_t k = 0; k < own.columns; ++k)
-            own.values[i * own.columns + k] = from[(i * columns + k) * lanes_ + m];
-      }
+  // What a model has become.
+  void write_back(int64_t m) {
+    each_parameter([&](auto get, LaneParameter<T>& p, int64_t rows, int64_t columns) {
+      for (int64_t s = -1; s < slot_count_; ++s)
+        write(m, s < 0 ? p.values : p.slots[s], get(*trials_[m], s), rows, columns);
+    });
+  }
+
+  void write(int64_t m, const T* from, const Array& own, int64_t rows, int64_t columns) const {
+    for (int64_t i = 0; i < std::min(rows, own.rows); ++i)
+      for (int64_t k = 0; k < own.columns; ++k)
+        own.values[i * own.columns + k] = from[(i * columns + k) * lanes_ + m];
+  }
+
+  // Models whose training ends here stay as they are now, though their lanes go on.
+  void end_epoch(int64_t epoch) {
+    std::erase_if(going_on_, [&](int64_t m) {
+      if (!trials_[m]->stopping_state) return false;
+      const auto verdict = torchnn::end_epoch(job_, *trials_[m], epoch);
+      if (verdict.is_best) keep_best(m);
+      if (verdict.stops) write_back(m);
+      return verdict.stops;
+    });
+  }
+
+  void keep_best(int64_t m) {
+    for (size_t l = 0; l < layers_.size(); ++l) {
+      const LaneLayer<T>& layer = layers_[l];
+      const TrainLayer<T>& own = trials_[m]->layers[l];
+      if (own.best_weight)
+        write(m, layer.w.values, {own.best_weight, own.units, own.in_features}, layer.units,
+              layer.in_features);
+      if (own.best_bias) write(m, layer.b.values, {own.best_bias, 1, own.units}, 1, layer.units);
     }
   }
 
@@ -573,6 +600,7 @@ class LaneModels {
   const Trials<T>& job_;
   const int64_t lanes_, count_;
   std::vector<const Trial<T>*> trials_;  // (lanes)
+  std::vector<int64_t> going_on_;        // those that have not ended early
   std::vector<LaneLayer<T>> layers_;
   std::vector<double> input_rates_;
   std::vector<int64_t> input_seeds_;

@@ -119,17 +119,35 @@ struct ManyModels {
                  .add_product = job.add_product};
     int64_t steps_before = trial.steps_before;
     own.steps_before = &steps_before;
-    if (!job.validation_x) return train(own);
-    if (job.samples == 0) return validate(trial, 0);
+    StoppingState* const state = trial.stopping_state;
+    if (!job.validation_x && !state) return train(own);
+    if (job.samples == 0) return job.validation_x ? validate(trial, 0) : void();
+    if (state && state->has_stopped) return;
     own.samples = job.epoch_size;
     const int64_t steps = step_count(own);
     const int64_t outputs = trial.layers[job.layer_count - 1].units;
     for (int64_t epoch = 0; epoch < job.samples / job.epoch_size; ++epoch) {
       train(own);
-      validate(trial, epoch);
+      if (job.validation_x) validate(trial, epoch);
+      if (state) {
+        const auto verdict = end_epoch(job, trial, epoch);
+        if (verdict.is_best) keep_best(trial);
+        if (verdict.stops) return;
+      }
       own.order += own.samples, own.learning_rates += steps, own.losses += steps;
       if (own.predictions) own.predictions += own.samples * outputs;
       steps_before += steps;
+    }
+    own.samples = job.samples % job.epoch_size;
+    if (own.samples > 0) train(own);
+  }
+
+  void keep_best(const Trial<T>& trial) const {
+    for (int64_t l = 0; l < job.layer_count; ++l) {
+      const TrainLayer<T>& layer = trial.layers[l];
+      if (layer.best_weight)
+        std::copy_n(layer.weight, layer.units * layer.in_features, layer.best_weight);
+      if (layer.best_bias) std::copy_n(layer.bias, layer.units, layer.best_bias);
     }
   }
 

@@ -54,12 +54,18 @@ class TrialTrainer {
 
   // Always inline, since a call would put this object into the device's memory.
   __device__ __forceinline__ void train() {
+    const StoppingState* const state = launch_.trials[number_].trial.stopping_state;
+    if (state && state->has_stopped && launch_.job.samples) return;
     read();
     list_row(chunk(0));
     int n = 0, epoch = 0;
     int part = launch_.job.samples ? -1 : 0;  // of the validation rows, or -1 for training
     for (;;) {
       const bool validates = part >= 0 && validation_part(part).begin < validation_count();
+      if (part >= 0 && !validates) {  // an epoch is over
+        if (launch_.job.samples && ends_early(epoch)) break;
+        part = -1;
+      }
       if (!validates && !chunk(n).rows) break;
       if (validates) begin_part(part);
       const Chunk& now = validates ? own_chunk() : chunk(n);
@@ -158,6 +164,23 @@ class TrialTrainer {
     return int(chunk.end / launch_.job.epoch_size);
   }
 
+  // Whether training ends with an epoch, all of whose losses have been reported.
+  __device__ bool ends_early(int epoch) const {
+    if (!trial().stopping_state) return false;
+    int& best_and_stops = *reinterpret_cast<int*>(at(plan().verdict));
+    if (threadIdx.x == 0)  // who reported them
+      best_and_stops = judge(launch_.job, trial(), epoch);
+    __syncthreads();  // all know what comes of it
+    if (best_and_stops & 2) keep_best();
+    return best_and_stops & 1;
+  }
+
+  // A call, since its numbers would take registers in all else.
+  __device__ __noinline__ static int judge(const Trials<T>& job, const Trial<T>& trial, int epoch) {
+    const auto verdict = end_epoch(job, trial, epoch);
+    return 2 * int(verdict.is_best) + int(verdict.stops);
+  }
+
   // ---- the way in, and out ----
 
   // Calls f(the user's array, elements, the Divider of a row, place of ours, our stride) for all
@@ -208,11 +231,26 @@ class TrialTrainer {
   __device__ void write_back() const {
     for (int l = 0; l <= last(); ++l)
       each_parameter(l, [&](T* user, int count, Divider columns, int place, int stride) {
-        for (int i = threadIdx.x; i < count; i += trial_threads) {
-          const int row = columns.quotient(i);
-          user[i] = at(place)[row * stride + i - row * columns.divisor];
-        }
+        write(user, count, columns, place, stride);
       });
+  }
+
+  __device__ void write(T* user, int count, Divider columns, int place, int stride) const {
+    for (int i = threadIdx.x; i < count; i += trial_threads) {
+      const int row = columns.quotient(i);
+      user[i] = at(place)[row * stride + i - row * columns.divisor];
+    }
+  }
+
+  __device__ void keep_best() const {
+    for (int l = 0; l <= last(); ++l) {
+      const TrainLayer<T>& layer = trial().layers[l];
+      const TrialLayer& place = place_of(l);
+      if (layer.best_weight)
+        write(layer.best_weight, place.units * place.in_features, place.features, place.weight,
+              place.in_stride);
+      if (layer.best_bias) write(layer.best_bias, place.units, Divider(1), place.bias, 1);
+    }
   }
 
   // ---- the rows of a chunk: each warp has every fourth group ----

@@ -83,6 +83,7 @@ struct alignas(16) TrialPlaces {
   int step;                 // an UpdateStep
   int sums;                 // (2, warps): of the loss, in training and in validation
   int squares;              // (2 layers, warps): of gradients, where norms are clipped
+  int verdict;              // an int: what comes of an epoch
 };
 
 struct TrialPlan : TrialPlaces {
@@ -161,6 +162,7 @@ TrialPlan lay_out_trial(const TrialShape& shape, int64_t rows) {
   plan.x = take(rows * stride(features)), plan.y = take(rows * shape.targets);
   plan.sample_weight = take(rows), plan.step = take(numbers_a_step);
   plan.sums = take(2 * trial_warps), plan.squares = take(2 * layers * trial_warps);
+  plan.verdict = take(1);
   for (int64_t l = 0; l < layers; ++l) {
     const int64_t in_features = shape.widths[l], units = shape.widths[l + 1];
     const int64_t rows_of_weight = l ? over(units, pack) * pack : units;  // that backward reads

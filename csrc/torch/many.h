@@ -20,14 +20,19 @@ namespace torchnn {
 // no samples. learning_rates (models, steps), options (models, options), steps_before (models),
 // regularization (models, layers, 5) or none, seeds (models, layers
 // + 1), the last being that of the features, and input_dropout (models) are each model's own.
+// stopping (models, 6) or none says when each may end early, by stopping_state (models, 5), which
+// changes in place (math/stopping.h), as does best: for weight and bias of each layer in turn, of
+// one model after the other, where those of the best epoch are kept; without elements where they
+// are not, or none at all.
 inline constexpr char train_many_schema[] =
     "train_many_(Tensor x, Tensor y, Tensor? sample_weight, Tensor orders, Tensor order_of, "
     "int epoch_size, int batch_size, Tensor learning_rates, int loss, int update, Tensor options, "
     "Tensor steps_before, int[] activations, Tensor slopes, Tensor regularization, Tensor seeds, "
     "Tensor input_dropout, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
     "Tensor? validation_x, Tensor? validation_y, Tensor? validation_weight, "
-    "Tensor? validation_rows, Tensor? validation_of, bool keep_predictions, "
-    "Tensor(d!) steps_done) -> (Tensor losses, Tensor predictions, Tensor validation_losses, "
+    "Tensor? validation_rows, Tensor? validation_of, Tensor stopping, Tensor(e!) stopping_state, "
+    "Tensor(f!)[] best, bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor "
+    "predictions, Tensor validation_losses, "
     "Tensor validation_predictions)";
 
 // A tensor of that shape and dtype, contiguous.
@@ -95,6 +100,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
     const std::vector<Tensor>& slots, const std::optional<Tensor>& validation_x,
     const std::optional<Tensor>& validation_y, const std::optional<Tensor>& validation_weight,
     const std::optional<Tensor>& validation_rows, const std::optional<Tensor>& validation_of,
+    const Tensor& stopping, const Tensor& stopping_state, const std::vector<Tensor>& best,
     bool keep_predictions, const Tensor& steps_done) {
   const int64_t layer_count = int64_t(activations.size());
   STD_TORCH_CHECK(layer_count > 0 && !weights.empty() && weights.size() % layer_count == 0 &&
@@ -118,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   };
   std::vector<Model> own;
   std::vector<Extent> extents;
-  extents.reserve(2 * weights.size() + slots.size() + 16);
+  extents.reserve(2 * weights.size() + slots.size() + best.size() + 20);
   for (int64_t m = 0; m < models; ++m) {
     own.push_back(
         {part(weights, m, layer_count), part(biases, m, layer_count), part(slots, m, slot_count)});
@@ -162,6 +168,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   if (regularizes)
     check_table("regularization", regularization, ScalarType::Double, regularization.is_cpu(),
                 {models, layer_count, numbers_of_regularization});
+  const bool may_stop = stopping.numel() > 0;
+  if (may_stop)
+    check_table("stopping", stopping, ScalarType::Double, stopping.is_cpu(),
+                {models, numbers_of_stopping});
+  if (may_stop)
+    check_table("stopping_state", stopping_state, ScalarType::Double,
+                stopping_state.device() == x.device(), {models, numbers_of_stopping_state});
+  const auto* const rules =
+      may_stop ? reinterpret_cast<const Stopping*>(data<double>(stopping)) : nullptr;
+  for (int64_t m = 0; may_stop && m < models; ++m)
+    STD_TORCH_CHECK(rules[m].patience < 0 || rules[m].of_validation == 0 || validation_x,
+                    "stopping looks at the loss of validation rows, which there are none of");
+  STD_TORCH_CHECK(best.empty() || best.size() == 2 * weights.size(),
+                  "best must have one for the weight and the bias of each layer of each model");
+  for (size_t i = 0; i < best.size(); ++i) {
+    const Tensor& like = i % 2 ? biases[i / 2] : weights[i / 2];
+    const std::vector<int64_t> sizes(best[i].sizes().begin(), best[i].sizes().end());
+    STD_TORCH_CHECK(
+        best[i].numel() == 0 ||
+            (is_like(best[i], x) && best[i].is_contiguous() &&
+             sizes == std::vector<int64_t>(like.sizes().begin(), like.sizes().end())),
+        "each of best must be contiguous and like its weight or bias, or without elements");
+    add_extent(extents, i % 2 ? "best bias" : "best weight", int64_t(i / 2) % layer_count, best[i],
+               true);
+  }
+  add_extent(extents, "stopping_state", -1, stopping_state, true);
   check_counter("steps_done", steps_done);
   STD_TORCH_CHECK(steps_done.is_cpu(), "steps_done must be on the CPU");
   int64_t validation_count = 0, epochs = 0, of_validation_y = 0, of_validation_weight = 0;
@@ -199,7 +231,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   reads("validation_rows", validation_rows), reads("order_of", order_of);
   reads("options", options), reads("steps_before", steps_before), reads("seeds", seeds);
   reads("regularization", regularization), reads("input_dropout", input_dropout);
-  reads("validation_of", validation_of), reads("slopes", slopes);
+  reads("validation_of", validation_of), reads("slopes", slopes), reads("stopping", stopping);
   add_extent(extents, "steps_done", -1, steps_done, true);
   check_overlaps(extents);
   check_room("steps_done", steps_done, steps);
@@ -231,6 +263,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
                      ? data<double>(regularization) + m * layer_count * numbers_of_regularization
                      : nullptr,
                  seed);
+      for (int64_t l = 0; !best.empty() && l < layer_count; ++l) {
+        const Tensor* const own_best = &best[2 * (m * layer_count + l)];
+        if (own_best[0].numel()) layers[m][l].best_weight = mutable_data<T>(own_best[0]);
+        if (own_best[1].numel()) layers[m][l].best_bias = mutable_data<T>(own_best[1]);
+      }
       const double dropout = data<double>(input_dropout)[m];
       STD_TORCH_CHECK(dropout >= 0 && dropout < 1,
                       "input_dropout must be at least 0 and below 1, got ", dropout);
@@ -258,6 +295,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
           .validation_predictions =
               kept_rows ? mutable_data<T>(validation_predictions) + m * epochs * kept_rows * units
                         : nullptr,
+          .stopping = may_stop ? rules[m] : Stopping{},
+          .stopping_state =
+              may_stop && rules[m].patience >= 0
+                  ? reinterpret_cast<StoppingState*>(mutable_data<double>(stopping_state)) + m
+                  : nullptr,
       });
     }
     Device::train_many(

@@ -64,7 +64,7 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     except (AttributeError, RuntimeError, TypeError):
         _check(job)  # after the fact, so that good calls do not pay for it
         raise
-    mark_changed(job.weights, job.biases, job.slots)
+    mark_changed(job.weights, job.biases, job.slots, job.best)
     return results
 
 
@@ -81,6 +81,7 @@ def _as_native(job: Trials) -> list[Any]:
         "weights": list(job.weights),
         "biases": _filled_in(job.biases, job.x),
         "slots": _filled_in(job.slots, job.x),
+        "best": _filled_in(job.best, job.x),
     }
     return list((vars(job) | converted).values())
 
@@ -105,5 +106,6 @@ def _check(job: Trials) -> None:
         "validation_x": [job.validation_x],
         "validation_y": [job.validation_y],
         "validation_weight": [job.validation_weight],
+        "each of best": job.best,
     }
     _check_tensors(job.x, needed, optional)

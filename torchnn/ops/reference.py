@@ -7,9 +7,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import accumulate
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ __all__ = [
     "SLOPED",
     "TAKE_LABELS",
     "UPDATES",
+    "Stopping",
+    "StoppingState",
     "Training",
     "Trials",
     "dense",
@@ -535,8 +537,14 @@ class Trials:
         validation_weight: What they count for, as sample_weight.
         validation_rows: Rows of it in sets, shape (sets, rows), int64; None for all of it.
         validation_of: Which of them is each model's, shape (models,), int64; None with no sets.
+        stopping: When each model may end early, shape (models, 6), float64: the numbers of a
+            Stopping; or without elements.
+        stopping_state: What is known of that, shape (models, 5), float64: those of a StoppingState.
+            It changes in place. Of epochs behind a model's last one, no losses or outputs are told.
+        best: Where weight and bias of each layer in turn, of the first model, of the second, and so
+            on, are kept as they are after the best epoch: like these, or None; or none at all.
         keep_predictions: As in Training.
-        steps_done: As in Training.
+        steps_done: As in Training. All steps of a model that ends early count.
     """
 
     x: Tensor
@@ -565,6 +573,9 @@ class Trials:
     validation_weight: Tensor | None = None
     validation_rows: Tensor | None = None
     validation_of: Tensor | None = None
+    stopping: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    stopping_state: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    best: Sequence[Tensor | None] = ()
     keep_predictions: bool
     steps_done: Tensor
 
@@ -628,8 +639,11 @@ def train_many_(job: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     model, samples, size = job.of_model(i), job.orders.shape[1], job.epoch_size
     steps = len(job.orders[0, :size].split(job.batch_size))
-    trained, measured = [], []
+    trained: list[Any] = []
+    measured: list[Any] = []
     for epoch in range(-(-samples // size)):
+        if (state := _state(job, i)) is not None and state.has_stopped:
+            break
         part = replace(
             model,
             order=model.order[epoch * size : (epoch + 1) * size],  # type: ignore[index]
@@ -638,13 +652,114 @@ def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor, Te
         )
         trained.append(_train_one(part))
         measured.append(_measured(job, i, model))
-    if not samples:
+        if len(part.order) == size:  # type: ignore[arg-type]
+            _end_epoch(job, i, model, trained[-1][0], measured[-1][0])
+    if not trained:
         trained = [(job.x.new_empty(0), job.x.new_empty(0, job.weights[-1].shape[0]))]
         measured = [_measured(job, i, model)]
     losses, predictions = map(torch.cat, zip(*trained, strict=True))
     values, outputs = map(torch.stack, zip(*measured, strict=True))
-    count = len(measured) if job.validation_x is not None else 0
-    return losses, predictions, values[:count], outputs[:count]
+    epochs = max(samples // size, 1) if job.validation_x is not None else 0
+    return (
+        _filled_up(losses, job.learning_rates.shape[1]),
+        _filled_up(predictions, samples if job.keep_predictions else 0),
+        _filled_up(values[:epochs], epochs),
+        _filled_up(outputs[:epochs], epochs),
+    )
+
+
+def _filled_up(told: Tensor, count: int) -> Tensor:
+    """So many of them: NaN where a model has ended early."""
+    return torch.cat([told, told.new_full((count - len(told), *told.shape[1:]), math.nan)])
+
+
+class Stopping(NamedTuple):
+    """When the training of a model ends early.
+
+    Attributes:
+        patience: As in callbacks.EarlyStopping; below 0 if it never does.
+        of_validation: 1 to look at the loss of the validation rows, 0 at that of training.
+        sign: 1 if it is to fall, -1 if it is to rise.
+        min_delta: As in callbacks.EarlyStopping.
+        baseline: Likewise; NaN for none.
+        start_from_epoch: Likewise.
+    """
+
+    patience: float = -1.0
+    of_validation: float = 0.0
+    sign: float = 1.0
+    min_delta: float = 0.0
+    baseline: float = math.nan
+    start_from_epoch: float = 0.0
+
+
+class StoppingState(NamedTuple):
+    """What is known of it after some epochs.
+
+    Attributes:
+        best: The best loss; NaN for none.
+        best_epoch: Its epoch, or the first one that was looked at; -1 for none.
+        wait: Epochs since the last improvement.
+        epochs: Those trained.
+        has_stopped: 1 if it has ended early.
+    """
+
+    best: float = math.nan
+    best_epoch: float = -1.0
+    wait: float = 0.0
+    epochs: float = 0.0
+    has_stopped: float = 0.0
+
+    def after(self, rule: Stopping, loss: float) -> tuple["StoppingState", bool]:
+        """Returns what is known after another epoch of that loss, and whether it is the best one
+        so far."""
+
+        def improves(other: float) -> bool:
+            if math.isnan(other):
+                return not math.isnan(loss)
+            return rule.sign * loss + rule.min_delta < rule.sign * other
+
+        epoch, state = self.epochs, self._replace(epochs=self.epochs + 1)
+        if epoch < rule.start_from_epoch:
+            return state, False
+        wait = self.wait + 1
+        if improves(self.best):
+            wait = 0 if improves(rule.baseline) else wait
+            return state._replace(best=loss, best_epoch=epoch, wait=wait), True
+        has_stopped = float(wait >= rule.patience and epoch > 0)
+        state = state._replace(wait=wait, has_stopped=has_stopped)
+        if self.best_epoch < 0:  # NaN so far: there must be something to keep all the same
+            return state._replace(best_epoch=epoch), True
+        return state, False
+
+
+def _state(job: Trials, i: int) -> StoppingState | None:
+    """What is known of a model that may end early."""
+    if not job.stopping.numel() or job.stopping[i, 0] < 0:
+        return None
+    return StoppingState(*job.stopping_state[i].tolist())
+
+
+def _end_epoch(job: Trials, i: int, model: Training, losses: Tensor, measured: Tensor) -> None:
+    """Takes the losses of an epoch into what is known, and keeps the weights of the best one."""
+    state = _state(job, i)
+    if state is None:
+        return
+    rule = Stopping(*job.stopping[i].tolist())
+    values, rows = losses, job.epoch_size
+    if rule.of_validation:
+        values, rows = measured, len(job.validation_x)  # type: ignore[arg-type]
+        if job.validation_rows is not None:
+            rows = job.validation_rows.shape[1]
+    sizes = torch.tensor([len(batch) for batch in torch.arange(rows).split(job.batch_size)])
+    mean = float((values.double().cpu() * sizes).sum() / rows)
+    state, is_best = state.after(rule, mean)
+    job.stopping_state[i] = torch.tensor(state, dtype=torch.float64)
+    if is_best and job.best:
+        own = [p for pair in zip(model.weights, model.biases, strict=True) for p in pair]
+        for kept, p in zip(job.best[i * len(own) : (i + 1) * len(own)], own, strict=True):
+            if kept is not None and p is not None:
+                kept.copy_(p)
 
 
 def _measured(job: Trials, i: int, model: Training) -> tuple[Tensor, Tensor]:
