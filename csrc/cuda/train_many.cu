@@ -167,18 +167,14 @@ class TrialTrainer {
   // Whether training ends with an epoch, all of whose losses have been reported.
   __device__ bool ends_early(int epoch) const {
     if (!trial().stopping_state) return false;
-    int& best_and_stops = *reinterpret_cast<int*>(at(plan().verdict));
-    if (threadIdx.x == 0)  // who reported them
-      best_and_stops = judge(launch_.job, trial(), epoch);
+    auto& verdict = *reinterpret_cast<StoppingState::Verdict*>(at(plan().verdict));
+    if (threadIdx.x == 0) {  // who reported them
+      const auto found = end_epoch(launch_.job, trial(), epoch);
+      verdict = found;
+    }
     __syncthreads();  // all know what comes of it
-    if (best_and_stops & 2) keep_best();
-    return best_and_stops & 1;
-  }
-
-  // A call, since its numbers would take registers in all else.
-  __device__ __noinline__ static int judge(const Trials<T>& job, const Trial<T>& trial, int epoch) {
-    const auto verdict = end_epoch(job, trial, epoch);
-    return 2 * int(verdict.is_best) + int(verdict.stops);
+    if (verdict.is_best) keep_best();
+    return verdict.stops;
   }
 
   // ---- the way in, and out ----

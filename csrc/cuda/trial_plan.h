@@ -83,7 +83,7 @@ struct alignas(16) TrialPlaces {
   int step;                 // an UpdateStep
   int sums;                 // (2, warps): of the loss, in training and in validation
   int squares;              // (2 layers, warps): of gradients, where norms are clipped
-  int verdict;              // an int: what comes of an epoch
+  int verdict;              // a StoppingState::Verdict
 };
 
 struct TrialPlan : TrialPlaces {

@@ -29,6 +29,15 @@ struct Case {
   bool penalties = false, dropout = false, clip_norm = false, global_clip_norm = false;
   bool sample_weight = true, predictions = true, bias = true;
   int64_t gap = 0, offset = 0;  // of the rows of x, and of its first
+  bool stops = false;           // the second trial after two epochs, the third never
+
+  Stopping stopping(int64_t trial) const {
+    Stopping rule{};
+    rule.patience = 1, rule.of_validation = trial == 0, rule.sign = 1;
+    rule.baseline = std::numeric_limits<double>::quiet_NaN();
+    rule.min_delta = trial == 1 ? 1e9 : -1e9;  // only the first epoch is better, or each is
+    return rule;
+  }
 };
 
 // What each trial has of its own.
@@ -50,6 +59,8 @@ double rate_of(const Case& c, int64_t trial, int64_t layer) {  // layer -1: of x
 struct Exact {
   std::vector<Values> weights, biases, weight_slots[most_slots], bias_slots[most_slots];
   Values losses, predictions, validation, validation_losses;
+  StoppingState state;
+  std::vector<Values> best;  // weight and bias of each layer
 };
 
 template <class T>
@@ -109,7 +120,8 @@ class Check {
           losses(check.steps),
           kept(check.c.predictions ? check.samples * check.outputs : 0),
           validation(validations() * check.c.validation * check.outputs),
-          validation_losses(validations() * check.validation_batches()) {
+          validation_losses(validations() * check.validation_batches()),
+          stopping_state(numbers_of_stopping_state) {
       const Case& c = check.c;
       fill_targets(y, c.loss, check.outputs);
       sample_weight.fill(1);
@@ -136,8 +148,14 @@ class Check {
         if (c.penalties && n != 1)
           layer.weight_penalty = {T(0.01) * T(l), T(0.02)}, layer.bias_penalty = {T(0.03), 0};
         layer.dropout = rate_of(c, n, l), layer.seed = 7 * n + l;
+        if (c.stops && n < 2) {
+          best.push_back(Array<T>(in * units).zero()), best.push_back(Array<T>(units).zero());
+          layer.best_weight = best[2 * l].data();
+          if (c.bias) layer.best_bias = best[2 * l + 1].data();
+        }
         network.push_back(layer);
       }
+      begin();
     }
 
     int64_t validations() const { return check.samples ? check.c.epochs : 1; }
@@ -154,7 +172,15 @@ class Check {
         own.validation_rows = validation_rows->data(), own.validation_y = y.data(),
         own.validation_weight = own.sample_weight, own.validation_predictions = validation.data(),
         own.validation_losses = validation_losses.data();
+      if (check.c.stops && n < 2)
+        own.stopping = check.c.stopping(n),
+        own.stopping_state = reinterpret_cast<StoppingState*>(stopping_state.data());
       return own;
+    }
+
+    void begin() {
+      stopping_state.host = {std::numeric_limits<double>::quiet_NaN(), -1, 0, 0, 0};
+      stopping_state.send();
     }
 
     // The parameter of a layer: weight, bias, and then the slots of both in turn.
@@ -163,23 +189,33 @@ class Check {
     }
     void send() {
       for (size_t i = 0; i < state.size(); ++i) state[i].host = begun[i], state[i].send();
+      begin();
     }
     void fetch() {
       if (begun.empty())
         for (const Array<T>& array : state) begun.push_back(array.host);
       for (Array<T>& array : state) array.fetch();
+      for (Array<T>& array : best) array.fetch();
+      stopping_state.fetch();
       for (auto* array : {&losses, &kept, &validation, &validation_losses}) array->fetch();
     }
     std::vector<std::vector<T>> numbers() const {
       std::vector<std::vector<T>> all{losses.host, kept.host, validation.host,
                                       validation_losses.host};
       for (const Array<T>& array : state) all.push_back(array.host);
+      for (const Array<T>& array : best) all.push_back(array.host);
+      all.emplace_back(stopping_state.host.begin(), stopping_state.host.end());
+      for (std::vector<T>& numbers : all)  // of epochs that there were not, for a comparison
+        std::replace_if(
+            numbers.begin(), numbers.end(), [](T number) { return std::isnan(number); }, T(-1e30));
       return all;
     }
 
     const Check& check;
     int64_t n;
     Array<T> y, sample_weight, losses, kept, validation, validation_losses;
+    Array<double> stopping_state;
+    std::vector<Array<T>> best;
     std::vector<int64_t> numbers_of, validated;
     Values rate_values;
     std::shared_ptr<Array<int64_t>> order, validation_rows;
@@ -249,6 +285,7 @@ class Check {
 
   Exact exact_of(const Own& own, int64_t n) const {
     Exact exact;
+    exact.state = {std::numeric_limits<double>::quiet_NaN(), -1, 0, 0, 0};
     for (int64_t l = 0; l < layers; ++l) {
       auto begun = [&](int64_t which) {
         const std::vector<T>& values = own.begun[l * (2 + 2 * most_slots) + which];
@@ -300,10 +337,30 @@ class Check {
         add_gradients(exact, own, a, grad, weight, bias);
       }
       exact.losses.push_back(loss + take_step(exact, own, rate_step(own, n, step), weight, bias));
-      if (end % c.rows == 0) validate();
+      if (end % c.rows != 0) continue;
+      validate();
+      if (c.stops && n < 2 && end_epoch(exact, n)) break;
     }
     if (!samples) validate();
     return exact;
+  }
+
+  // Whether it is the last one.
+  bool end_epoch(Exact& exact, int64_t n) const {
+    const Stopping rule = c.stopping(n);
+    const bool validated = rule.of_validation != 0;
+    const int64_t rows = validated ? c.validation : c.rows;
+    const int64_t size = validated ? c.validation_batch : c.batch_size;
+    const Values& losses = validated ? exact.validation_losses : exact.losses;
+    double sum = 0;
+    for (int64_t i = (rows - 1) / size, at = int64_t(losses.size()); i >= 0; --i)
+      sum += losses[--at] * double(std::min(size, rows - i * size));
+    const auto verdict = exact.state.take(rule, sum / double(rows));
+    if (!verdict.is_best) return verdict.stops;
+    exact.best.clear();
+    for (int64_t l = 0; l < layers; ++l)
+      exact.best.push_back(exact.weights[l]), exact.best.push_back(exact.biases[l]);
+    return verdict.stops;
   }
 
   UpdateStep<double> rate_step(const Own& own, int64_t n, int64_t step) const {
@@ -374,7 +431,7 @@ class Check {
 
   void compare(const Own& own, const Exact& exact) {
     auto close = [&](const char* what, const Values& wanted, const Array<T>& got) {
-      expect(int64_t(wanted.size()) == got.size(), what);
+      expect(int64_t(wanted.size()) == got.size() || c.stops, what);
       for (size_t i = 0; i < wanted.size() && int64_t(i) < got.size(); ++i) {
         if (got[i] == wanted[i]) continue;  // if both are infinite
         if (std::abs(got[i] - wanted[i]) <=
@@ -393,6 +450,12 @@ class Check {
     if (c.predictions) close("predictions", exact.predictions, own.kept);
     if (c.validation) close("validation", exact.validation, own.validation);
     if (c.validation) close("validation losses", exact.validation_losses, own.validation_losses);
+    for (size_t i = 0; i < own.best.size(); ++i)
+      if (c.bias || i % 2 == 0) close("best", exact.best[i], own.best[i]);
+    if (!own.best.empty())
+      for (int i : {1, 2, 3, 4})
+        expect(own.stopping_state[i] == reinterpret_cast<const double*>(&exact.state)[i],
+               "a model ends early, or not");
     int slots = 0;
     Updates::with(c.update, [&](auto rule) { slots = rule.slots; });
     for (int64_t l = 0; l < layers; ++l) {
@@ -420,8 +483,8 @@ void check(const Case& c) {
 // have of its own.
 Case everything() {
   Case c{.widths = {{9, 6, 5, 2}, {9, 26, 3, 2}, {9, 1, 8, 2}}, .rows = 13, .batch_size = 10};
-  c.update = 3, c.epochs = 2, c.extra = 3, c.validation = 23, c.validation_batch = 20,
-  c.penalties = c.dropout = true;
+  c.update = 3, c.epochs = 4, c.extra = 3, c.stops = true, c.validation = 23,
+  c.validation_batch = 20, c.penalties = c.dropout = true;
   c.clip_norm = c.global_clip_norm = true;
   return c;
 }
@@ -484,6 +547,8 @@ void check_all() {
   check<T>(everything());
   Case plain{.widths = {{16, 5, 1}, {16, 33, 1}}, .rows = 41, .batch_size = 40};
   plain.update = 1, plain.sample_weight = plain.predictions = false, plain.epochs = 2;
+  check<T>(plain);
+  plain.stops = true, plain.validation = 5, plain.epochs = 3;
   check<T>(plain);
   // Several chunks a batch, with gradients put aside and norms clipped or not.
   Case large{.widths = {{7, 40, 3}}, .rows = 150, .batch_size = 140};
