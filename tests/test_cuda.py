@@ -73,7 +73,7 @@ def test_the_cuda_library_is_built_where_nvcc_is():
 
 @built
 @pytest.mark.parametrize(
-    "name", ["dense_forward", "dense_backward", "train_", "train_many_", "predict"]
+    "name", ["dense_forward", "dense_backward", "train_", "train_many_", "shuffle_", "predict"]
 )
 def test_kernels_are_registered_for_cuda(name):
     assert ops.activations()

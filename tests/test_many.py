@@ -484,6 +484,127 @@ def test_each_model_has_callbacks_of_its_own(callback, rate):
         assert len({len(history.epoch) for history in histories}) > 1, "all stopped at once"
 
 
+def stopper(**arguments):
+    return lambda: callbacks.EarlyStopping(**{"monitor": "val_loss", "patience": 2} | arguments)
+
+
+class Stopper(callbacks.EarlyStopping):
+    """Somebody's own: fit_many must ask it."""
+
+    model_access = "read"
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+
+
+STOPPERS = {
+    "of the loss": stopper(monitor="loss"),
+    "restoring": stopper(restore_best_weights=True),
+    "restoring, of the loss": stopper(monitor="loss", restore_best_weights=True),
+    "at once": stopper(patience=0),
+    "upwards": stopper(mode="max", restore_best_weights=True),
+    "by steps": stopper(min_delta=0.03, restore_best_weights=True),
+    "below a baseline": stopper(patience=3, baseline=0.3, restore_best_weights=True),
+    "later": stopper(start_from_epoch=4, restore_best_weights=True),
+    "never": stopper(patience=100, restore_best_weights=True),
+    "of a metric": stopper(monitor="val_accuracy", restore_best_weights=True),
+    "of one's own": lambda: Stopper("val_loss", patience=2, restore_best_weights=True),
+}
+OF_KERNELS = [name for name in STOPPERS if name not in ("of a metric", "of one's own")]
+NAMES = ("best", "best_epoch", "wait", "stopped_epoch")
+
+
+@pytest.mark.parametrize("pause", [0.05, 1e-9, 1e9])
+@pytest.mark.parametrize("measured", [None, ["accuracy"]])
+@pytest.mark.parametrize("name", STOPPERS)
+def test_models_end_early_as_by_fit(name, measured, pause, monkeypatch):
+    """In the kernels, if they can; in epochs of several calls, none can."""
+    if name == "of a metric" and measured is None:
+        pytest.skip("there is no metric")
+    monkeypatch.setattr(many, "PAUSE", pause)
+    makes = [lambda i=i: network(Adam(0.2 * (1 + i)), seed=i, metrics=measured) for i in range(5)]
+    own, others = [[STOPPERS[name]() for _ in makes] for _ in range(2)]
+    asked = []
+    if name in OF_KERNELS:
+        hook = callbacks.EarlyStopping.on_epoch_end
+
+        def on_epoch_end(self, epoch, logs=None):
+            asked.append(self)
+            hook(self, epoch, logs)
+
+        monkeypatch.setattr(callbacks.EarlyStopping, "on_epoch_end", on_epoch_end)
+    _, histories = compared(
+        makes,
+        epochs=12,
+        callbacks=[[each] for each in own],
+        alone=lambda i: {"callbacks": others[i], **PART},
+        **PART,
+    )
+    epochs = [len(history.epoch) for history in histories]
+    assert max(epochs) < 12 if name == "upwards" else len(set(epochs)) > (name != "never")
+    if name in OF_KERNELS and pause != 1e-9:
+        assert not set(asked) & set(own)
+    for one, other in zip(own, others, strict=True):
+        values = [[getattr(each, n) for n in NAMES] for each in (one, other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-9)
+        assert one.model.stop_training == other.model.stop_training
+        assert (one.best_weights is None) == (other.best_weights is None)
+        for tensor in (one.best_weights or {}).items():
+            np.testing.assert_allclose(tensor[1], other.best_weights[tensor[0]], 1e-9, 1e-9)
+
+
+def test_some_end_early_and_others_do_not():
+    own = [
+        [callbacks.EarlyStopping("val_loss", restore_best_weights=True)],
+        [],
+        [callbacks.EarlyStopping("loss", patience=1), callbacks.TerminateOnNaN()],
+        [callbacks.EarlyStopping("loss", patience=1)],
+    ]
+    for some in ([0, 1, 3], [0, 1, 2, 3]):  # the third must be asked, and so are all
+        compared(
+            [lambda i=i: network(Adam(0.8), seed=i) for i in some],
+            epochs=9,
+            callbacks=[copy.deepcopy(own[i]) for i in some],
+            alone=lambda place, some=some: {"callbacks": copy.deepcopy(own[some[place]]), **PART},
+            **PART,
+        )
+
+
+def test_what_was_nan_from_the_beginning_is_restored():
+    def model(seed):
+        made = network(seed=seed)
+        with torch.no_grad():
+            next(made.parameters())[0, 0] = np.nan
+        return made
+
+    stopping = callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
+    other, alone = model(0), copy.copy(stopping)
+    models = [model(0), model(1)]
+    with pytest.warns(InvalidLossWarning):
+        histories = fit_many(models, X, Y, epochs=9, verbose=0, callbacks=[[stopping], []])
+    assert [len(history.epoch) for history in histories] == [2, 9]
+    assert (stopping.best, stopping.best_epoch) == (None, 0)
+    with pytest.warns(InvalidLossWarning):
+        other.fit(X, Y, epochs=9, verbose=0, callbacks=alone)
+    assert (alone.best_epoch, other.history.epoch) == (0, [0, 1])
+    for one, two in zip(models[0].get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_ctrl_c_restores_what_was_best(at, monkeypatch):
+    monkeypatch.setattr(many, "PAUSE", 1e-5)
+    stopping = callbacks.EarlyStopping("loss", patience=50, restore_best_weights=True)
+    model = network(SGD(0.1))
+    pressed(monkeypatch, at)
+    with pytest.raises(KeyboardInterrupt):
+        fit_many([model], X, Y, epochs=50, verbose=0, callbacks=[[stopping]])
+    assert 0 < len(model.history.epoch) < 50
+    assert stopping.best == min(model.history.history["loss"])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, stopping.best_weights[name])
+
+
 def test_files_of_each(tmp_path):
     def written(i, folder):
         (tmp_path / folder).mkdir(exist_ok=True)

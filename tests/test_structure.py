@@ -244,7 +244,7 @@ def test_cuda_defines_the_contract_of_training_in_its_order():
     function = re.compile(r"^(?:void|int64_t) (\w+)\(", re.MULTILINE)
     declared = function.findall(header[header.index("namespace cuda {") :])
     defined = []
-    for name in ("train", "train_warp", "train_many", "layers"):
+    for name in ("train", "train_warp", "train_many", "shuffle", "layers"):
         kernels = (CSRC / "cuda" / f"{name}.cu").read_text()
         found = function.findall(kernels[kernels.index("}  // namespace\n") :])
         assert found

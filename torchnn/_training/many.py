@@ -34,6 +34,7 @@ from torchnn._training.members import Member, Rows
 from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import InvalidLossWarning
 from torchnn.ops._network import shuffle_
+from torchnn.ops.reference import StoppingState
 
 TOGETHER = "many models in one native call"
 MOST_MODELS = 1024  # of a wave
@@ -200,9 +201,11 @@ class Wave:
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
         # A metric of somebody else's may look at the model, or fail.
         self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
+        self.stops = not self.looks and any(m.stopper for m in members)
         self.keeps_predictions = bool(first.recipe.metrics)
         self._tables: dict[str, Any] = {}
         self._measures: dict[str, Any] = {}
+        self._rules: dict[str, Any] = {}
         self._tables_of: list[Member] = []
 
     def run(self) -> None:
@@ -261,7 +264,7 @@ class Wave:
     def _epochs(self, active: list[Member], epochs: int) -> None:
         """Trains some whole epochs."""
         self._begin_epoch(active)
-        call = self._call(active, self.pool.orders(active, self.size, epochs), epochs)
+        call = self._call(active, self.pool.orders(active, self.size, epochs), epochs, self.stops)
         self._learn(active, call.seconds, epochs)
         self._end_epochs(active, epochs, call)
 
@@ -307,32 +310,50 @@ class Wave:
 
     # ---- a call ----
 
-    def _call(self, active: list[Member], orders: tuple[Tensor, Tensor], epochs: int = 1) -> "Call":
+    def _call(
+        self,
+        active: list[Member],
+        orders: tuple[Tensor, Tensor],
+        epochs: int = 1,
+        stops: bool = False,
+    ) -> "Call":
         """Trains whole epochs, and measures after each, or a part of one; or measures alone, if
-        there are no rows."""
+        there are no rows. A model may end early only if the call is told so."""
         if self._tables_of != active:
             self._tables, self._tables_of = self._new_tables(active), active
             self._measures = self._new_measures(active) if self.measured else {}
+            self._rules = _rules(active) if self.stops else {}
         orders = orders[0].to(self.device), orders[1]
         rows = orders[0].shape[1]
         steps = Batches(rows, self.size, self.batch_size).count
         is_measured = rows in (0, self.size * epochs)
+        states = _float64([member.stopping_state for member in active] if stops else [])
+        states = states.to(self.device)
         job = ops.Trials(
             **self._tables,
             **(self._measures if is_measured else {}),
+            **(self._rules if stops else {}),
+            stopping_state=states,
             orders=orders[0],
             order_of=orders[1],
             learning_rates=_rates(active, steps).to(self.device),
             steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
         )
-        done, began = int(self.many.counter), perf_counter()
-        losses, predictions, measured, outputs = ops.train_many_(job)
-        losses = losses.cpu()  # a GPU has done its work then
+        began = perf_counter()
+        results = ops.train_many_(job)
+        losses = results[0].cpu()  # a GPU has done its work then
         seconds = perf_counter() - began
-        self.many.steps_done += int(self.many.counter) - done
-        for member in active:
-            member.recipe.optimizer.iterations += steps
-        return Call(*orders, losses, predictions, measured, outputs, seconds)
+        trained = [epochs] * len(active)
+        for i, state in enumerate(map(StoppingState._make, states.tolist())):
+            if active[i].stopper is not None:
+                trained[i] = int(state.epochs) - active[i].epoch
+                active[i].take(state)
+        for member, count in zip(active, trained, strict=True):
+            own = count * self.steps if stops else steps
+            member.recipe.optimizer.iterations += own
+            self.many.steps_done += own
+        call = Call(*orders, losses, *results[1:], trained, stops, seconds)
+        return call.without_the_rest(epochs) if stops else call
 
     def _new_tables(self, active: list[Member]) -> dict[str, Any]:
         """What stays as it is as long as the models are the same."""
@@ -379,7 +400,8 @@ class Wave:
     def _end_epochs(self, active: list[Member], epochs: int, call: "Call") -> None:
         """Counts epochs, and tells of them."""
         losses = call.losses.double().reshape(len(active), epochs, -1).numpy()
-        columns = {"loss": _means(losses, self.size, self.batch_size)}
+        rest = np.arange(epochs) >= np.array(call.trained)[:, None]
+        columns = {"loss": np.where(rest, np.nan, _means(losses, self.size, self.batch_size))}
         metrics: list[dict[str, Any]] = [{}] * (len(active) * epochs)
         try:
             if self.keeps_predictions:
@@ -388,7 +410,8 @@ class Wave:
             self._find_invalid(active, losses)
             if self.measured:
                 values = call.measured.double().cpu().numpy()
-                columns["val_loss"] = _means(values, self.measured, self.batch_size)
+                means = _means(values, self.measured, self.batch_size)
+                columns["val_loss"] = np.where(rest, np.nan, means)
             if self.measured and self.keeps_predictions:
                 rows = self._measures["validation_rows"][self._measures["validation_of"]]
                 order = rows.repeat(1, epochs)
@@ -399,10 +422,11 @@ class Wave:
                     for own, other in zip(metrics, more, strict=True)
                 ]
         except BaseException:  # a metric's, or a callback's: what has been trained counts
-            self._tell(active, epochs, columns, metrics, tells=False)
+            self._tell(active, call.trained, columns, metrics, tells=False)
             raise
         self.many.count(columns)
-        self._tell(active, epochs, columns, metrics)
+        tells = (self.looks or self.stops) and not call.stops
+        self._tell(active, call.trained, columns, metrics, tells)
 
     def _run(
         self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
@@ -454,20 +478,21 @@ class Wave:
     def _tell(
         self,
         active: list[Member],
-        epochs: int,
+        trained: list[int],
         columns: dict[str, Any],
         metrics: list[dict[str, Any]],
-        tells: bool = True,
+        tells: bool,
     ) -> None:
-        """Counts the epochs of each model, and tells its callbacks."""
+        """Counts the epochs of each model, so many of those there are, and tells its callbacks."""
         values = {name: column.tolist() for name, column in columns.items()}
-        if not (self.looks or self.keeps_predictions):
-            for i, member in enumerate(active):
-                member.end_epochs({name: value[i] for name, value in values.items()})
+        if not (tells or self.keeps_predictions):
+            for i, (member, count) in enumerate(zip(active, trained, strict=True)):
+                member.end_epochs({name: value[i][:count] for name, value in values.items()})
             return
+        epochs = len(metrics) // len(active)
         failure: BaseException | None = None
-        for i, member in enumerate(active):
-            for epoch in range(epochs):
+        for i, (member, count) in enumerate(zip(active, trained, strict=True)):
+            for epoch in range(count):
                 own = {name: value[i][epoch] for name, value in values.items()}
                 more = metrics[i * epochs + epoch]
                 # As in fit: those of training first.
@@ -490,7 +515,22 @@ class Call(NamedTuple):
     predictions: Tensor  # (models, samples, units)
     measured: Tensor  # losses of the validation rows, (models, epochs, batches)
     outputs: Tensor  # of these, (models, epochs, rows, units)
+    trained: list[int]  # epochs of each model, a part of one included
+    stops: bool  # whether models may have ended early
     seconds: float
+
+    def without_the_rest(self, epochs: int) -> "Call":
+        """Returns it with zeros for the epochs behind a model's last one, of which nobody knows."""
+        count = len(self.trained)
+        losses, predictions = (
+            told.view(count, epochs, told.shape[1] // epochs, *told.shape[2:])
+            for told in (self.losses, self.predictions)
+        )
+        for i, last in enumerate(self.trained):
+            if last < epochs:
+                for told in (losses, predictions, self.measured, self.outputs):
+                    told[i, last:] = 0
+        return self
 
     @staticmethod
     def joined(calls: "list[Call]") -> "Call":
@@ -498,7 +538,7 @@ class Call(NamedTuple):
         along = [(each.orders, each.losses, each.predictions) for each in calls]
         orders, losses, predictions = (torch.cat(parts, 1) for parts in zip(*along, strict=True))
         last = calls[-1]
-        return Call(orders, last.order_of, losses, predictions, last.measured, last.outputs, 0.0)
+        return Call(orders, last.order_of, losses, predictions, *last[4:-1], 0.0)
 
 
 class Pool:
@@ -615,6 +655,12 @@ def _rates(members: list[Member], steps: int) -> Tensor:
         for rate, i in zip(rates, first, strict=True)
     ]
     return torch.stack(each)
+
+
+def _rules(members: list[Member]) -> dict[str, Any]:
+    """When each ends early, and where it keeps the weights of its best epoch."""
+    best = [p for m in members for p in m.best or [None] * (len(m.weights) + len(m.biases))]
+    return {"stopping": _float64([m.stopping for m in members]), "best": best}
 
 
 def _means(losses: Any, size: int, batch_size: int) -> Any:

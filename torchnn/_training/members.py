@@ -1,5 +1,6 @@
 """One of many models that are to be trained at once, and what it has in common with others."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -16,10 +17,11 @@ from torchnn._engine.plan import NotFusedError, Plan, dropout_rate, plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Batches, Samples
 from torchnn._training.tally import Tally
-from torchnn.callbacks import BackupAndRestore, History, LearningRateScheduler
-from torchnn.callbacks._base import CallbackList, access
+from torchnn.callbacks import BackupAndRestore, EarlyStopping, History, LearningRateScheduler
+from torchnn.callbacks._base import HOOKS, CallbackList, access
 from torchnn.losses import Loss
 from torchnn.metrics import Metric
+from torchnn.ops.reference import Stopping, StoppingState
 from torchnn.optimizers._base import Place
 
 # Who listens to one of these comes between two steps, or between an epoch and its validation.
@@ -27,6 +29,7 @@ WITHIN = (
     *("on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"),
     *("on_test_batch_begin", "on_test_batch_end"),
 )
+OF_EPOCHS = ("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
 
 
 @dataclass(eq=False)
@@ -197,7 +200,16 @@ class Member:
     @cached_property
     def looks(self) -> bool:
         """Whether a callback is told of each epoch."""
-        return self.callbacks.listens("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
+        return self.stopper is None and self.callbacks.listens(*OF_EPOCHS)
+
+    @cached_property
+    def stopper(self) -> EarlyStopping | None:
+        """The only callback that is told of epochs, if the kernels can do what it does."""
+        told = [each for each in self.callbacks.callbacks if CallbackList(each).listens(*OF_EPOCHS)]
+        if len(told) != 1 or type(told[0]) is not EarlyStopping or vars(told[0]).keys() & HOOKS:
+            return None
+        seen = ["loss"] if self.validation is None else ["loss", "val_loss"]
+        return told[0] if told[0].monitor in seen else None
 
     @property
     def left(self) -> int:
@@ -234,11 +246,72 @@ class Member:
         self.history.set_model(model)
         self.history.set_params(params)
         self.callbacks("on_train_begin", {})
+        if self.stopper is not None and self.stopper.restore_best_weights:
+            self._ready_to_restore()
+
+    def _ready_to_restore(self) -> None:
+        """Makes room for the best epoch's weights, in a state dict of the model."""
+        pairs = [p for pair in zip(self.weights, self.biases, strict=True) for p in pair]
+        self.best = [None if p is None else torch.empty_like(p) for p in pairs]
+        both = zip(pairs, self.best, strict=True)
+        kept = {p.data_ptr(): own for p, own in both if p is not None and own is not None}
+        self.best_state = {
+            name: kept[value.data_ptr()].view_as(value)
+            if value.data_ptr() in kept
+            else value.clone()
+            for name, value in self.model.state_dict().items()
+        }
 
     def finish(self) -> None:
         """Tells the callbacks of the end; nothing of a call is kept."""
-        self.weights, self.biases, self.slots = [], [], []
+        self.weights, self.biases, self.slots, self.best = [], [], [], []
         self.callbacks("on_train_end", self.logs)
+
+    # ---- when it ends early ----
+
+    best: list[Tensor | None] = field(default_factory=list, repr=False)
+    best_state: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def stopping(self) -> Stopping:
+        """When that is."""
+        own = self.stopper
+        if own is None:
+            return Stopping()
+        return Stopping(
+            own.patience,
+            own.monitor == "val_loss",
+            -1 if own.mode == "max" else 1,
+            own.min_delta,
+            math.nan if own.baseline is None else own.baseline,
+            own.start_from_epoch,
+        )
+
+    @property
+    def stopping_state(self) -> StoppingState:
+        """What is known by now."""
+        own = self.stopper
+        if own is None:
+            return StoppingState(epochs=self.epoch)
+        is_known = own.best is not None or own.best_weights is not None
+        best = math.nan if own.best is None else own.best
+        return StoppingState(best, own.best_epoch if is_known else -1, own.wait, self.epoch)
+
+    def take(self, state: StoppingState) -> None:
+        """Takes in what is known after some more epochs."""
+        own: Any = self.stopper  # there is one
+        is_better = state.best_epoch != self.stopping_state.best_epoch
+        own.best = None if math.isnan(state.best) else state.best
+        own.wait = int(state.wait)
+        if is_better and own.restore_best_weights:
+            own.best_weights = self.best_state
+        if own.best is not None or own.best_weights is not None:
+            own.best_epoch = int(state.best_epoch)
+        if state.has_stopped:
+            own.stopped_epoch = int(state.epochs) - 1
+            self.model.stop_training = True
+
+    # ---- what comes of it ----
 
     logs: dict[str, Any] = field(default_factory=dict, repr=False)  # of the last epoch
 

@@ -75,7 +75,7 @@ class EarlyStopping(Monitor):
             if self._improves(value, self.baseline):
                 self.wait = 0
             return
-        if self.best is None and self.best_weights is None:
+        if self.restore_best_weights and self.best_weights is None:
             self._remember(epoch)  # NaN so far: there must be something to restore all the same
         if self.wait >= self.patience and epoch > 0:
             self.stopped_epoch = epoch
