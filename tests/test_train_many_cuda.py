@@ -8,7 +8,7 @@ from importlib import util
 
 import pytest
 import torch
-from test_train_many import CHANGES, changed, copied, run, trials
+from test_train_many import CHANGES, MANY, WIDE, changed, copied, run, stopping, told, trials
 
 from torchnn import ops
 from torchnn.ops import reference
@@ -16,6 +16,7 @@ from torchnn.ops import reference
 HOPPER = 227 << 10  # bytes of shared memory
 ON_DEVICE = ("x", "y", "sample_weight", "orders", "learning_rates", "weights", "biases", "slots")
 ON_DEVICE += ("validation_x", "validation_y", "validation_weight", "validation_rows")
+ON_DEVICE += ("stopping_state", "best")
 
 built = pytest.mark.skipif(
     util.find_spec("torchnn._cuda") is None, reason="built without CUDA kernels"
@@ -107,6 +108,19 @@ def test_results_are_the_same_from_run_to_run_on_cuda(name):
     again = run(ops.train_many_, on_gpu(arguments))
     for one, other in zip(together, again, strict=True):
         assert all(a is b is None or torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("widths", [MANY, WIDE])
+@pytest.mark.parametrize("restores", [True, False])
+def test_models_end_early_on_cuda(widths, restores):
+    arguments = stopping(widths, torch.float64, restores=restores)
+    exact, ours = copied(arguments), on_gpu(arguments)
+    expected, found = run(reference.train_many_, exact), run(ops.train_many_, ours)
+    for own, other in zip(told(ours, found), told(exact, expected), strict=True):
+        for one, another in zip(own, other, strict=True):
+            if one is not None:
+                torch.testing.assert_close(one.cpu(), another, rtol=1e-8, atol=1e-9, equal_nan=True)
 
 
 @gpu
