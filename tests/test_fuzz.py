@@ -18,6 +18,7 @@ from tests.fuzz import memory, operators, programs, runner
     [
         ("operators", 1000),
         ("programs", 40),
+        ("many", 25),
         ("watched", 75),
         ("interrupts", 30),
         ("faults", 30),

@@ -6,7 +6,7 @@ import sys
 
 from tests.fuzz import runner
 
-MODULES = ("operators", "programs", "watched", "interrupts", "faults", "files")
+MODULES = ("operators", "programs", "many", "watched", "interrupts", "faults", "files")
 
 
 def main():
