@@ -506,7 +506,7 @@ STOPPERS = {
     "by steps": stopper(min_delta=0.03, restore_best_weights=True),
     "below a baseline": stopper(patience=3, baseline=0.3, restore_best_weights=True),
     "later": stopper(start_from_epoch=4, restore_best_weights=True),
-    "never": stopper(patience=100, restore_best_weights=True),
+    "never": stopper(patience=10**400, restore_best_weights=True),
     "of a metric": stopper(monitor="val_accuracy", restore_best_weights=True),
     "of one's own": lambda: Stopper("val_loss", patience=2, restore_best_weights=True),
 }

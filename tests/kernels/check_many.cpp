@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -50,12 +51,15 @@ void in_threads(int64_t parts, void (*f)(void*, int64_t), void* context) {
   for (std::thread& thread : threads) thread.join();
 }
 
+int failures = 0;
+
 // What of a problem differs between models follows from a model's number.
 struct Problem {
   int64_t features = 7, outputs = 3, rows = 20, batch_size = 8, loss = 0, update = 0;
   int64_t activation = 1, hidden_layers = 1, epochs = 2;
   bool has_own_orders = true, has_penalties = false, drops = false, validates = true;
   double clip_norm = 0, global_clip_norm = 0;
+  bool stops = false;  // of three models, one after two epochs; one of the others may
 
   bool is_positive() const { return loss == Losses::place<Poisson>(); }  // by a softplus
 
@@ -64,6 +68,19 @@ struct Problem {
     for (int64_t l = 0; l < hidden_layers; ++l) widths.push_back(3 + (model + l) % 4);
     widths.push_back(outputs);
     return widths;
+  }
+
+  // Those end early that should, with what they then were; of the epochs behind, nothing is told.
+  template <class Model>
+  void check_stop(Model& own, int64_t m) const {
+    const bool ends = m % 3 == 1, goes_on = m % 3 == 2;
+    const StoppingState& state = own.stopping_state;
+    failures += state.has_stopped != ends || state.epochs != (ends ? 2 : goes_on ? epochs : 0);
+    for (size_t l = 0; goes_on && l < own.layers.size(); ++l)
+      for (size_t is_bias = 0; is_bias < 2; ++is_bias)
+        failures += own.best[2 * l + is_bias] != own.state[l * (2 + 2 * most_slots) + is_bias];
+    for (auto* told : {&own.losses, &own.predictions, &own.validation_losses, &own.validation})
+      if (ends) std::fill(told->begin() + int64_t(told->size()) * 2 / epochs, told->end(), 0);
   }
 
   // All numbers that these models come to, one model after the other.
@@ -83,6 +100,8 @@ struct Problem {
       std::vector<int64_t> order, validation_rows;
       std::vector<double> rates;
       Values<T> losses, predictions, validation_losses, validation;
+      std::vector<Values<T>> best;
+      StoppingState stopping_state{std::numeric_limits<double>::quiet_NaN(), -1, 0, 0, 0};
     };
     std::vector<Model> all(models.size());
     std::vector<Trial<T>> trials;
@@ -118,6 +137,11 @@ struct Problem {
           layer.weight_slots[s] = of_layer[2 + 2 * s].data();
           layer.bias_slots[s] = of_layer[3 + 2 * s].data();
         }
+        if (stops && m % 3) {
+          own.best.emplace_back(sizes[l + 1] * sizes[l], T(0));
+          own.best.emplace_back(sizes[l + 1], T(0));
+          layer.best_weight = own.best[2 * l].data(), layer.best_bias = own.best[2 * l + 1].data();
+        }
         own.layers.push_back(layer);
       }
       const int64_t shift = has_own_orders ? m : 0;
@@ -132,6 +156,10 @@ struct Problem {
       Model& own = all[i];
       const int64_t m = models[i];
       const Model& of_order = has_own_orders ? own : all[0];
+      Stopping stopping{};
+      stopping.patience = 1, stopping.of_validation = m % 2, stopping.sign = 1;
+      stopping.baseline = std::numeric_limits<double>::quiet_NaN();
+      stopping.min_delta = m % 3 == 1 ? 1e9 : -1e9;  // only the first epoch is better, or each is
       trials.push_back({.layers = own.layers.data(),
                         .y = y.data(),
                         .sample_weight = m % 2 ? weights.data() : nullptr,
@@ -156,7 +184,9 @@ struct Problem {
                         .validation_y = y.data(),
                         .validation_weight = weights.data(),
                         .validation_losses = own.validation_losses.data(),
-                        .validation_predictions = own.validation.data()});
+                        .validation_predictions = own.validation.data(),
+                        .stopping = stopping,
+                        .stopping_state = stops && m % 3 ? &own.stopping_state : nullptr});
     }
     train_many(Trials<T>{.trials = trials.data(),
                          .count = int64_t(trials.size()),
@@ -177,18 +207,18 @@ struct Problem {
     std::vector<Values<T>> found;
     for (Model& own : all) {
       Values<T> numbers;
+      if (stops) check_stop(own, models[&own - all.data()]);
       auto add = [&](const Values<T>& more) {
         numbers.insert(numbers.end(), more.begin(), more.end());
       };
       for (const Values<T>& values : own.state) add(values);
+      for (const Values<T>& values : own.best) add(values);
       add(own.losses), add(own.predictions), add(own.validation_losses), add(own.validation);
       found.push_back(numbers);
     }
     return found;
   }
 };
-
-int failures = 0;
 
 template <class T>
 void check(const char* what, const Problem& problem) {
@@ -231,6 +261,7 @@ void check_all(const char* what) {
   check<T>(what, {.rows = 75, .batch_size = 70, .update = 3, .has_penalties = true});
   check<T>(what, {.update = 3, .has_penalties = true, .drops = true, .clip_norm = 0.1});
   check<T>(what, {.outputs = 1, .has_own_orders = false, .global_clip_norm = 0.1});
+  check<T>(what, {.update = 3, .epochs = 4, .stops = true});
 }
 
 }  // namespace

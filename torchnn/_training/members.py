@@ -29,6 +29,7 @@ WITHIN = (
     *("on_train_batch_begin", "on_train_batch_end", "on_test_begin", "on_test_end"),
     *("on_test_batch_begin", "on_test_batch_end"),
 )
+NEVER = 2**53  # epochs: as good as any more
 OF_EPOCHS = ("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
 
 
@@ -279,12 +280,12 @@ class Member:
         if own is None:
             return Stopping()
         return Stopping(
-            own.patience,
+            min(own.patience, NEVER),
             own.monitor == "val_loss",
             -1 if own.mode == "max" else 1,
             own.min_delta,
             math.nan if own.baseline is None else own.baseline,
-            own.start_from_epoch,
+            min(own.start_from_epoch, NEVER),
         )
 
     @property
