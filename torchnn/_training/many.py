@@ -41,7 +41,7 @@ MOST_MODELS = 1024  # of a wave
 MOST_BYTES = 1 << 26  # of what a call is given and returns beside the weights
 MOST_SAMPLES = 1 << 28  # bytes of samples that the models of a wave do not share
 FIRST_PACE = 1e-10  # seconds for a multiply-add on one thread, while nobody has measured it
-MANY_ORDERS = 256  # a GPU makes them sooner, each by a slow thread (by its latencies)
+MANY_ORDERS = 256  # that a GPU makes sooner, each by a slow thread: estimated from latencies
 LANES = {"baseline": 16, "avx2": 32, "avx512": 64}  # bytes of a register
 
 
@@ -201,6 +201,7 @@ class Wave:
         self.measured = 0 if first.validation is None else len(first.validation)  # rows
         # A metric of somebody else's may look at the model, or fail.
         self.looks = any(m.looks for m in members) or not all(map(is_pure, first.recipe.metrics))
+        # Whether the kernels say when a model ends early: else its callbacks do.
         self.stops = not self.looks and any(m.stopper for m in members)
         self.keeps_predictions = bool(first.recipe.metrics)
         self._tables: dict[str, Any] = {}
