@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import Sequential, optimizers
+from torchnn import Sequential, fit_many, optimizers
 from torchnn.callbacks import EarlyStopping, LambdaCallback
-from torchnn.layers import Dense, Normalization
+from torchnn.layers import Dense, Dropout, Input, Normalization
 from torchnn.utils import set_random_seed
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -79,6 +79,34 @@ def test_the_data_and_the_model_say_where_not_the_default_device(name, place):
         found = story(model)
     assert found == expected
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+@pytest.mark.parametrize("place", [*PLACES])
+def test_many_models_say_where_not_the_default_device(metrics, place):
+    def built(units):
+        model = Sequential([Input((3,)), Dense(units, "relu"), Dropout(0.2), Dense(1)])
+        model.compile(optimizers.Adam(0.1), "mse", metrics)
+        return model
+
+    def at_once(models):
+        stopping = EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+        rows = [range(i, 30 + i) for i in range(4)]
+        options = {"rows": rows, "validation_rows": rows, "callbacks": stopping, "verbose": 0}
+        histories = fit_many(models, X, Y, epochs=9, batch_size=8, **options)
+        return [history.history for history in histories], [m.get_weights() for m in models]
+
+    def all_built():
+        set_random_seed(0)
+        return [built(3 + i) for i in range(4)]
+
+    models, others = all_built(), all_built()
+    expected = at_once(others)
+    with PLACES[place]():
+        found = at_once(models)
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert all(map(np.array_equal, one, other))
 
 
 @pytest.mark.parametrize("engine", ["auto", "autograd"])

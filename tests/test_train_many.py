@@ -323,6 +323,20 @@ def kept(arguments, m, count):
     return arguments["best"][m * count : (m + 1) * count]
 
 
+@pytest.mark.parametrize("function", [ops.train_many_, reference.train_many_])
+def test_the_tensors_say_where_not_the_default_device(function):
+    for arguments in (changed("validation of each"), stopping(MANY, torch.float64)):
+        expected, found = copied(arguments), copied(arguments)
+        results = [run(function, expected)]
+        with torch.device("meta"):
+            results.append(run(function, found))
+        for one, other in zip(*results, strict=True):
+            assert all(
+                a is b is None or torch.equal(a.nan_to_num(), b.nan_to_num())
+                for a, b in zip(one[4:], other[4:], strict=True)
+            )
+
+
 WIDE = [(7, 60, 50, 1), (7, 5, 4, 1), (7, 70, 40, 1)]  # two go by themselves
 
 

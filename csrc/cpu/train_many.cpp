@@ -121,7 +121,7 @@ struct ManyModels {
     own.steps_before = &steps_before;
     StoppingState* const state = trial.stopping_state;
     if (!job.validation_x && !state) return train(own);
-    if (job.samples == 0) return job.validation_x ? validate(trial, 0) : void();
+    if (job.samples == 0 && job.validation_x) return validate(trial, 0);
     if (state && state->has_stopped) return;
     own.samples = job.epoch_size;
     const int64_t steps = step_count(own);

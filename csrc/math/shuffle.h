@@ -1,5 +1,5 @@
 // The order of rows in an epoch, which follows from a seed alone: whoever computes it, on whatever
-// device, comes to the same. It is that of torch.randperm on the CPU.
+// device, comes to the same. Of fewer than 2^32 / 20 rows, it is that of torch.randperm on the CPU.
 #pragma once
 
 #include <cstdint>

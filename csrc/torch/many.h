@@ -31,9 +31,8 @@ inline constexpr char train_many_schema[] =
     "Tensor input_dropout, Tensor(a!)[] weights, Tensor(b!)[] biases, Tensor(c!)[] slots, "
     "Tensor? validation_x, Tensor? validation_y, Tensor? validation_weight, "
     "Tensor? validation_rows, Tensor? validation_of, Tensor stopping, Tensor(e!) stopping_state, "
-    "Tensor(f!)[] best, bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, Tensor "
-    "predictions, Tensor validation_losses, "
-    "Tensor validation_predictions)";
+    "Tensor(f!)[] best, bool keep_predictions, Tensor(d!) steps_done) -> (Tensor losses, "
+    "Tensor predictions, Tensor validation_losses, Tensor validation_predictions)";
 
 // A tensor of that shape and dtype, contiguous.
 inline void check_table(const char* name, const Tensor& t, ScalarType dtype, bool fits_device,
@@ -169,12 +168,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
     check_table("regularization", regularization, ScalarType::Double, regularization.is_cpu(),
                 {models, layer_count, numbers_of_regularization});
   const bool may_stop = stopping.numel() > 0;
-  if (may_stop)
+  if (may_stop) {
     check_table("stopping", stopping, ScalarType::Double, stopping.is_cpu(),
                 {models, numbers_of_stopping});
-  if (may_stop)
     check_table("stopping_state", stopping_state, ScalarType::Double,
                 stopping_state.device() == x.device(), {models, numbers_of_stopping_state});
+  }
   const auto* const rules =
       may_stop ? reinterpret_cast<const Stopping*>(data<double>(stopping)) : nullptr;
   for (int64_t m = 0; may_stop && m < models; ++m)

@@ -34,6 +34,7 @@ from torchnn._training.members import Member, Rows
 from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import InvalidLossWarning
 from torchnn.ops._network import shuffle_
+from torchnn.ops._transfer import float64
 from torchnn.ops.reference import StoppingState
 
 TOGETHER = "many models in one native call"
@@ -65,7 +66,7 @@ class Many:
         self.steps, self.seconds = 0, 0.0  # of all models together, when they are done
         self.best: tuple[str, float] | None = None
         self.invalid: list[tuple[Member, int, float]] = []
-        self.counter = torch.zeros(1, dtype=torch.int64)
+        self.counter = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._prepared: dict[Any, Samples] = {}
 
     # ---- what progress asks ----
@@ -329,7 +330,7 @@ class Wave:
         rows = orders[0].shape[1]
         steps = Batches(rows, self.size, self.batch_size).count
         is_measured = rows in (0, self.size * epochs)
-        states = _float64([member.stopping_state for member in active] if stops else [])
+        states = float64([member.stopping_state for member in active] if stops else [])
         states = states.to(self.device)
         job = ops.Trials(
             **self._tables,
@@ -339,7 +340,7 @@ class Wave:
             orders=orders[0],
             order_of=orders[1],
             learning_rates=_rates(active, steps).to(self.device),
-            steps_before=torch.tensor([m.recipe.optimizer.iterations for m in active]),
+            steps_before=_int64([m.recipe.optimizer.iterations for m in active]),
         )
         began = perf_counter()
         results = ops.train_many_(job)
@@ -375,9 +376,9 @@ class Wave:
             "options": {name: [m.options[name] for m in active] for name in first.options},
             "activations": network.in_training,
             "slopes": network.slopes,
-            "regularization": _float64(regularization if is_regularized else []),
-            "seeds": torch.tensor([member.seeds for member in active]),
-            "input_dropout": _float64([member.input_dropout for member in active]),
+            "regularization": float64(regularization if is_regularized else []),
+            "seeds": _int64([member.seeds for member in active]),
+            "input_dropout": float64([member.input_dropout for member in active]),
             "weights": [t for member in active for t in member.weights],
             "biases": [t for member in active for t in member.biases],
             "slots": [t for member in active for t in member.slots],
@@ -434,7 +435,7 @@ class Wave:
         self, pool: "Pool", active: list[Member], orders: Tensor, epochs: int, size: int
     ) -> Run:
         """The rows of all models, one after the other, as epochs of one run."""
-        shift = torch.tensor([pool.shift[member] for member in active]).to(orders.device)
+        shift = _int64([pool.shift[member] for member in active]).to(orders.device)
         order, count = (orders + shift[:, None]).reshape(-1), len(active) * epochs
         return Run(pool.measured, self.batch_size, 0, count * size, order, count)
 
@@ -606,8 +607,8 @@ class Pool:
             of.append(found[key])
         orders = torch.stack([rows for _, rows in sets.values()])[set_of]
         if seeds:
-            orders = self._shuffled(orders, torch.tensor(seeds))
-        return orders.reshape(len(found), epochs * size), torch.tensor(of)
+            orders = self._shuffled(orders, _int64(seeds))
+        return orders.reshape(len(found), epochs * size), _int64(of)
 
     def _shuffled(self, orders: Tensor, seeds: Tensor) -> Tensor:
         """Each by its seed, where that is quicker."""
@@ -650,7 +651,7 @@ def _rates(members: list[Member], steps: int) -> Tensor:
     """The learning rates of the next steps, (models, steps)."""
     rates = [member.recipe.optimizer.learning_rate for member in members]
     if not any(map(callable, rates)):
-        return _float64(rates)[:, None].expand(-1, steps).contiguous()
+        return float64(rates)[:, None].expand(-1, steps).contiguous()
     first = [member.recipe.optimizer.iterations for member in members]
     each = [
         rates_of(rate, range(i, i + steps), torch.device("cpu"))
@@ -662,7 +663,7 @@ def _rates(members: list[Member], steps: int) -> Tensor:
 def _rules(members: list[Member]) -> dict[str, Any]:
     """When each ends early, and where it keeps the weights of its best epoch."""
     best = [p for m in members for p in m.best or [None] * (len(m.weights) + len(m.biases))]
-    return {"stopping": _float64([m.stopping for m in members]), "best": best}
+    return {"stopping": float64([m.stopping for m in members]), "best": best}
 
 
 def _means(losses: Any, size: int, batch_size: int) -> Any:
@@ -671,5 +672,6 @@ def _means(losses: Any, size: int, batch_size: int) -> Any:
     return np.add.accumulate(losses * sizes, 2)[..., -1] / size
 
 
-def _float64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+def _int64(values: Any) -> Tensor:
+    """On the CPU, whichever device is the default."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

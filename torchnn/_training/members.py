@@ -51,7 +51,9 @@ class Rows:
     @property
     def order(self) -> Tensor:
         """The numbers as they are."""
-        return torch.arange(len(self.samples)) if self.numbers is None else self.numbers
+        if self.numbers is not None:
+            return self.numbers
+        return torch.arange(len(self.samples), device="cpu")
 
     def taken(self) -> Samples:
         """Returns these samples alone."""

@@ -90,7 +90,7 @@ def _as_table(options: Mapping[str, Any], models: int) -> Tensor:
     """Shape (models, options), from numbers of all or of each."""
     for name in options.keys() - KNOWN_OPTIONS:
         _checks.choice("each name in options", name, OPTIONS)
-    table = torch.zeros(models, len(OPTIONS), dtype=torch.float64)
+    table = torch.zeros(models, len(OPTIONS), dtype=torch.float64, device="cpu")
     for name, value in options.items():
         table[:, OPTIONS.index(name)] = float64(value).cpu()
     return table

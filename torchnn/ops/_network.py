@@ -246,8 +246,8 @@ def shuffle_(rows: Tensor, seeds: Tensor) -> None:
     rows = torch.arange(5).repeat(2, 1)
     shuffle_(rows, torch.tensor([0, 1]))
 
-    It is that of `torch.randperm` on the CPU, whose generator uses 32 bits of its seed; on every
-    device, where a thread makes one of the orders.
+    It is that of `torch.randperm` on the CPU (up to 200 million rows), whose generator uses 32 bits
+    of its seed; on every device, where a thread makes one of the orders.
 
     Args:
         rows: Shape (orders, samples), int64, contiguous.

@@ -573,8 +573,8 @@ class Trials:
     validation_weight: Tensor | None = None
     validation_rows: Tensor | None = None
     validation_of: Tensor | None = None
-    stopping: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
-    stopping_state: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    stopping: Tensor = field(default_factory=lambda: _no_numbers())
+    stopping_state: Tensor = field(default_factory=lambda: _no_numbers())
     best: Sequence[Tensor | None] = ()
     keep_predictions: bool
     steps_done: Tensor
@@ -593,7 +593,7 @@ class Trials:
         weight = self.sample_weight
 
         def number(value: Any) -> float:
-            value = torch.as_tensor(value, dtype=torch.float64)
+            value = torch.as_tensor(value, dtype=torch.float64, device="cpu")
             return float(value[i] if value.ndim else value)
 
         return Training(
@@ -671,6 +671,10 @@ def _train_and_validate(job: Trials, i: int) -> tuple[Tensor, Tensor, Tensor, Te
 def _filled_up(told: Tensor, count: int) -> Tensor:
     """So many of them: NaN where a model has ended early."""
     return torch.cat([told, told.new_full((count - len(told), *told.shape[1:]), math.nan)])
+
+
+def _no_numbers() -> Tensor:
+    return torch.empty(0, dtype=torch.float64, device="cpu")
 
 
 class Stopping(NamedTuple):
@@ -751,10 +755,10 @@ def _end_epoch(job: Trials, i: int, model: Training, losses: Tensor, measured: T
         values, rows = measured, len(job.validation_x)  # type: ignore[arg-type]
         if job.validation_rows is not None:
             rows = job.validation_rows.shape[1]
-    sizes = torch.tensor([len(batch) for batch in torch.arange(rows).split(job.batch_size)])
-    mean = float((values.double().cpu() * sizes).sum() / rows)
-    state, is_best = state.after(rule, mean)
-    job.stopping_state[i] = torch.tensor(state, dtype=torch.float64)
+    sizes = [min(job.batch_size, rows - first) for first in range(0, rows, job.batch_size)]
+    parts = (value * size for value, size in zip(values.tolist(), sizes, strict=True))
+    state, is_best = state.after(rule, sum(parts) / rows)
+    job.stopping_state[i] = job.stopping_state.new_tensor(state)
     if is_best and job.best:
         own = [p for pair in zip(model.weights, model.biases, strict=True) for p in pair]
         for kept, p in zip(job.best[i * len(own) : (i + 1) * len(own)], own, strict=True):
@@ -769,7 +773,7 @@ def _measured(job: Trials, i: int, model: Training) -> tuple[Tensor, Tensor]:
         return job.x.new_empty(0), job.x.new_empty(0, job.weights[-1].shape[0])
     y = y[i] if y.ndim > 2 else y
     weight = weight[i] if weight is not None and weight.ndim > 1 else weight
-    rows = torch.arange(len(x))
+    rows = torch.arange(len(x), device=x.device)
     if job.validation_rows is not None and job.validation_of is not None:
         rows = job.validation_rows[job.validation_of[i]]
     output = predict(x[rows], model.activations, model.weights, model.biases, model.slopes)

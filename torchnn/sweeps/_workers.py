@@ -191,7 +191,7 @@ def _train_far(
 
 def _gpu(number: int) -> AbstractContextManager[Any]:
     """Lets "cuda" mean one of this machine's GPUs, in turn, as long as it is entered."""
-    return torch.cuda.device(number % torch.cuda.device_count())
+    return torch.cuda.device(number % max(torch.cuda.device_count(), 1))
 
 
 def _picklable(error: Exception) -> Exception:
