@@ -1,8 +1,9 @@
 """torchnn.layers._base: the name and the repr that all layers share."""
 
 import pytest
+import torch
 
-from torchnn.layers import Dropout
+from torchnn.layers import Dense, Dropout
 from torchnn.layers._base import Layer
 
 
@@ -47,3 +48,30 @@ def test_unknown_arguments_are_told_with_those_that_are_known():
     message = r"^Dropout got unknown sed; it takes rate, .*name, trainable, input_shape, input_dim$"
     with pytest.raises(TypeError, match=message):
         Dropout(0.5, sed=1)
+
+
+def test_attributes_are_set_as_on_any_module():
+    layer = Dense(2, in_features=3)
+    layer.register_buffer("seen", torch.zeros(1))
+    layer.note, layer.bias, layer.seen = "mine", None, None
+    assert vars(layer)["note"] == "mine"
+    assert layer._parameters["bias"] is None
+    assert layer._buffers["seen"] is None
+    with pytest.raises(TypeError, match="cannot assign 'float' as parameter 'weight'"):
+        layer.weight = 1.0
+
+
+def test_a_class_behind_nn_module_is_told_of_attributes():
+    class Logged:
+        def __setattr__(self, name, value):
+            vars(self).setdefault("log", []).append(name)
+            super().__setattr__(name, value)
+
+    class Both(Dense, Logged):
+        pass
+
+    layer = Both(2)
+    layer.note = 1
+    assert layer.log[-1] == "note"
+    assert "units" in layer.log
+    assert layer.note == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn.layers import Dense, Dropout, Input, Normalization
+from torchnn.layers import Dense, Dropout, Flatten, Input, Normalization
 from torchnn.sequential import Sequential
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -271,3 +271,11 @@ def test_a_nested_model_trains_as_the_flat_one():
     np.testing.assert_allclose(
         model.layers[1].predict(inner, verbose=0), model.predict(X, verbose=0), rtol=1e-6
     )
+
+
+def test_a_build_that_fails_tells_no_layer_a_shape():
+    model = Sequential([Flatten(), Dense(1, in_features=6)])
+    model.build((None, 2, 3))
+    with pytest.raises(ValueError, match="expects 6 features, got 8"):
+        model.build((None, 2, 4))
+    assert model.layers[0].input_shape == (None, 2, 3) == model.input_shape

@@ -6,7 +6,7 @@ every kind of thing that has a name.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -183,8 +183,10 @@ def resolve(
     return admit(kind, value, table, accept)
 
 
-def find(kind: str, name: str, known: Iterable[str]) -> str:
+def find(kind: str, name: str, known: Collection[str]) -> str:
     """Returns the known name that is spelled like name, up to capitals and underscores."""
+    if name in known:
+        return name
     spellings = {_plain(each): each for each in known}
     if _plain(name) in spellings:
         return spellings[_plain(name)]

@@ -594,9 +594,9 @@ class Model(Configured, Network):
 
     def _check_recipe(self, recipe: Recipe) -> None:
         """Looks at a recipe and the layers together, once."""
-        _variables.settle(self)
         self._check_layers()
-        choose(self, recipe, self.sample_shape)  # raises if engine="fused" asks for what cannot be
+        if recipe.engine == "fused":
+            choose(self, recipe, self.sample_shape)  # raises if it cannot be
         _warn_of_the_end(self, recipe.loss)
         recipe.is_checked = True
 
@@ -606,6 +606,7 @@ class Model(Configured, Network):
         if self._recipe is None:
             raise ValueError(f"{action} needs a compiled model: call compile(loss=...) first")
         if not self._recipe.is_checked:
+            _variables.settle(self)
             self._check_recipe(self._recipe)
         return self._recipe
 

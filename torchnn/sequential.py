@@ -169,8 +169,9 @@ class Sequential(Model, nn.Sequential):
         if self._input_shape is not None and len(self):
             form = self._form()
             x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
-            _building.prepare(self, None, Samples(x))
-            self._tell_shapes(x)
+            told = _variables.Told()
+            _building.prepare(self, None, Samples(x), call=told.run)
+            self._keep(told, x)
 
     def _prepare(self, recipe: Recipe | None, *feeds: Feed) -> None:
         super()._prepare(recipe, *feeds)
@@ -179,8 +180,14 @@ class Sequential(Model, nn.Sequential):
 
     def _tell_shapes(self, x: torch.Tensor) -> None:
         """Lets the model and its layers know the shapes of what they get and give."""
+        told = _variables.Told()
         with evaluating(self) as model, torch.no_grad():
-            _variables.tell_shapes(model, x)
+            told.run(model, x)
+        self._keep(told, x)
+
+    def _keep(self, told: _variables.Told, x: torch.Tensor) -> None:
+        """Does so by what has been told."""
+        told.keep()
         _variables.claim(self)  # not the view
         self._told = (tuple(x.shape[1:]), *self.layers)
 

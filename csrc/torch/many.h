@@ -114,32 +114,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   STD_TORCH_CHECK(x.dim() == 2, "x must have 2 dimensions, got ", x.dim());
 
   // ---- each model by itself ----
-  auto part = [](const std::vector<Tensor>& all, int64_t m, int64_t count) {
-    return std::vector<Tensor>(all.begin() + m * count, all.begin() + (m + 1) * count);
-  };
   const int64_t slot_count = int64_t(slots.size()) / models;
-  struct Model {
-    std::vector<Tensor> weights, biases, slots;
+  auto network_of = [&](int64_t m) {
+    const size_t first = m * layer_count;
+    return Network{activations, slopes, Tensors(weights).subspan(first, layer_count),
+                   Tensors(biases).subspan(first, layer_count)};
   };
-  std::vector<Model> own;
+  auto slots_of = [&](int64_t m) { return Tensors(slots).subspan(m * slot_count, slot_count); };
+  const Network first = network_of(0);
   std::vector<Extent> extents;
   extents.reserve(2 * weights.size() + slots.size() + best.size() + 20);
   for (int64_t m = 0; m < models; ++m) {
-    own.push_back(
-        {part(weights, m, layer_count), part(biases, m, layer_count), part(slots, m, slot_count)});
-    const Network network{activations, slopes, own[m].weights, own[m].biases};
+    const Network network = network_of(m);
+    const Tensors own_slots = slots_of(m);
     STD_TORCH_CHECK(!network.has_models(), "each weight must have 2 dimensions");
     check_network(x, network, Device::type);
-    check_slots(x, network, own[m].slots, update);
-    STD_TORCH_CHECK(network.outputs() == own[0].weights.back().size(0),
+    check_slots(x, network, own_slots, update);
+    STD_TORCH_CHECK(network.outputs() == first.outputs(),
                     "models must have as many units as each other in the last layer");
     for (int64_t l = 0; l < layer_count; ++l)
-      STD_TORCH_CHECK(bool(network.bias(l)) == (own[0].biases[l].numel() > 0),
+      STD_TORCH_CHECK(network.has_bias(l) == first.has_bias(l),
                       "models must have biases in the same layers");
     add_network(extents, network, true);
-    for (size_t i = 0; i < own[m].slots.size(); ++i)
-      add_extent(extents, i % 2 ? "slot of bias" : "slot of weight", int64_t(i / 2) % layer_count,
-                 own[m].slots[i], true);
+    for (int64_t i = 0; i < slot_count; ++i)
+      add_extent(extents, i % 2 ? "slot of bias" : "slot of weight", i / 2 % layer_count,
+                 own_slots[i], true);
   }
 
   // ---- what they have in common ----
@@ -251,27 +250,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   const int64_t kept_rows = keep_predictions ? validation_count : 0;
   Tensor validation_predictions = new_tensor(x, {models, epochs, kept_rows, units});
   dispatch_network(x, [&]<class T>(T*) {
-    std::vector<std::vector<TrainLayer<T>>> layers;
+    std::vector<TrainLayer<T>> layers;
+    layers.reserve(models * layer_count);  // trials point there
     std::vector<Trial<T>> trials;
+    trials.reserve(models);
     for (int64_t m = 0; m < models; ++m) {
-      const Network network{activations, slopes, own[m].weights, own[m].biases};
-      layers.push_back(as_layers<T>(network, own[m].slots));
+      TrainLayer<T>* const own_layers = layers.data() + layers.size();
+      add_layers(layers, network_of(m), slots_of(m));
       const int64_t* seed = data<int64_t>(seeds) + m * (layer_count + 1);
-      regularize(layers[m],
-                 regularizes
-                     ? data<double>(regularization) + m * layer_count * numbers_of_regularization
-                     : nullptr,
-                 seed);
+      regularize<T>({own_layers, size_t(layer_count)},
+                    regularizes
+                        ? data<double>(regularization) + m * layer_count * numbers_of_regularization
+                        : nullptr,
+                    seed);
       for (int64_t l = 0; !best.empty() && l < layer_count; ++l) {
         const Tensor* const own_best = &best[2 * (m * layer_count + l)];
-        if (own_best[0].numel()) layers[m][l].best_weight = mutable_data<T>(own_best[0]);
-        if (own_best[1].numel()) layers[m][l].best_bias = mutable_data<T>(own_best[1]);
+        if (own_best[0].numel()) own_layers[l].best_weight = mutable_data<T>(own_best[0]);
+        if (own_best[1].numel()) own_layers[l].best_bias = mutable_data<T>(own_best[1]);
       }
       const double dropout = data<double>(input_dropout)[m];
       STD_TORCH_CHECK(dropout >= 0 && dropout < 1,
                       "input_dropout must be at least 0 and below 1, got ", dropout);
       trials.push_back({
-          .layers = layers[m].data(),
+          .layers = own_layers,
           .y = data<T>(y) + m * of_y,
           .sample_weight = sample_weight ? data<T>(*sample_weight) + m * of_weight : nullptr,
           .order = data<int64_t>(orders) + data<int64_t>(order_of)[m] * samples,

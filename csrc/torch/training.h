@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -38,11 +39,13 @@ inline constexpr char train_schema[] =
     "bool keep_predictions, Tensor(e!) steps_done) "
     "-> (Tensor losses, Tensor predictions)";
 
+using Tensors = std::span<const Tensor>;  // of a list of the caller's
+
 // A network, or models of one shape.
 struct Network {
   const std::vector<int64_t>& activations;
   const Tensor& slopes;
-  const std::vector<Tensor>&weights, &biases;
+  Tensors weights, biases;
   const char* kind = "";  // what messages put in front of "weight" and "bias"
 
   int64_t layer_count() const { return int64_t(weights.size()); }
@@ -51,8 +54,9 @@ struct Network {
   int64_t units(int64_t l) const { return weights[l].size(weights[l].dim() - 2); }
   int64_t in_features(int64_t l) const { return weights[l].size(weights[l].dim() - 1); }
   int64_t outputs() const { return units(layer_count() - 1); }
+  bool has_bias(int64_t l) const { return biases[l].numel() > 0; }
   std::optional<Tensor> bias(int64_t l) const {
-    return biases[l].numel() ? std::optional(biases[l]) : std::nullopt;
+    return has_bias(l) ? std::optional(biases[l]) : std::nullopt;
   }
   double slope(int64_t l) const { return slopes.numel() ? data<double>(slopes)[l] : no_slope; }
 };
@@ -114,8 +118,7 @@ inline void check_network(const Tensor& x, const Network& network, DeviceType de
   }
 }
 
-inline void check_slots(const Tensor& x, const Network& network, const std::vector<Tensor>& slots,
-                        int64_t update) {
+inline void check_slots(const Tensor& x, const Network& network, Tensors slots, int64_t update) {
   STD_TORCH_CHECK(update >= 0 && update < Updates::size, "no update rule ", update);
   const int64_t count = network.layer_count();
   int64_t slot_count = 0;
@@ -126,7 +129,7 @@ inline void check_slots(const Tensor& x, const Network& network, const std::vect
     const int64_t l = i % count;
     check_state("slot of weight", l, slots[2 * i], network,
                 {network.units(l), network.in_features(l)}, x);
-    if (network.biases[l].numel())
+    if (network.has_bias(l))
       check_state("slot of bias", l, slots[2 * i + 1], network, {network.units(l)}, x);
   }
 }
@@ -159,7 +162,7 @@ inline void check_snapshots(const Tensor& x, const Snapshots& snapshots, const N
     check_state("weight", l, network.weights[l], network, {of.units(l), of.in_features(l)}, x);
     STD_TORCH_CHECK(network.has_models() && network.models() == epochs, "snapshot of weight ", l,
                     " must have room for ", epochs, " epochs");
-    STD_TORCH_CHECK(bool(network.bias(l)) == bool(of.bias(l)), "snapshot of bias ", l,
+    STD_TORCH_CHECK(network.has_bias(l) == of.has_bias(l), "snapshot of bias ", l,
                     " must be there if the bias is");
   }
 }
@@ -274,17 +277,17 @@ inline void add_network(std::vector<Extent>& extents, const Network& network, bo
 }
 
 // Of training: all that it is given, and of that what it changes.
-inline void check_memory(const Network& network, const std::vector<Tensor>& slots,
-                         const std::vector<Tensor>& snapshots, const Tensor& steps_done,
+inline void check_memory(const Network& network, Tensors slots, Tensors snapshots,
+                         const Tensor& steps_done,
                          std::initializer_list<std::pair<const char*, const Tensor*>> read) {
   std::vector<Extent> extents;
   extents.reserve(2 * network.layer_count() + slots.size() + snapshots.size() + 1 + read.size());
   add_network(extents, network, true);
-  auto add_pairs = [&](const std::vector<Tensor>& pairs, const char* weight, const char* bias) {
+  auto add_pairs = [&](Tensors pairs, const char* weight, const char* bias) {
     for (size_t i = 0; i < pairs.size(); ++i) {
       const int64_t l = int64_t(i / 2) % network.layer_count();
       if (i % 2 == 0) add_extent(extents, weight, l, pairs[i], true);
-      if (i % 2 == 1 && network.bias(l)) add_extent(extents, bias, l, pairs[i], true);
+      if (i % 2 == 1 && network.has_bias(l)) add_extent(extents, bias, l, pairs[i], true);
     }
   };
   add_pairs(slots, "slot of weight", "slot of bias");
@@ -317,7 +320,7 @@ void dispatch_network(const Tensor& t, F&& f) {
 
 // What regularization and seeds say, for layers that are there already; null if they say nothing.
 template <class T>
-void regularize(std::vector<TrainLayer<T>>& layers, const double* regularization,
+void regularize(std::span<TrainLayer<T>> layers, const double* regularization,
                 const int64_t* seeds) {
   for (size_t l = 0; l < layers.size(); ++l) {
     TrainLayer<T>& layer = layers[l];
@@ -333,8 +336,7 @@ void regularize(std::vector<TrainLayer<T>>& layers, const double* regularization
 }
 
 template <class T>
-std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<Tensor>& slots) {
-  std::vector<TrainLayer<T>> layers;
+void add_layers(std::vector<TrainLayer<T>>& layers, const Network& network, Tensors slots) {
   const int64_t count = network.layer_count(), slot_count = int64_t(slots.size()) / (2 * count);
   for (int64_t l = 0; l < count; ++l) {
     const Tensor& bias = network.biases[l];
@@ -354,6 +356,12 @@ std::vector<TrainLayer<T>> as_layers(const Network& network, const std::vector<T
     }
     layers.push_back(layer);
   }
+}
+
+template <class T>
+std::vector<TrainLayer<T>> as_layers(const Network& network, Tensors slots) {
+  std::vector<TrainLayer<T>> layers;
+  add_layers(layers, network, slots);
   return layers;
 }
 
@@ -445,8 +453,8 @@ std::tuple<Tensor, Tensor> train_(
   if (has_own_options) models.options = numbers;
   dispatch_network(x, [&]<class T>(T*) {
     auto layers = as_layers<T>(network, slots);
-    regularize(layers, regularization.numel() ? data<double>(regularization) : nullptr,
-               seeds.empty() ? nullptr : seeds.data());
+    regularize<T>(layers, regularization.numel() ? data<double>(regularization) : nullptr,
+                  seeds.empty() ? nullptr : seeds.data());
     std::vector<TrainLayer<T>> snapshot_layers;
     if (!snapshots.empty()) snapshot_layers = as_layers<T>(states.network(network), states.slots);
     const Train<T> job{

@@ -1,7 +1,7 @@
 """What a module is before it is trained: whether it is built, what it eats, what it returns."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchnn.layers._values import mode as mode  # for the rooms above
 from torchnn.losses import Loss
 
 DICTS = (dict, OrderedDict)
+Call = Callable[[nn.Module, Any], Any]
 
 
 def is_built(model: nn.Module) -> bool:
@@ -45,11 +46,19 @@ def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
     return Form(parameter.device, parameter.dtype, (features,) if features else ())
 
 
-def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple[int, ...]:
+def prepare(
+    model: nn.Module, recipe: Recipe | None, *samples: Samples, call: Call | None = None
+) -> tuple[int, ...]:
     """Builds the model for samples like these, after a rehearsal on the first of each.
 
     The rehearsal runs model, loss and metrics. If it fails, what it built is unbuilt again: nothing
     has changed.
+
+    Args:
+        model: The model.
+        recipe: How it is trained, or None.
+        samples: What it is to take, all on one device.
+        call: What calls the model, by whom others than its caller are told of it; None for nobody.
 
     Returns:
         The axes of one output.
@@ -61,7 +70,7 @@ def prepare(model: nn.Module, recipe: Recipe | None, *samples: Samples) -> tuple
     device = samples[0].x.device
     with nullcontext() if is_built(model) else _undone_by_errors(model, device):
         for each in samples:
-            output = run_once(model, each.x[:1])
+            output = run_once(model, each.x[:1], call)
             if recipe is not None:
                 _rehearse(recipe, each, output)
     return tuple(output.shape[1:])
@@ -136,10 +145,11 @@ def _dicts(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [(each, dict(each)) for each in (own, *own.values()) if type(each) in DICTS]
 
 
-def run_once(model: nn.Module, x: Tensor) -> Tensor:
+def run_once(model: nn.Module, x: Tensor, call: Call | None = None) -> Tensor:
     """Returns the model's output in evaluation mode, checked to be one row a sample."""
     with evaluating(model) as evaluated, torch.no_grad():
-        output: Any = returned(evaluated(taken(x)))
+        given = taken(x)
+        output: Any = returned(call(evaluated, given) if call else evaluated(given))
     if not isinstance(output, (Tensor, Parts)):
         raise TypeError(f"the model must return a tensor, got {type(output).__name__}")
     for each in output.tensors if isinstance(output, Parts) else [output]:

@@ -46,10 +46,10 @@ KNOWN = (
 )
 
 
-# Whose penalties the kernels know, and what a layer calls them.
+# Whose penalties the kernels know, and what a layer calls those, and what they do not know.
 PENALTIES = (regularizers.L1, regularizers.L2, regularizers.L1L2)
-PENALTY = "regularizer"
 REGULATED = ("kernel_regularizer", "bias_regularizer")
+CONSTRAINED = ("kernel_constraint", "bias_constraint")
 
 
 USUAL = -1.0  # slope
@@ -223,12 +223,10 @@ def describe_on_cuda(
 
 def _absorbable(recipe: Recipe | None) -> str | None:
     """The last activation that the kernels need not know, since it would go into the loss."""
-    return recipe.loss.activation if recipe is not None and _absorbs(recipe.loss) else None
-
-
-def _absorbs(loss: Loss) -> bool:
-    """Whether a loss and its activation are one kernel."""
-    return not loss.from_logits and ops.kernel_of(loss.on_logits()) is not None
+    if recipe is None or recipe.loss.from_logits or recipe.loss.activation is None:
+        return None
+    is_kernel = ops.kernel_of(recipe.loss.on_logits()) is not None
+    return recipe.loss.activation if is_kernel else None
 
 
 def _read(model: Iterable[nn.Module], absorbable: str | None) -> Plan:
@@ -291,12 +289,12 @@ def _chain(model: Any) -> Iterable[nn.Module] | None:
 
 def _check_regulation(network: Plan) -> None:
     for layer in network.layers:
-        for name, value in vars(layer).items():
-            if name.endswith("_constraint") and value is not None:
-                raise NotFusedError("a layer has a constraint")
-            if name.endswith(PENALTY) and value is not None and type(value) not in PENALTIES:
-                raise NotFusedError("a layer has a regularizer that is none of L1, L2 and L1L2")
-        if getattr(layer, "activity_regularizer", None) is not None:
+        if any(getattr(layer, name, None) is not None for name in CONSTRAINED):
+            raise NotFusedError("a layer has a constraint")
+        given = [getattr(layer, name, None) for name in (*REGULATED, "activity_regularizer")]
+        if any(each is not None and type(each) not in PENALTIES for each in given):
+            raise NotFusedError("a layer has a regularizer that is none of L1, L2 and L1L2")
+        if given[-1] is not None:
             raise NotFusedError("a layer has a regularizer of its outputs")
 
 
@@ -393,11 +391,12 @@ def _read_loss(network: Plan, loss: Loss) -> None:
         raise NotFusedError(f"the loss has the reduction {loss.reduction}")
     network.loss = loss
     if loss.activation and not loss.from_logits:
-        if _absorbs(loss) and network.activations[-1] != loss.activation:
+        on_logits = loss.on_logits()
+        if ops.kernel_of(on_logits) is not None and network.activations[-1] != loss.activation:
             raise NotFusedError(
                 f"{type(loss).__name__} needs a {loss.activation} output or from_logits here"
             )
-        network.loss, network.absorbed = loss.on_logits(), loss.activation
+        network.loss, network.absorbed = on_logits, loss.activation
     if loss.ignores and network.layers[0].weight.is_cuda:
         raise NotFusedError(f"the loss {loss.name} may ignore classes, which CUDA does not know")
     if ops.kernel_of(network.loss) is None:

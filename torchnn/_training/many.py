@@ -2,7 +2,7 @@
 
     group   models of one kind: their calls can be shared
     wave    some of a group, trained together from their first epoch to their last
-    call    as many epochs of a wave as take about 50 ms, or one if a callback looks at each; or a
+    call    as many epochs of a wave as take about 0.1 s, or one if a callback looks at each; or a
             part of one that takes longer
 
 A model's result follows from its own numbers and rows alone: how groups, waves and calls are cut is
@@ -29,7 +29,7 @@ from torchnn._engine.interrupts import HeldInterrupt
 from torchnn._engine.plan import FLAT
 from torchnn._engine.run import Batches, Run, Samples
 from torchnn._training.ahead import is_pure
-from torchnn._training.batches import LONGEST, PAUSE, seed_of_order
+from torchnn._training.batches import LONGEST, seed_of_order
 from torchnn._training.members import Member, Rows
 from torchnn._training.tally import Figures, Tally
 from torchnn.callbacks import InvalidLossWarning
@@ -38,6 +38,7 @@ from torchnn.ops._transfer import float64
 from torchnn.ops.reference import StoppingState
 
 TOGETHER = "many models in one native call"
+PAUSE = 0.1  # seconds a call: twice fit's, since each call reads the tensors of all models
 # Of a wave: more would not stay in a CPU's caches between two calls, and fewer leave a GPU idle.
 MOST_MODELS = {"cpu": 256, "cuda": 1024}
 MOST_BYTES = 1 << 26  # of what a call is given and returns beside the weights

@@ -24,6 +24,8 @@ PROPERTIES: tuple[str, ...] = (
 
 # Attributes that are PyTorch's, or that remember layers and own none.
 _OWN = {*vars(nn.Module()), "_told", "_views"}
+# What is no parameter, buffer or module, and holds none.
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 class Variable(Tensor):
@@ -143,6 +145,9 @@ class HasWeights(nn.Module):
             cls.__init__ = _settling(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if type(value) in _PLAIN and not _is_registered(self, name):
+            super(nn.Module, self).__setattr__(name, value)  # past its search for other things
+            return
         # PyTorch would take it in, and the property hide it.
         if isinstance(value, (nn.Module, nn.Parameter)) and _is_fixed(getattr(type(self), name, 0)):
             raise AttributeError(
@@ -252,6 +257,16 @@ def _settling(init: Callable[..., None]) -> Callable[..., None]:
     return settling
 
 
+def _is_registered(module: nn.Module, name: str) -> bool:
+    """Whether PyTorch keeps something of the module's own under a name."""
+    own, none = vars(module), ()
+    return (
+        name in own.get("_parameters", none)
+        or name in own.get("_buffers", none)
+        or name in own.get("_modules", none)
+    )
+
+
 def _is_fixed(attribute: Any) -> bool:
     return isinstance(attribute, property) and attribute.fset is None
 
@@ -308,18 +323,28 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
     return variable
 
 
-def tell_shapes(module: nn.Module, x: Tensor) -> Tensor:
-    """Returns module(x), and lets it, and the layers of a Sequential, know the shapes of what they
-    get and give."""
-    output = x
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for layer in module:
-            output = tell_shapes(layer, output)
-    else:
-        output = module(x)
-    if isinstance(module, HasWeights):
-        module._shapes = _shape(x), _shape(output)
-    return output
+class Told:
+    """The shapes of what a module and the layers of a Sequential get and give in a call."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[HasWeights, Any, Any]] = []
+
+    def run(self, module: nn.Module, x: Any) -> Any:
+        """Returns module(x), and notes them."""
+        output = x
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            for layer in module:
+                output = self.run(layer, output)
+        else:
+            output = module(x)
+        if isinstance(module, HasWeights):
+            self._found.append((module, x, output))
+        return output
+
+    def keep(self) -> None:
+        """Lets them know."""
+        for module, x, output in self._found:
+            vars(module)["_shapes"] = _shape(x), _shape(output)  # without __setattr__'s searches
 
 
 def claim(module: nn.Module) -> None:
