@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,8 +219,22 @@ def test_the_digest_cuts_the_kernel_at_its_barriers():
     ]
 
 
-def test_what_the_profiler_sees_runs():
-    counters.launch("cpu")
+@pytest.mark.parametrize("kernel", counters.PROFILED)
+def test_what_the_profiler_sees_runs(kernel):
+    counters.launch(kernel, "cpu")
+
+
+def test_a_digest_is_of_each_kernel(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(counters, "network_of", lambda *_: SimpleNamespace(steps=20))
+    options = SimpleNamespace(folder=tmp_path, seconds=60, device="cpu")
+    rows = kit.Rows("counters-cuda", options)
+    for kernel in counters.PROFILED:
+        (tmp_path / f"{kernel}.csv").write_text(CSV)
+        counters.digest(kernel, tmp_path, rows)
+    saved = rows_of(tmp_path, "counters-cuda")
+    assert [row["kernel"] for row in saved] == ["train"] * 3 + ["train_many"] * 3
+    assert saved[0]["models"] * 4 == saved[3]["models"] == 528
+    assert "train_many between barriers" in capsys.readouterr().out
 
 
 def test_no_benchmark_hides_a_package_that_pytorch_imports():

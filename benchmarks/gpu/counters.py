@@ -1,12 +1,13 @@
-"""Where the cycles go: one launch for Nsight Compute to profile, and a digest of what it says.
+"""Where the cycles go: a launch of a kernel for Nsight Compute to profile, and a digest of what it
+says.
 
-    ncu ... python -m benchmarks.gpu.counters launch
-    python -m benchmarks.gpu.counters digest
+    ncu ... python -m benchmarks.gpu.counters launch train
+    python -m benchmarks.gpu.counters digest train --pages FOLDER
 
-The digest reads FOLDER/ncu.csv, the pages "raw" and "source" one after the other, and gives counts
-per step of one model, since counts are what predictions are about. The kernel's instructions are
-cut at its barriers: the parts of a step lie in the order of the machine code, each with its share
-of the samples.
+The digest reads FOLDER/train.csv, the pages "raw" and "source" one after the other, and gives
+counts per step of one model, since counts are what predictions are about. The kernel's instructions
+are cut at its barriers: the parts of a step lie in the order of the machine code, each with its
+share of the samples.
 """
 
 import csv
@@ -14,14 +15,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from benchmarks.gpu import kit
 from benchmarks.gpu.device import wait
+from benchmarks.gpu.many import many
 from benchmarks.gpu.training import arguments, network_of
 from benchmarks.harness import show
 from torchnn import ops
 
-MODELS, EPOCHS = 132, 4  # one a multiprocessor of an H100 or H200
+# Kernels, by the operators that launch them: what they train, and how many models, as many as all
+# multiprocessors of an H100 or H200 have room for at once.
+PROFILED = {"train": ("notes", 132), "train_many": ("digits", 4 * 132)}
+EPOCHS = 4
 COUNTS = {  # per step of one model: the sum of these, and by what to multiply it
     "instructions": (("smsp__inst_executed.sum",), 1),
     "shared_wavefronts": (("l1tex__data_pipe_lsu_wavefronts_mem_shared.sum",), 1),
@@ -44,10 +50,13 @@ OPCODE = re.compile(r"^\s*(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)")
 Metrics = dict[str, float | None]
 
 
-def launch(where: str) -> None:
+def launch(kernel: str, where: str) -> None:
     """One call of some hundred steps and nothing else: the profiler takes the first it sees."""
-    network, models = ("tiny", 1) if where == "cpu" else ("notes", MODELS)
-    ops.train_(**arguments(network_of(network, where), models, EPOCHS, where))
+    network, models = ("tiny", 1) if where == "cpu" else PROFILED[kernel]
+    if kernel == "train":
+        ops.train_(**arguments(network_of(network, where), models, EPOCHS, where))
+    else:
+        ops.train_many_(many(network, models, EPOCHS, where))
     wait(where)
 
 
@@ -121,7 +130,7 @@ def _cut(instructions: list[dict[str, str]]) -> list[list[dict[str, str]]]:
     return [part for part in found if part]
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
+def print_table(kernel: str, rows: list[dict[str, object]]) -> None:
     lines = [
         [
             str(row["part"]),
@@ -132,23 +141,33 @@ def print_table(rows: list[dict[str, object]]) -> None:
         for row in rows
     ]
     columns = ["part", "samples", "instructions", "shared wavefronts", "most of them"]
-    show("between barriers, a step of one model", columns, lines)
+    show(f"{kernel} between barriers, a step of one model", columns, lines)
+
+
+def digest(kernel: str, pages: Path, rows: kit.Rows) -> None:
+    """Adds what the pages of a kernel say to the rows, and prints its parts."""
+    metrics, instructions = read((pages / f"{kernel}.csv").read_text().splitlines())
+    network, models = PROFILED[kernel]
+    steps = EPOCHS * network_of(network, "cuda").steps
+    found = list(parts(instructions, models, steps))
+    for row in chain([summarize(metrics, models, steps)], found):
+        rows.add(kernel=kernel, **row)
+    print_table(kernel, found)
 
 
 def main() -> None:
     made = kit.parser(__doc__)
     made.add_argument("what", choices=["launch", "digest"])
+    made.add_argument("kernels", nargs="+", choices=list(PROFILED))
+    made.add_argument("--pages", type=Path, help="where those of a digest are")
     options = kit.parse(made)
     if options.what == "launch":
-        launch(options.device)
+        for kernel in options.kernels:
+            launch(kernel, options.device)
         return
-    metrics, instructions = read((options.folder / "ncu.csv").read_text().splitlines())
-    steps = EPOCHS * network_of("notes", "cuda").steps
-    found = list(parts(instructions, MODELS, steps))
     rows = kit.Rows("counters-cuda", options)
-    for row in chain([summarize(metrics, MODELS, steps)], found):
-        rows.add(**row)
-    print_table(found)
+    for kernel in options.kernels:
+        digest(kernel, options.pages, rows)
 
 
 if __name__ == "__main__":

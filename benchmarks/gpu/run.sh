@@ -81,23 +81,26 @@ module() {
 }
 
 profile() {
-  ncu --clock-control none --set full --import-source no -k regex:train_kernel -c 1 -f \
-    -o "$PARTS/train" "$PYTHON" -m benchmarks.gpu.counters launch || return
-  {
-    ncu -i "$PARTS/train.ncu-rep" --page raw --csv
-    echo
-    ncu -i "$PARTS/train.ncu-rep" --page source --csv
-  } > "$OUT/ncu.csv" || return
-  "$PYTHON" -m benchmarks.gpu.counters digest || return
-  gzip -9 -f "$OUT/ncu.csv"
+  local kernel kernels=(train train_many)
+  for kernel in "${kernels[@]}"; do
+    ncu --clock-control none --set full --import-source no -k "regex:${kernel}_kernel" -c 1 -f \
+      -o "$PARTS/$kernel" "$PYTHON" -m benchmarks.gpu.counters launch "$kernel" || return
+    {
+      ncu -i "$PARTS/$kernel.ncu-rep" --page raw --csv
+      echo
+      ncu -i "$PARTS/$kernel.ncu-rep" --page source --csv
+    } > "$PARTS/$kernel.csv" || return
+  done
+  "$PYTHON" -m benchmarks.gpu.counters digest "${kernels[@]}" --pages "$PARTS" || return
+  for kernel in "${kernels[@]}"; do cat "$PARTS/$kernel.csv"; done | gzip -9 > "$OUT/ncu.csv.gz"
 }
 
 suite() {
   local workers=()
   "$PYTHON" -c "import xdist" 2> /dev/null && workers=(-n 6)
   "$PYTHON" -m pytest -q -p no:cacheprovider -W default --maxfail=200 "${workers[@]}" -k cuda \
-    tests/test_cuda.py tests/test_train_cuda.py tests/test_train_many_cuda.py tests/test_graphs.py tests/test_ops.py \
-    tests/test_transfer.py tests/test_loops.py tests/test_pieces.py
+    tests/test_cuda.py tests/test_train_cuda.py tests/test_train_many_cuda.py tests/test_train_op.py \
+    tests/test_graphs.py tests/test_ops.py tests/test_transfer.py tests/test_loops.py tests/test_pieces.py
 }
 
 sanitized() {
@@ -139,7 +142,7 @@ TAIL=24 module many 150 many --folder "$PARTS"
 TAIL=24 module training 80 training
 TAIL=20 module fit 40 fit
 on_gpu probe 12 bash -c 'set -o pipefail; build/gpu/probe | tee "$PARTS/probe"'
-TAIL=16 on_gpu counters 50 bash -c profile
+TAIL=28 on_gpu counters 80 bash -c profile
 TAIL=28 module rivals 130 rivals
 on_gpu tests 100 bash -c suite_and_sanitized
 TAIL=12 module dense 85 dense
