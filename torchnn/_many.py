@@ -187,7 +187,8 @@ def _sorted(members: list[Member]) -> tuple[list[Member], list[Member]]:
         if is_ready and (kind is None or kind not in known):
             _prepare(member)
         known.add(kind)
-        member.model.sample_shape = tuple(member.train.samples.x.shape[1:])
+        shape = tuple(member.train.samples.x.shape[1:])
+        vars(member.model)["sample_shape"] = shape  # without __setattr__'s searches
         member.history.engine = TOGETHER if reason is None else f"through fit, since {reason}"
         (together if reason is None else alone).append(member)
     return together, alone

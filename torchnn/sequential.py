@@ -11,6 +11,7 @@ from torchnn import _checks
 from torchnn._config import CustomObjects
 from torchnn._console import summary as _summary
 from torchnn._engine import building as _building
+from torchnn._engine import chains as _chains
 from torchnn._engine.evaluating import evaluating
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Form, Samples
@@ -166,12 +167,14 @@ class Sequential(Model, nn.Sequential):
 
     def _build_from_input(self) -> None:
         """Builds all layers if an Input has told the shape."""
-        if self._input_shape is not None and len(self):
+        shape, told = self._input_shape, _variables.Told()
+        if shape is None or not len(self):
+            return
+        if not _chains.build(self, shape, told):
             form = self._form()
-            x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
-            told = _variables.Told()
+            x = torch.zeros(1, *shape, device=form.device, dtype=form.dtype)
             _building.prepare(self, None, Samples(x), call=told.run)
-            self._keep(told, x)
+        self._keep(told, shape)
 
     def _prepare(self, recipe: Recipe | None, *feeds: Feed) -> None:
         super()._prepare(recipe, *feeds)
@@ -183,13 +186,13 @@ class Sequential(Model, nn.Sequential):
         told = _variables.Told()
         with evaluating(self) as model, torch.no_grad():
             told.run(model, x)
-        self._keep(told, x)
+        self._keep(told, tuple(x.shape[1:]))
 
-    def _keep(self, told: _variables.Told, x: torch.Tensor) -> None:
-        """Does so by what has been told."""
+    def _keep(self, told: _variables.Told, shape: tuple[int, ...]) -> None:
+        """Does so by what has been told, of samples of a shape."""
         told.keep()
         _variables.claim(self)  # not the view
-        self._told = (tuple(x.shape[1:]), *self.layers)
+        self._told = (shape, *self.layers)
 
     def _traced(self) -> tuple[Any, Any]:
         """The symbols that it begins with and ends in, when its layers are called on them."""

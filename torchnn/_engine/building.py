@@ -18,7 +18,8 @@ from torchnn._engine.several import SeveralLosses, selected
 from torchnn.layers._values import mode as mode  # for the rooms above
 from torchnn.losses import Loss
 
-DICTS = (dict, OrderedDict)
+DICTS = {dict, OrderedDict}
+NOTHING: dict[str, Any] = {}  # the copy of all that are empty, as most are
 Call = Callable[[nn.Module, Any], Any]
 
 
@@ -142,7 +143,11 @@ def _undone_by_errors(model: nn.Module, device: torch.device) -> Iterator[None]:
 def _dicts(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """A module's attributes and all dicts among them, its parameters say, each with a copy."""
     own = vars(module)
-    return [(each, dict(each)) for each in (own, *own.values()) if type(each) in DICTS]
+    return [
+        (each, dict(each) if each else NOTHING)
+        for each in (own, *own.values())
+        if type(each) in DICTS
+    ]
 
 
 def run_once(model: nn.Module, x: Tensor, call: Call | None = None) -> Tensor:

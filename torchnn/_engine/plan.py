@@ -345,15 +345,16 @@ def _check_parameters(model: nn.Module, network: Plan) -> None:
     own = [p for layer in network.layers for p in (layer.weight, layer.bias) if p is not None]
     if {id(p) for p in model.parameters()} != {id(p) for p in own}:
         raise NotFusedError("it has parameters outside its dense layers")
+    if not all(p.requires_grad for p in own):
+        raise NotFusedError("a parameter is frozen (requires_grad is False)")
+    device = own[0].device
+    if not ops.trains_on(device):
+        raise NotFusedError(f"the model is on {device}")
+    if device.type == "cuda" and any(slope != USUAL for slope in network.slopes):
+        raise NotFusedError("an activation has a slope of its own, which CUDA does not know")
     for p in own:
-        if not p.requires_grad:
-            raise NotFusedError("a parameter is frozen (requires_grad is False)")
-        if not ops.trains_on(p.device):
-            raise NotFusedError(f"the model is on {p.device}")
-        if p.device != own[0].device:
-            raise NotFusedError(f"the model is on {own[0].device} and on {p.device}")
-        if p.is_cuda and any(slope != USUAL for slope in network.slopes):
-            raise NotFusedError("an activation has a slope of its own, which CUDA does not know")
+        if p.device != device:
+            raise NotFusedError(f"the model is on {device} and on {p.device}")
         if p.dtype not in (torch.float32, torch.float64) or p.dtype != own[0].dtype:
             raise NotFusedError(f"a parameter is of {p.dtype}")
         if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):

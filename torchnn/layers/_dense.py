@@ -161,13 +161,16 @@ class Dense(Layer, nn.Linear):
             return
         if torch.compiler.is_compiling():
             raise RuntimeError(f"{self._called()} must be built before torch.compile can trace it")
-        weight, bias = self._first_values(in_features, self.bias is not None, self.weight)
+        self._begin_with(*self._first_values(in_features, self.bias is not None, self.weight))
+
+    def _begin_with(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Builds the layer with these values."""
         if self.bias is not None and bias is not None:
             self.bias.data = bias
             self.bias.__class__ = nn.Parameter
         self.weight.data = weight
         self.weight.__class__ = nn.Parameter
-        self.in_features = in_features
+        self.in_features = weight.shape[1]
 
     def _first_values(
         self, in_features: int, use_bias: bool, like: Tensor

@@ -1,6 +1,6 @@
 """Weights as Keras's variables: in its order and under its names, to be read and assigned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
@@ -24,8 +24,6 @@ PROPERTIES: tuple[str, ...] = (
 
 # Attributes that are PyTorch's, or that remember layers and own none.
 _OWN = {*vars(nn.Module()), "_told", "_views"}
-# What is no parameter, buffer or module, and holds none.
-_PLAIN = {bool, int, float, str, type(None)}
 
 
 class Variable(Tensor):
@@ -145,7 +143,8 @@ class HasWeights(nn.Module):
             cls.__init__ = _settling(vars(cls)["__init__"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if type(value) in _PLAIN and not _is_registered(self, name):
+        is_plain = not isinstance(value, (Tensor, nn.Module)) and type(value) not in _held.KINDS
+        if is_plain and not _is_registered(self, name):
             super(nn.Module, self).__setattr__(name, value)  # past its search for other things
             return
         # PyTorch would take it in, and the property hide it.
@@ -324,10 +323,10 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
 
 
 class Told:
-    """The shapes of what a module and the layers of a Sequential get and give in a call."""
+    """The shapes of what a module, and the layers of a Sequential, get and give."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[HasWeights, Any, Any]] = []
+        self._found: list[tuple[HasWeights, Shape, Shape]] = []
 
     def run(self, module: nn.Module, x: Any) -> Any:
         """Returns module(x), and notes them."""
@@ -337,14 +336,19 @@ class Told:
                 output = self.run(layer, output)
         else:
             output = module(x)
-        if isinstance(module, HasWeights):
-            self._found.append((module, x, output))
+        if isinstance(x, Tensor) and isinstance(output, Tensor):
+            self.note(module, x.shape[1:], output.shape[1:])
         return output
+
+    def note(self, module: nn.Module, before: Sequence[int], after: Sequence[int]) -> None:
+        """Notes those of a module, given the axes of a sample."""
+        if isinstance(module, HasWeights):
+            self._found.append((module, Shape((None, *before)), Shape((None, *after))))
 
     def keep(self) -> None:
         """Lets them know."""
-        for module, x, output in self._found:
-            vars(module)["_shapes"] = _shape(x), _shape(output)  # without __setattr__'s searches
+        for module, before, after in self._found:
+            vars(module)["_shapes"] = before, after  # without __setattr__'s searches
 
 
 def claim(module: nn.Module) -> None:
@@ -353,10 +357,6 @@ def claim(module: nn.Module) -> None:
         for layer in module:
             _owners[layer] = ref(module)
             claim(layer)
-
-
-def _shape(batch: Tensor) -> Shape:
-    return Shape((None, *batch.shape[1:]))
 
 
 def _arrays(value: Any) -> Any:
