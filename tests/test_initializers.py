@@ -244,3 +244,48 @@ def test_none_is_the_default_of_a_layer():
     assert prelu.alpha.tolist() == [0, 0]
     with pytest.raises(TypeError, match=r"^initializer must be"):
         initializers.get(None)
+
+
+def test_a_function_that_takes_a_dtype_takes_a_shape_whatever_it_calls_it():
+    values = np.arange(6.0).reshape(3, 2)  # (in_features, units)
+    layer = Dense(2, kernel_initializer=lambda s, dtype=None: values, in_features=3)
+    np.testing.assert_array_equal(layer.get_weights()[0], values)
+
+
+@pytest.mark.parametrize(
+    ("function", "returned"),
+    [
+        (lambda t: torch.zeros_like(t), r"Tensor of shape \(2, 3\)"),
+        (lambda t: np.zeros((3, 2)), r"ndarray of shape \(3, 2\)"),
+        (lambda t: 1.0, "float"),
+    ],
+)
+def test_what_neither_fills_nor_takes_a_shape_is_an_error(function, returned):
+    with pytest.raises(TypeError, match=f"fill the tensor .* took a tensor and returned {returned}"):
+        Dense(2, kernel_initializer=function, in_features=3)
+    unbuilt = Dense(2, kernel_initializer=function)
+    with pytest.raises(TypeError, match="fill the tensor"):
+        unbuilt(torch.ones(1, 3))
+    assert not unbuilt.built
+
+
+def test_a_function_may_fill_by_a_view_and_return_nothing():
+    def halves(tensor):
+        tensor.data.fill_(0.5)
+
+    for function in (halves, lambda tensor: tensor.detach().fill_(0.5)):
+        assert Dense(1, kernel_initializer=function, in_features=2).weight.tolist() == [[0.5, 0.5]]
+
+
+def test_a_class_may_say_it_by_kerass_call():
+    class Ramp(initializers.Initializer):
+        def __init__(self, step=1.0):
+            self.step = step
+
+        def __call__(self, shape, dtype=None):
+            return self.step * torch.arange(float(np.prod(shape))).reshape(shape)
+
+    layer = Dense(2, kernel_initializer=Ramp(2.0), bias_initializer=Ramp, in_features=2)
+    assert layer.get_weights()[0].tolist() == [[0, 2], [4, 6]]
+    assert layer.bias.tolist() == [0, 1]
+    assert Ramp(3.0).get_config()["step"] == 3

@@ -6,7 +6,8 @@ bias both are its length. Called with a shape of Keras's, (in_features, units), 
     GlorotUniform(seed=1)(shape=(400, 25))
 
 Any function that fills a tensor will do as well, `torch.nn.init`'s too, and so will Keras's kind,
-def function(shape, dtype=None), which returns one.
+def function(shape, dtype=None), which returns values: it has a first parameter `shape`, or one that
+is called `dtype`.
 """
 
 import inspect
@@ -86,6 +87,11 @@ class Initializer(Configured, ABC):
     """
 
     seed: int | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls) and "fill" not in vars(cls):  # as Keras has it, of a shape
+            cls.fill = _fill_by_call  # type: ignore[method-assign]
 
     def __call__(
         self, *arguments: Any, shape: Any = None, dtype: Any = None, **settings: Any
@@ -404,7 +410,7 @@ FUNCTIONS: dict[str, Filler] = {
 def get(value: str | Filler | None, default: str | None = None) -> Filler:
     """Returns the initializer of this name, or the callable itself.
 
-    A function of Keras's kind, with a first argument `shape`, becomes one that fills a tensor.
+    A function of Keras's kind, of a shape, becomes one that fills a tensor.
 
     Args:
         value: What is wanted.
@@ -438,8 +444,35 @@ class _OfShape:
         return repr(self.function)
 
 
+def _fill_by_call(self: Any, tensor: Tensor, generator: Generator | None) -> None:
+    """The fill of a class that says by its __call__ what values it makes of a shape."""
+    _OfShape(self)(tensor)
+
+
+def filled(initializer: Filler, tensor: Tensor) -> Tensor:
+    """Returns a tensor that an initializer, as get returned it, has filled in place.
+
+    Raises:
+        TypeError: It has returned something else instead.
+    """
+    made = initializer(tensor)
+    if made is None or made is tensor:
+        return tensor
+    if isinstance(made, Tensor) and made.data_ptr() == tensor.data_ptr():
+        return tensor
+    shape = getattr(made, "shape", None)
+    got = type(made).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+    raise TypeError(
+        "an initializer must fill the tensor that it is given in place, or take a `shape` and "
+        f"return values of it; {initializer!r} took a tensor and returned {got}"
+    )
+
+
 def _takes_shape(function: Callable[..., Any]) -> bool:
-    return _parameters(function)[:1] == ["shape"]
+    if isinstance(function, Initializer) and type(function).__call__ is Initializer.__call__:
+        return False
+    names = _parameters(function)
+    return names[:1] == ["shape"] or "dtype" in names  # which Keras passes
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:

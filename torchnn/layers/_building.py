@@ -74,7 +74,7 @@ def add(
     with torch.inference_mode(False), torch.no_grad():
         # Initializers take PyTorch's order of axes, outputs first.
         values = torch.empty(sizes[::-1], dtype=dtype)
-        initializers.get(initializer)(values)
+        initializers.filled(initializers.get(initializer), values)
         values = values.permute(tuple(reversed(range(len(sizes))))).contiguous().to(first.device)
     key = name if name and name.isidentifier() and not hasattr(layer, name) else _free(layer, name)
     if trainable:

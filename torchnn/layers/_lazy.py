@@ -113,5 +113,4 @@ def filled(
     # The first input may come in inference mode; the parameters must still be able to learn.
     with torch.inference_mode(False):
         values = torch.empty(shape, device="meta" if device.type == "meta" else "cpu", dtype=dtype)
-        initializer(values)
-        return values.to(device)
+        return initializers.filled(initializer, values).to(device)

@@ -302,14 +302,16 @@ def _gather(module: nn.Module, path: str, found: dict[int, Variable]) -> None:
 
 def own(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
     """Yields name, tensor and whether it is a kernel, of the weights that are a module's own."""
-    named = getattr(module, "_named", None)
+    table = getattr(module, "_named", None)
+    named = table
     if named is None:
         buffers = [n for n in module._buffers if n not in module._non_persistent_buffers_set]
         named = {name: name for name in (*module._parameters, *buffers)}
     for name, attribute in named.items():
         tensor = getattr(module, attribute)
         if tensor is not None and not is_lazy(tensor) and tensor.numel():
-            yield name, tensor, name == "kernel"
+            # A weight that somebody else calls so has the shape that they gave it.
+            yield name, tensor, name == "kernel" and table is not None
 
 
 def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable:
