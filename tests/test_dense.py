@@ -507,3 +507,26 @@ def test_an_input_without_features_is_an_error():
 )
 def test_repr_reads_like_the_call(layer, wanted):
     assert repr(layer) == wanted
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(2, 7, dtype=torch.int64), TypeError, "x must have a floating dtype, got"),
+        (torch.zeros(2, 7, dtype=torch.float64), TypeError, "x must have the dtype of this Dense"),
+        (torch.zeros(2, 7, device="meta"), ValueError, "x must be on the device of this Dense"),
+    ],
+)
+def test_an_input_that_does_not_fit_builds_nothing(x, error, message):
+    layer = Dense(4)
+    with pytest.raises(error, match=message):
+        layer(x)
+    assert not layer.built
+    assert layer(torch.zeros(2, 3)).shape == (2, 4)
+
+
+def test_a_first_input_may_be_one_of_autocast():
+    layer = Dense(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.zeros(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert layer.weight.dtype == torch.float32

@@ -169,3 +169,19 @@ def test_a_list_of_layers_that_a_chain_does_not_run_is_an_error():
     assert type(Chain([]).own) is list
     with pytest.raises(TypeError, match=r"^more of Chain holds layers that are not among"):
         Chain([Dense(1)])
+
+
+def test_torch_compile_traces_a_list_that_is_assigned():
+    class Sized(Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Dense(2, in_features=3)
+
+        def forward(self, x):
+            self.sizes = [x.shape[0]]
+            return self.inner(x)
+
+    layer, x = Sized(), torch.rand(4, 3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), layer(x))
+    assert layer.sizes == [4]

@@ -261,7 +261,9 @@ def test_a_function_that_takes_a_dtype_takes_a_shape_whatever_it_calls_it():
     ],
 )
 def test_what_neither_fills_nor_takes_a_shape_is_an_error(function, returned):
-    with pytest.raises(TypeError, match=f"fill the tensor .* took a tensor and returned {returned}"):
+    with pytest.raises(
+        TypeError, match=f"fill the tensor .* took a tensor and returned {returned}"
+    ):
         Dense(2, kernel_initializer=function, in_features=3)
     unbuilt = Dense(2, kernel_initializer=function)
     with pytest.raises(TypeError, match="fill the tensor"):

@@ -75,3 +75,18 @@ def test_a_class_behind_nn_module_is_told_of_attributes():
     assert layer.log[-1] == "note"
     assert "units" in layer.log
     assert layer.note == 1
+
+
+def test_another_base_class_is_told_of_attributes():
+    class Watching(torch.nn.Module):
+        def __setattr__(self, name, value):
+            vars(self).setdefault("log", []).append(name)
+            super().__setattr__(name, value)
+
+    class Both(Layer, Watching):
+        pass
+
+    layer = Both("a")
+    layer.note = 1
+    assert layer.log[-1] == "note"
+    assert "name" in layer.log

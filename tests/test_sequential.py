@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn.layers import Dense, Dropout, Flatten, Input, Normalization
+from torchnn.layers import Dense, Dropout, Flatten, Input, Layer, Normalization
 from torchnn.sequential import Sequential
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -279,3 +279,43 @@ def test_a_build_that_fails_tells_no_layer_a_shape():
     with pytest.raises(ValueError, match="expects 6 features, got 8"):
         model.build((None, 2, 4))
     assert model.layers[0].input_shape == (None, 2, 3) == model.input_shape
+
+
+def flat(_, inputs):
+    return (inputs[0].flatten(1),)
+
+
+def test_what_a_hook_does_is_part_of_what_layers_are_built_for():
+    inner = nn.Sequential(nn.Identity())
+    inner.register_forward_pre_hook(flat)
+    model = Sequential([Input((2, 3)), inner, Dense(4)])
+    assert model.layers[-1].in_features == 6
+    assert model.output_shape == (None, 4)
+    outer = Sequential([Dense(4)])
+    outer.register_forward_pre_hook(flat)
+    outer.build((None, 2, 3))
+    assert outer.layers[0].in_features == 6
+
+
+def test_a_call_of_ones_own_is_part_of_it_too():
+    class Flat(Sequential):
+        def __call__(self, x):
+            return super().__call__(x.flatten(1))
+
+    model = Sequential([Input((2, 3)), Flat([Dense(4)])])
+    assert model.layers[0].layers[0].in_features == 6
+
+
+def test_a_layer_may_give_the_next_one_several_things():
+    class Both(Layer):
+        def forward(self, x):
+            return x, x
+
+    class Sums(Layer):
+        def forward(self, pair):
+            return pair[0] + pair[1]
+
+    model = Sequential([Input((3,)), Both(), Sums(), Dense(1)])
+    assert model.output_shape == (None, 1)
+    with pytest.raises(TypeError, match="the model must return a tensor, got tuple"):
+        Sequential([Input((3,)), Dense(2), Both(), Both()])

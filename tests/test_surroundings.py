@@ -1,6 +1,9 @@
 """Where fit, evaluate and predict are called changes nothing: under a default device other than the
 data's, in inference mode."""
 
+import os
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -173,3 +176,31 @@ def test_dense_layers_that_inference_mode_has_made_learn(in_features, engine):
         before = model.evaluate(X, Y, verbose=0)
         model.fit(X, Y, epochs=5, verbose=0)
     assert model.evaluate(X, Y, verbose=0) < before
+
+
+FORKED = """
+import multiprocessing, torch
+from torchnn import Sequential
+from torchnn.layers import Dense, Input
+
+x = torch.rand(64, 3)
+
+def train(_):
+    model = Sequential([Input((3,)), Dense(5, "sigmoid"), Dense(1)])
+    model.compile("adam", "mse")
+    return len(model.fit(x, x[:, :1], epochs=3, verbose=0).history["loss"])
+
+torch.set_num_threads(2)
+train(0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(train, range(2)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_small_model_trains_in_a_process_that_was_forked_off_after_a_fit():
+    # There, PyTorch's threads are gone, and who wakes them waits for ever.
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout, done.returncode) == ("[3, 3]\n", 0), done.stderr

@@ -1,6 +1,7 @@
 """torchnn.ops.train_many_ against its definition in plain PyTorch, and models against their
 neighbours."""
 
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from tests.test_train_op import OPTIONS, SLOTS
 from torchnn import ops
-from torchnn.ops import reference
+from torchnn.ops import _many, reference
+from torchnn.ops._native import call
 from torchnn.ops.reference import Stopping, StoppingState
 
 SMALL = [(7, 5, 1), (7, 8, 1), (7, 3, 1), (7, 5, 1)]
@@ -409,7 +411,7 @@ def test_bad_arguments_change_nothing():
     before = copied(arguments)
     bad = [
         ("order_of", torch.tensor([0, 1, 3, 0]), r"order_of\[2\] is 3, of 3 in orders"),
-        ("orders", torch.full((3, 46), 31), r"order\[0\] is 31, of 31 rows"),
+        ("orders", torch.full((3, 46), 31), r"^orders\[0, 0\] is 31, of 31 rows"),
         ("y", torch.zeros(30, 1, dtype=torch.float64), r"y must be .* of shape \(31, 1\)"),
         ("learning_rates", torch.zeros(4, 5, dtype=torch.float64), r"shape \(4, 6\), got \(4, 5\)"),
         ("seeds", torch.zeros(4, 2, dtype=torch.int64), r"seeds must have shape \(4, 3\)"),
@@ -424,7 +426,8 @@ def test_bad_arguments_change_nothing():
             [*arguments["weights"][:-1], arguments["weights"][1]],
             "weight 1 shares memory with weight 1",
         ),
-        ("input_dropout", torch.ones(4, dtype=torch.float64), "at least 0 and below 1, got 1"),
+        ("input_dropout", torch.ones(4, dtype=torch.float64), "^input_dropout must be at least 0"),
+        ("activations", [], "^there must be a weight and a bias for each layer of each model"),
         ("batch_size", 0, "batch_size must be positive, got 0"),
     ]
     for name, value, message in bad:
@@ -433,3 +436,54 @@ def test_bad_arguments_change_nothing():
     for name in ("weights", "biases", "slots"):
         assert all(map(torch.equal, arguments[name], before[name]))
     assert arguments["steps_done"] == 0
+
+
+def test_row_numbers_of_the_validation_are_called_so():
+    arguments = trials(SMALL, validation_x=torch.zeros(5, 7, dtype=torch.float64))
+    arguments |= {"validation_y": torch.zeros(5, 1, dtype=torch.float64)}
+    arguments |= {"validation_of": torch.zeros(4, dtype=torch.int64)}
+    for rows, message in (
+        (torch.tensor([[0, 5]]), r"^validation_rows\[0, 1\] is 5, of 5 rows"),
+        (torch.tensor([0, 1]), "^validation_rows must have 2 dimensions"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            ops.train_many_(ops.Trials(**(arguments | {"validation_rows": rows})))
+
+
+@pytest.mark.parametrize(
+    "name", ["order_of", "validation_of", "stopping", "options", "steps_before", "seeds", "slopes"]
+)
+def test_nothing_is_read_from_a_storage_that_has_been_cut(name):
+    arguments = trials(SMALL, validation_x=torch.zeros(5, 7, dtype=torch.float64))
+    arguments |= {
+        "validation_y": torch.zeros(5, 1, dtype=torch.float64),
+        "validation_rows": torch.zeros(1, 2, dtype=torch.int64),
+        "validation_of": torch.zeros(4, dtype=torch.int64),
+        "stopping": torch.ones(4, 6, dtype=torch.float64),
+        "stopping_state": torch.zeros(4, 5, dtype=torch.float64),
+    }
+    own = _many._as_native(ops.Trials(**arguments))
+    place = [field.name for field in fields(ops.Trials)].index(name)
+    if name == "slopes":
+        own[place] = torch.zeros(len(arguments["activations"]), dtype=torch.float64)
+    own[place].untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=f"{name} reaches beyond its storage"):
+        call(_many._train_many, *own)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("epoch_size", "a", TypeError, "epoch_size must be an integer, got 'a'"),
+        ("options", None, TypeError, "options must be a dict of numbers, got None"),
+        (
+            "options",
+            {"momentum": [0.1, 0.2]},
+            ValueError,
+            r"options\['momentum'\] must be a number",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_named(name, value, error, message):
+    with pytest.raises(error, match=message):
+        ops.train_many_(ops.Trials(**(trials(SMALL) | {name: value})))

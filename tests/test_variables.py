@@ -172,3 +172,19 @@ def test_the_first_data_tells_the_shapes():
     network.add(Dense(1))
     network.predict(np.ones((2, 4)), verbose=0)
     assert (network.output_shape, network.layers[2].input_shape) == ((None, 1), (None, 3))
+
+
+def test_a_weight_of_ones_own_keeps_its_shape_whatever_it_is_called():
+    class Times(Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(name="kernel", shape=(shape[-1], 3))
+
+        def forward(self, x):
+            return x @ self.kernel
+
+    model = Sequential([Input((2,)), Times()])
+    values = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    model.set_weights([values])
+    np.testing.assert_array_equal(model.predict(np.eye(2), verbose=0), values)
+    np.testing.assert_array_equal(model.get_weights()[0], values)
+    assert model.trainable_variables[0].shape == (2, 3)

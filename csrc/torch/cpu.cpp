@@ -53,11 +53,13 @@ struct Cpu {
   static constexpr DeviceType type = DeviceType::CPU;
   static constexpr bool takes_snapshots = true;
 
-  static void check_order(const Tensor& order, int64_t rows) {
+  static void check_order(const char* name, const Tensor& order, int64_t rows) {
     const int64_t* row = data<int64_t>(order);
+    const int64_t size = order.dim() == 2 ? order.size(1) : 0;  // of each, if there are several
     for (int64_t i = 0; i < order.numel(); ++i)
-      STD_TORCH_CHECK(row[i] >= 0 && row[i] < rows, "order[", i, "] is ", row[i], ", of ", rows,
-                      " rows");
+      if (row[i] < 0 || row[i] >= rows)
+        STD_TORCH_CHECK(false, name, "[", size ? std::to_string(i / size) + ", " : "",
+                        size ? i % size : i, "] is ", row[i], ", of ", rows, " rows");
   }
 
   template <class T>
@@ -86,7 +88,11 @@ void shuffle_(const Tensor& rows, const Tensor& seeds) {
   check_shuffle(rows, seeds, DeviceType::CPU);
   int64_t* const first = mutable_data<int64_t>(rows);
   const int64_t *const seed = data<int64_t>(seeds), size = rows.size(1);
-  parallel_for(0, rows.size(0), 1, [&](int64_t begin, int64_t end) {
+  // A few short ones are done before another thread is awake; and none is in a process that was
+  // forked off, where waking one would wait for ever.
+  constexpr int64_t rows_a_thread = 1 << 15;
+  const int64_t orders_a_thread = std::max<int64_t>(rows_a_thread / std::max<int64_t>(size, 1), 1);
+  parallel_for(0, rows.size(0), orders_a_thread, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) shuffle(first + i * size, size, uint32_t(seed[i]));
   });
 }

@@ -85,8 +85,8 @@ struct Cuda {
   static constexpr bool takes_snapshots = false;
 
   // Its numbers are the device's: the kernels look at them.
-  static void check_order(const Tensor& order, int64_t rows) {
-    STD_TORCH_CHECK(rows > 0 || order.numel() == 0, "order must be empty, as x is");
+  static void check_order(const char* name, const Tensor& order, int64_t rows) {
+    STD_TORCH_CHECK(rows > 0 || order.numel() == 0, name, " must be empty, as x is");
   }
 
   template <class T>

@@ -52,8 +52,13 @@ inline void check_sets(const char* name, const Tensor& sets, const char* of_name
   check_table(name, sets, ScalarType::Long, sets.device() == x.device(),
               {sets.size(0), sets.size(1)});
   check_table(of_name, of, ScalarType::Long, of.is_cpu(), {models});
+}
+
+// Whether each number is that of a set; of memory that is known to be there.
+inline void check_numbers_of_sets(const char* name, const Tensor& sets, const char* of_name,
+                                  const Tensor& of) {
   const int64_t* set = data<int64_t>(of);
-  for (int64_t m = 0; m < models; ++m)
+  for (int64_t m = 0; m < of.size(0); ++m)
     STD_TORCH_CHECK(set[m] >= 0 && set[m] < sets.size(0), of_name, "[", m, "] is ", set[m], ", of ",
                     sets.size(0), " in ", name);
 }
@@ -155,10 +160,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   check_table("learning_rates", learning_rates, ScalarType::Double,
               learning_rates.device() == x.device(), {models, steps});
   check_table("options", options, ScalarType::Double, options.is_cpu(), {models, option_count});
-  for (int64_t m = 1; m < models; ++m) {
-    const auto* own = reinterpret_cast<const TrainOptions*>(data<double>(options));
-    STD_TORCH_CHECK(own[m].delta == own[0].delta, "models must have the same delta");
-  }
   check_table("steps_before", steps_before, ScalarType::Long, steps_before.is_cpu(), {models});
   check_table("seeds", seeds, ScalarType::Long, seeds.is_cpu(), {models, layer_count + 1});
   check_table("input_dropout", input_dropout, ScalarType::Double, input_dropout.is_cpu(), {models});
@@ -175,9 +176,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   }
   const auto* const rules =
       may_stop ? reinterpret_cast<const Stopping*>(data<double>(stopping)) : nullptr;
-  for (int64_t m = 0; may_stop && m < models; ++m)
-    STD_TORCH_CHECK(rules[m].patience < 0 || rules[m].of_validation == 0 || validation_x,
-                    "stopping looks at the loss of validation rows, which there are none of");
   STD_TORCH_CHECK(best.empty() || best.size() == 2 * weights.size(),
                   "best must have one for the weight and the bias of each layer of each model");
   for (size_t i = 0; i < best.size(); ++i) {
@@ -213,9 +211,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
     STD_TORCH_CHECK(bool(validation_rows) == bool(validation_of),
                     "validation_rows and validation_of go together");
     epochs = std::max<int64_t>(samples / epoch_size, 1);
-    validation_count = validation_rows ? validation_rows->size(1) : validation_x->size(0);
     if (validation_rows)
       check_sets("validation_rows", *validation_rows, "validation_of", *validation_of, x, models);
+    validation_count = validation_rows ? validation_rows->size(1) : validation_x->size(0);
   } else {
     STD_TORCH_CHECK(!validation_rows && !validation_of && !validation_weight,
                     "validation_rows and validation_weight need validation_x");
@@ -232,12 +230,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
   reads("validation_of", validation_of), reads("slopes", slopes), reads("stopping", stopping);
   add_extent(extents, "steps_done", -1, steps_done, true);
   check_overlaps(extents);
+  // Now that memory is known to be there, the numbers in it.
   check_room("steps_done", steps_done, steps);
+  const auto* const all_options = reinterpret_cast<const TrainOptions*>(data<double>(options));
+  for (int64_t m = 1; m < models; ++m)
+    STD_TORCH_CHECK(all_options[m].delta == all_options[0].delta,
+                    "models must have the same delta");
+  for (int64_t m = 0; may_stop && m < models; ++m)
+    STD_TORCH_CHECK(rules[m].patience < 0 || rules[m].of_validation == 0 || validation_x,
+                    "stopping looks at the loss of validation rows, which there are none of");
+  check_numbers_of_sets("orders", orders, "order_of", order_of);
+  if (validation_rows)
+    check_numbers_of_sets("validation_rows", *validation_rows, "validation_of", *validation_of);
   for (int64_t m = 0; m < models; ++m)
     check_range("steps_before", data<int64_t>(steps_before)[m], 0,
                 std::numeric_limits<int64_t>::max() - steps);
-  Device::check_order(orders, rows);
-  if (validation_rows) Device::check_order(*validation_rows, validation_x->size(0));
+  Device::check_order("orders", orders, rows);
+  if (validation_rows)
+    Device::check_order("validation_rows", *validation_rows, validation_x->size(0));
 
   const int64_t kept = keep_predictions ? samples : 0;
   Tensor losses = new_tensor<2>(x, {models, steps});
@@ -276,7 +286,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> train_many_(
           .y = data<T>(y) + m * of_y,
           .sample_weight = sample_weight ? data<T>(*sample_weight) + m * of_weight : nullptr,
           .order = data<int64_t>(orders) + data<int64_t>(order_of)[m] * samples,
-          .options = reinterpret_cast<const TrainOptions*>(data<double>(options))[m],
+          .options = all_options[m],
           .input_dropout = dropout,
           .input_seed = seed[layer_count],
           .learning_rates = data<double>(learning_rates) + m * steps,

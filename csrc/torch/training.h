@@ -372,7 +372,7 @@ struct TrainTensors {
   const Network& network;
 };
 
-// Device: `type`; takes_snapshots; check_order(order, rows), for numbers that it can read; and
+// Device: `type`; takes_snapshots; check_order(name, order, rows), for numbers that it can read; and
 // train(job, models, tensors), which takes the steps.
 template <class Device>
 std::tuple<Tensor, Tensor> train_(
@@ -442,7 +442,7 @@ std::tuple<Tensor, Tensor> train_(
   // Now that memory is known to be there, the numbers in it.
   check_room("steps_done", steps_done, steps);
   if (steps_before.is_cpu()) check_room("steps_before", steps_before, steps);
-  if (order) Device::check_order(*order, rows);
+  if (order) Device::check_order("order", *order, rows);
 
   const bool many = network.has_models();
   Tensor losses = many ? new_tensor<2>(x, {models.count, steps}) : new_tensor<1>(x, {steps});

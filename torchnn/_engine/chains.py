@@ -9,7 +9,7 @@ from torch import nn
 
 from torchnn._engine.autograd import has_hooks, has_own_forward
 from torchnn.layers import Activation, Dense, Dropout, Flatten
-from torchnn.layers._variables import Told
+from torchnn.layers._variables import Told, is_chain
 
 
 def build(model: nn.Sequential, shape: tuple[int, ...], told: Told) -> bool:
@@ -25,9 +25,7 @@ def build(model: nn.Sequential, shape: tuple[int, ...], told: Told) -> bool:
     Raises:
         ValueError: A layer that is built is for another number of features.
     """
-    if type(model).forward is not nn.Sequential.forward or not _is_itself(model):
-        return False
-    if torch.compiler.is_compiling():
+    if not is_chain(model) or torch.compiler.is_compiling():
         return False
     layers: list[Any] = list(model)
     shapes = [shape]

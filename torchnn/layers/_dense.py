@@ -232,7 +232,21 @@ class Dense(Layer, nn.Linear):
         """Builds the layer by its first input."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        if not torch.compiler.is_compiling():  # which build refuses
+            self._check_first(x)
         self.build(tuple(x.shape[-1:]))
+
+    def _check_first(self, x: Tensor) -> None:
+        """Raises an error if x is nothing that the layer could take once it is built."""
+        dtype, device = self.weight.dtype, self.weight.device
+        if not x.is_floating_point():
+            raise TypeError(f"x must have a floating dtype, got {x.dtype}")
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"x must have the dtype of {self._called()}, {dtype}, got {x.dtype}")
+        if x.device != device:
+            raise ValueError(
+                f"x must be on the device of {self._called()}, {device}, got {x.device}"
+            )
 
     @property
     def kernel(self) -> Variable | None:

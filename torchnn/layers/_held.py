@@ -39,7 +39,9 @@ def registered(owner: nn.Module, name: str, value: Any) -> Any:
 
 def modules_in(value: Any) -> list[nn.Module]:
     """Returns the modules in lists, tuples and dicts, however deep."""
-    found, seen, queue = list[nn.Module](), set[int](), [value]
+    found: list[nn.Module] = []  # in words that torch.compile can trace
+    seen: set[int] = set()
+    queue = [value]
     for each in queue:  # which grows meanwhile
         if isinstance(each, nn.Module):
             found.append(each)

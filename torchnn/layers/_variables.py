@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from torchnn import _checks
 from torchnn.layers import _building, _held
+from torchnn.layers._call import Called
 from torchnn.layers._symbols import Shape, latest
 
 # By TorchScript, which would compile them.
@@ -129,9 +130,11 @@ class HasWeights(nn.Module):
     _builds = False  # whether the class has a build of one's own
     _unnamed: tuple[str, ...] = ()  # what add_weight has made and no attribute has taken yet
     _keeps_lists = False  # whether modules of its own are in a list or a dict, too
+    _goes_past = True  # whether nn.Module's __setattr__ is the one behind this class's
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls._goes_past = super().__setattr__ is nn.Module.__setattr__
         if cls.__module__.partition(".")[0] == "torchnn":
             return
         before = getattr(super(cls, cls), "build", None)
@@ -144,7 +147,7 @@ class HasWeights(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         is_plain = not isinstance(value, (Tensor, nn.Module)) and type(value) not in _held.KINDS
-        if is_plain and not _is_registered(self, name):
+        if is_plain and self._goes_past and not _is_registered(self, name):
             super(nn.Module, self).__setattr__(name, value)  # past its search for other things
             return
         # PyTorch would take it in, and the property hide it.
@@ -324,6 +327,18 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
     return variable
 
 
+def is_chain(module: nn.Sequential) -> bool:
+    """Whether a call of it is one layer after the other and nothing else."""
+    own, kind = vars(module), type(module)
+    return (
+        kind.forward is nn.Sequential.forward
+        and kind.__call__ in (Called.__call__, nn.Module.__call__)
+        and "forward" not in own
+        and own.get("_compiled_call_impl") is None
+        and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
+    )
+
+
 class Told:
     """The shapes of what a module, and the layers of a Sequential, get and give."""
 
@@ -333,7 +348,7 @@ class Told:
     def run(self, module: nn.Module, x: Any) -> Any:
         """Returns module(x), and notes them."""
         output = x
-        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        if isinstance(module, nn.Sequential) and is_chain(module):
             for layer in module:
                 output = self.run(layer, output)
         else:

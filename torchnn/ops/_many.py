@@ -12,6 +12,7 @@ from torchnn.ops._network import (
     KNOWN_OPTIONS,
     LARGEST,
     _as_places,
+    _check_settings,
     _check_tensors,
     _filled_in,
     _undisturbed,
@@ -92,12 +93,19 @@ def _as_table(options: Mapping[str, Any], models: int) -> Tensor:
         _checks.choice("each name in options", name, OPTIONS)
     table = torch.zeros(models, len(OPTIONS), dtype=torch.float64, device="cpu")
     for name, value in options.items():
-        table[:, OPTIONS.index(name)] = float64(value).cpu()
+        numbers = float64(value).cpu()
+        if tuple(numbers.shape) not in ((), (models,)):
+            raise ValueError(
+                f"options[{name!r}] must be a number, or one for each of {models} models, got "
+                f"shape {tuple(numbers.shape)}"
+            )
+        table[:, OPTIONS.index(name)] = numbers
     return table
 
 
 def _check(job: Trials) -> None:
     """Raises the error that tells a user which argument is of another kind, if any."""
+    _check_settings(job)
     needed: dict[str, Sequence[Any]] = {"x": [job.x], "y": [job.y], "each weight": job.weights}
     optional: dict[str, Sequence[Any]] = {
         "sample_weight": [job.sample_weight],

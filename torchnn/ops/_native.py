@@ -39,7 +39,7 @@ MOST_SHARED_BYTES = 2**20
 MOST_BLOCKS = 8
 
 # What PyTorch's checks put in front of a message: the C++ function, its file, and the line.
-_PLACE = re.compile(r"^\w+, \S+:\d+, ")
+_PLACE = re.compile(r"^(?:\w+|operator\(\)), \S+:\d+, ")
 
 
 def call(operator: Callable[..., Any], *arguments: Any) -> Any:

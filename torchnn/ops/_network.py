@@ -278,9 +278,7 @@ def _filled_in(tensors: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
 
 def _check_training(job: Training) -> None:
     """Raises the error that tells a user which argument is of another kind, if any."""
-    for name in ("epoch_size", "batch_size"):
-        if not isinstance(getattr(job, name), Integral):
-            raise TypeError(f"{name} must be an integer, got {getattr(job, name)!r}")
+    _check_settings(job)
     needed = {"x": [job.x], "y": [job.y], "each weight": job.weights}
     slots = [tensor for slot in job.slots for tensor in slot]
     snapshots = [tensor for kept in job.snapshots for tensor in kept]
@@ -294,6 +292,15 @@ def _check_training(job: Training) -> None:
     _check_tensors(job.x, needed, optional)
     if not isinstance(job.steps_done, Tensor):
         raise TypeError(f"steps_done must be a torch.Tensor, got {type(job.steps_done).__name__}")
+
+
+def _check_settings(job: Any) -> None:
+    """The same for the sizes and the options of a Training or of Trials."""
+    for name in ("epoch_size", "batch_size"):
+        if not isinstance(getattr(job, name), Integral):
+            raise TypeError(f"{name} must be an integer, got {getattr(job, name)!r}")
+    if not isinstance(job.options, Mapping):
+        raise TypeError(f"options must be a dict of numbers, got {job.options!r}")
 
 
 def _check_tensors(

@@ -582,7 +582,7 @@ class Trials:
     @property
     def models(self) -> int:
         """How many there are."""
-        return len(self.weights) // len(self.activations)
+        return len(self.weights) // max(len(self.activations), 1)
 
     def of_model(self, i: int) -> Training:
         """The training of one of them, on the same memory, without its validation."""
