@@ -372,8 +372,8 @@ struct TrainTensors {
   const Network& network;
 };
 
-// Device: `type`; takes_snapshots; check_order(name, order, rows), for numbers that it can read; and
-// train(job, models, tensors), which takes the steps.
+// Device: `type`; takes_snapshots; check_order(name, order, rows), for numbers that it can read;
+// and train(job, models, tensors), which takes the steps.
 template <class Device>
 std::tuple<Tensor, Tensor> train_(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& sample_weight,
