@@ -24,11 +24,21 @@ def blocks(document):
     ]
 
 
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d*)?(?:e[+-]\d+)?")
+TIME = re.compile(rf"{NUMBER.pattern}(?= (?:m?s|us|steps/s|networks/s|min)\b)")
+
+
 def shape(text):
     """The lines of a text less their numbers and times, which are each machine's own."""
-    text = re.sub(r"\d[\d,]*(\.\d*)?(e[+-]\d+)?", "#", text)
+    text = NUMBER.sub("#", text)
     lines = [re.sub(r"\s+", " ", line.replace("# ms", "# s")).strip() for line in text.splitlines()]
     return [line for line in lines if line]
+
+
+def numbers(text):
+    """The numbers that are no times; those that every machine rounds differently agree so far."""
+    found = NUMBER.findall(TIME.sub("", text))
+    return [pytest.approx(float(each.replace(",", "")), rel=0.03, abs=0.01) for each in found]
 
 
 @every_document
@@ -43,6 +53,8 @@ def test_python_of_a_document_runs_and_prints_what_follows(document, tmp_path, m
             printed = capsys.readouterr().out
         elif language == "text" and printed is not None:
             assert shape(printed) == shape(text), f"{document.name}, line {line}"
+            own = [each.expected for each in numbers(printed)]
+            assert own == numbers(text), f"{document.name}, line {line}"
             printed = None
 
 
