@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchnn import Model
 from torchnn.layers import Dense, Dropout, Flatten, Input, Layer, Normalization
 from torchnn.sequential import Sequential
 
@@ -319,3 +320,22 @@ def test_a_layer_may_give_the_next_one_several_things():
     assert model.output_shape == (None, 1)
     with pytest.raises(TypeError, match="the model must return a tensor, got tuple"):
         Sequential([Input((3,)), Dense(2), Both(), Both()])
+
+
+def test_its_symbols_are_its_own_also_when_it_is_part_of_another_model():
+    base = Sequential([Input((4,)), Dense(8, name="d1"), Dense(2)])
+    inputs = Input((4,))
+    Model(inputs, Dense(1)(base(inputs)))
+    features = Model(base.inputs, base.get_layer("d1").output)
+    x = torch.rand(3, 4)
+    assert torch.equal(features(x), base.layers[0](x))
+    assert torch.equal(Model(base.input, base.output)(x), base(x))
+
+
+def test_append_and_extend_build_as_add_does():
+    model = Sequential([Input((3,))]).append(Dense(4)).extend([Dense(2), Dense(1)])
+    assert [layer.name for layer in model.layers] == ["dense", "dense_1", "dense_2"]
+    assert model.output_shape == (None, 1)
+    with pytest.raises(ValueError, match="expects 9 features, got 5"):
+        model.extend([Dense(5), Dense(1, in_features=9)])
+    assert len(model) == 3

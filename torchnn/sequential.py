@@ -86,6 +86,23 @@ class Sequential(Model, nn.Sequential):
             del self[count:]
             raise
 
+    def append(self: Self, module: nn.Module) -> Self:
+        """Appends a layer as add does, and returns the model, as `nn.Sequential` does."""
+        self.add(module)
+        return self
+
+    def extend(self: Self, sequential: Iterable[nn.Module]) -> Self:
+        """Appends several layers; if one does not fit, the model stays as it was."""
+        input_shape, count = self._input_shape, len(self)
+        try:
+            for layer in list(sequential):
+                self.add(layer)
+        except Exception:
+            self._input_shape = input_shape
+            del self[count:]
+            raise
+        return self
+
     def pop(self, key: int | slice = -1) -> Any:
         """Removes a layer, the last one by default, and returns it."""
         self._check_layers()
@@ -193,6 +210,10 @@ class Sequential(Model, nn.Sequential):
         told.keep()
         _variables.claim(self)  # not the view
         self._told = (shape, *self.layers)
+
+    def _latest(self, place: int, shape: Any) -> Any:
+        """Its own symbols, once it is built, whatever else it has been called on."""
+        return super()._latest(place, shape) if shape is None else self._traced()[place]
 
     def _traced(self) -> tuple[Any, Any]:
         """The symbols that it begins with and ends in, when its layers are called on them."""
