@@ -523,6 +523,8 @@ def test_an_input_that_does_not_fit_builds_nothing(x, error, message):
         layer(x)
     assert not layer.built
     assert layer(torch.zeros(2, 3)).shape == (2, 4)
+    with pytest.raises(error, match=message):  # and it is told alike when it is built
+        layer(x)
 
 
 def test_a_first_input_may_be_one_of_autocast():

@@ -222,10 +222,12 @@ class Dense(Layer, nn.Linear):
             self._build_for(x)
         try:
             return ops.dense(x, self.weight, self.bias, activation)
-        except ValueError:
+        except (TypeError, ValueError):
             # After the fact, so that tracers see no look at a shape, and good calls pay for none.
-            if x.ndim:
-                self._check_features(x.shape[-1])
+            if isinstance(x, Tensor):
+                self._check_input(x)
+                if x.ndim:
+                    self._check_features(x.shape[-1])
             raise
 
     def _build_for(self, x: Any) -> None:
@@ -233,20 +235,23 @@ class Dense(Layer, nn.Linear):
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
         if not torch.compiler.is_compiling():  # which build refuses
-            self._check_first(x)
+            self._check_input(x)
         self.build(tuple(x.shape[-1:]))
 
-    def _check_first(self, x: Tensor) -> None:
-        """Raises an error if x is nothing that the layer could take once it is built."""
+    def _check_input(self, x: Tensor) -> None:
+        """Raises an error if x has another dtype or device than the layer."""
         dtype, device = self.weight.dtype, self.weight.device
         if not x.is_floating_point():
-            raise TypeError(f"x must have a floating dtype, got {x.dtype}")
+            raise TypeError(f"x must have a floating dtype, got {x.dtype}") from None
         if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"x must have the dtype of {self._called()}, {dtype}, got {x.dtype}")
+            raise TypeError(
+                f"x must have the dtype of {self._called()}, {dtype}, got {x.dtype}: "
+                f"x.to({dtype}) has it"
+            ) from None
         if x.device != device:
             raise ValueError(
                 f"x must be on the device of {self._called()}, {device}, got {x.device}"
-            )
+            ) from None
 
     @property
     def kernel(self) -> Variable | None:
