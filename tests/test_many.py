@@ -749,6 +749,70 @@ def test_what_the_kernels_cannot_train_goes_through_fit(name):
     assert state(alone) == state(models[0])
 
 
+def drawing(seed, rate=0.5, has_input=True):
+    """What draws from PyTorch's generator."""
+    set_random_seed(seed)
+    front = [layers.Input((4,))] if has_input else []
+    chain = [Dense(6, "relu"), Dropout(rate), layers.GaussianNoise(0.1), Dense(1, "sigmoid")]
+    model = Sequential([*front, *chain]).double()
+    model.compile(SGD(0.1), "bce", engine="autograd")
+    set_random_seed(7)
+    return model
+
+
+def test_what_draws_does_not_depend_on_neighbours():
+    arguments = {"epochs": 3, "batch_size": 8, "verbose": 0}
+    models = [network(), drawing(0), drawing(1, has_input=False), drawing(2)]
+    before = torch.get_rng_state()
+    fit_many([network(), drawing(0), drawing(2)], X, Y, **arguments)
+    assert torch.equal(torch.get_rng_state(), before)
+    fit_many(models, X, Y, **arguments)
+    for seed, has_input in ((0, True), (1, False), (2, True)):
+        alone = drawing(seed, has_input=has_input)
+        alone.fit(X, Y, 8, 3, verbose=0)
+        assert state(alone) == state(models[seed + 1])
+
+
+def test_what_draws_goes_on_where_it_paused():
+    arguments = {"batch_size": 8, "verbose": 0}
+    paused, other = drawing(0), drawing(1)
+    for epochs in (1, 2):
+        torch.rand(3)
+        fit_many([other, copy.deepcopy(other), paused][-epochs:], X, Y, epochs=epochs, **arguments)
+    whole = drawing(0)
+    torch.rand(3)
+    fit_many([whole], X, Y, epochs=3, **arguments)
+    assert state(paused) == state(whole)
+
+
+def test_what_draws_goes_on_by_a_seed_of_its_own():
+    def train(seed):
+        model = drawing(0)
+        model._order_seed = 4
+        model.fit(X, Y, 8, 1, verbose=0)
+        torch.manual_seed(0)
+        model.epochs_trained = 1
+        torch.manual_seed(seed)
+        fit_many([model], X, Y, epochs=2, batch_size=8, verbose=0)
+        return state(model)
+
+    assert train(1) == train(2)
+
+
+def test_several_threads_draw_by_turns():
+    def train(models):
+        fit_many(models, X, Y, epochs=20, batch_size=4, verbose=0)
+
+    expected, found = ([drawing(i) for i in range(4)] for _ in range(2))
+    train(expected)
+    threads = [threading.Thread(target=train, args=([each],)) for each in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(map(state, found)) == list(map(state, expected))
+
+
 HEARD = {
     "on_epoch_end": "the callback LambdaCallback may change the model",
     "on_train_begin": "the callback LambdaCallback may change the model",

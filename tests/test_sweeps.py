@@ -11,7 +11,7 @@ import torchnn
 from torchnn import Sequential, Sweep, sweeps
 from torchnn._files import storage
 from torchnn.callbacks import Callback, CSVLogger, EarlyStopping
-from torchnn.layers import Dense, Dropout, Input
+from torchnn.layers import BatchNormalization, Dense, Dropout, GaussianNoise, Input
 from torchnn.optimizers import SGD, Adam
 from torchnn.sweeps import Halving, SweepResult, integers, loguniform, uniform
 from torchnn.sweeps._folds import folds
@@ -87,6 +87,61 @@ def test_a_network_does_not_depend_on_what_else_is_in_the_sweep():
     index = row_of(many, units=4, seed=2)
     assert many.history(index) == one.history()
     assert torch.equal(weights(many.model(index)), weights(one.model()))
+
+
+def noisy(units=4, rate=0.5):
+    """What no kernel trains."""
+    chain = [Dense(units, "relu"), BatchNormalization(), Dropout(rate), GaussianNoise(0.1)]
+    return Sequential([Input((4,)), *chain, Dense(1, "sigmoid")])
+
+
+BY_THEMSELVES = {
+    "layers": (noisy, "adam"),
+    "rule": (lambda: build(rate=0.5), "nadam"),
+    "averages": (lambda: build(rate=0.5), Adam(use_ema=True)),
+}
+
+
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+def test_what_goes_through_fit_follows_from_its_seed_alone(name):
+    make, optimizer = BY_THEMSELVES[name]
+    grid = {"learning_rate": [0.01, 0.1], "seed": range(2)}
+    options = {"epochs": 4, "validation_split": 0.25, "verbose": 0}
+    before = torch.get_rng_state()
+    whole = sweep(grid, make, optimizer=optimizer).fit(X, Y, **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    index = row_of(whole, learning_rate=0.1, seed=1)
+    assert whole[index]["engine"].startswith("through fit")
+    torch.manual_seed(5)
+    one = sweep({"learning_rate": [0.1], "seed": [1]}, make, optimizer=optimizer)
+    assert one.fit(X, Y, **options).history() == whole.history(index)
+    torch.manual_seed(1)
+    alone = make()
+    alone.compile(one._maker.optimizer, "binary_crossentropy", ["accuracy"])
+    alone.optimizer.learning_rate = 0.1
+    assert alone.fit(X, Y, **options).history == whole.history(index)
+
+
+@pytest.mark.parametrize("name", ["layers", "rule"])  # averages end each fit
+def test_what_goes_through_fit_goes_on_as_if_there_had_been_no_pause(name, tmp_path):
+    make, optimizer = BY_THEMSELVES[name]
+    options = {"epochs": 4, "validation_split": 0.25, "verbose": 0}
+    tried = sweep({"learning_rate": [0.01, 0.1], "seed": range(2)}, make, optimizer=optimizer)
+    whole = tried.fit(X, Y, **options)
+    halved = tried.fit(X, Y, halving=2, chunk_size=1, backup=tmp_path, **options)
+    best = row_of(whole, trial=halved[0]["trial"])
+    assert halved[0]["rung"] == 1
+    assert halved.history() == whole.history(best)
+    assert torch.equal(weights(halved.model()), weights(whole.model(best)))
+
+
+def test_dropout_follows_from_the_seed_where_rows_have_no_order():
+    def train(seed):
+        torch.manual_seed(seed)
+        tried = sweep({"rate": [0.5], "seed": [3]})
+        return tried.fit(X, Y, shuffle=False, **QUIET).history()
+
+    assert train(0) == train(1)
 
 
 def test_settings_go_to_build_the_sweep_and_the_optimizer():

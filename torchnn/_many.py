@@ -20,7 +20,7 @@ from torchnn._engine.run import Samples
 from torchnn._training.arrays import as_tensor
 from torchnn._training.batches import ArrayFeed, gives_batches
 from torchnn._training.many import TOGETHER, Many
-from torchnn._training.members import Member, Rows
+from torchnn._training.members import Member, Rows, drawing, order_seed, own_noise
 from torchnn._training.turns import check_free, fitting
 from torchnn.callbacks import (
     BackupAndRestore,
@@ -64,7 +64,9 @@ def fit_many(
     model comes to there does not depend on which others are trained with it, on how many they are,
     or on the number of threads, to the last bit; it is what `fit` comes to within rounding. What
     these kernels cannot train goes through `fit`, one after the other: `History.engine` tells
-    which, and why.
+    which, and why. What such a model draws there, dropout and noise, does not depend on the others
+    either: each begins with PyTorch's generator as the call finds it, its next fit_many goes on
+    where it has paused, and the generator is left as it was.
 
     Args:
         models: Compiled models. No two may share a parameter or an optimizer.
@@ -125,6 +127,8 @@ def fit_many(
             triples = enumerate(_triples(validation_data, count))
             data = [read(i, models[i], *own, None, " of validation_data") for i, own in triples]
             validation = _rows("validation_data", None, data)
+        with drawing:  # the seed that others may have set meanwhile is none of ours
+            seeds = [order_seed(model) for model in models]
         members = [
             Member(
                 number=i,
@@ -134,7 +138,8 @@ def fit_many(
                 validation=validation[i],
                 batch_size=sizes[i],
                 epochs=spans[i],
-                seed=_order_seed(model) if shuffle else None,
+                seed=seeds[i] if shuffle else None,
+                drops_by=seeds[i],
                 callbacks=heard[i],
             )
             for i, model in enumerate(models)
@@ -142,14 +147,10 @@ def fit_many(
         return _train(members, verbose)
 
 
-def _order_seed(model: Any) -> int:
-    seed: int | None = model._order_seed
-    return torch.initial_seed() if seed is None else seed
-
-
 def _train(members: list[Member], verbose: int) -> list[History]:
     """Trains those together that can be, and the others one after the other."""
-    together, alone = _sorted(members)
+    with drawing:  # models that are not built draw first weights
+        together, alone = _sorted(members)
     for member in alone:
         check_free(member.model)
     with ExitStack() as stack, HeldInterrupt() as interrupt:
@@ -161,7 +162,8 @@ def _train(members: list[Member], verbose: int) -> list[History]:
             many.run()
             for member in alone:
                 many.progress.draw(many.label)
-                interrupt.meanwhile(_fit, member)
+                with own_noise(member.model, member.begun):
+                    interrupt.meanwhile(_fit, member)
                 many.models_done += 1
             many.progress.end(many.so_far(), many.label)
     return [member.history for member in members]
@@ -175,6 +177,7 @@ def _sorted(members: list[Member]) -> tuple[list[Member], list[Member]]:
     together: list[Member] = []
     alone: list[Member] = []
     known = set()
+    begun = torch.default_generator.get_state()
     for member in members:
         is_ready = is_built(member.model)
         if not is_ready:
@@ -190,6 +193,8 @@ def _sorted(members: list[Member]) -> tuple[list[Member], list[Member]]:
         shape = tuple(member.train.samples.x.shape[1:])
         vars(member.model)["sample_shape"] = shape  # without __setattr__'s searches
         member.history.engine = TOGETHER if reason is None else f"through fit, since {reason}"
+        if reason is not None:
+            member.begun = begun if is_ready else torch.default_generator.get_state()
         (together if reason is None else alone).append(member)
     return together, alone
 

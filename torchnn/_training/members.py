@@ -1,18 +1,21 @@
 """One of many models that are to be trained at once, and what it has in common with others."""
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from torchnn import ops
-from torchnn._engine import ranks
+from torchnn._engine import building, ranks
 from torchnn._engine.choice import build_optimizer
-from torchnn._engine.fused import seed_of, slots_of
+from torchnn._engine.fused import slots_of
 from torchnn._engine.plan import NotFusedError, Plan, dropout_rate, plan
 from torchnn._engine.recipe import Recipe
 from torchnn._engine.run import Batches, Samples
@@ -31,6 +34,7 @@ WITHIN = (
 )
 NEVER = 2**53  # epochs: as good as any more
 OF_EPOCHS = ("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
+drawing = threading.RLock()  # PyTorch's generators are those of all threads
 
 
 @dataclass(eq=False)
@@ -80,11 +84,13 @@ class Member:
         batch_size: Samples a step.
         epochs: How many.
         seed: What the order of the samples follows from; None for the rows as they are.
+        drops_by: What dropout follows from.
         callbacks: Its own.
         history: Of its epochs.
         network: The model as the kernels see it, from look on.
         epoch: How many epochs it has been trained.
         tally: Of its metrics.
+        begun: Of one that goes by itself, PyTorch's generator as it was when fit_many was called.
     """
 
     number: int
@@ -95,12 +101,14 @@ class Member:
     batch_size: int
     epochs: int
     seed: int | None
+    drops_by: int
     callbacks: CallbackList
     history: History = field(default_factory=History)
     network: Plan = field(init=False, repr=False)
     epoch: int = 0
     tally: Tally = field(init=False, repr=False)
     has_warned: bool = False  # that its loss is no number
+    begun: Tensor | None = field(default=None, repr=False)
 
     def look(self) -> str | None:
         """Reads the model onto the kernels, or says in half a sentence why it must go by itself."""
@@ -240,8 +248,7 @@ class Member:
         self.slots = [*chain.from_iterable(slots_of(optimizer, network.parameters))]
         self.options = {**self.rule.options, **self.loss.options}
         self.input_dropout = dropout_rate(network.input_dropout)
-        seed = seed_of(optimizer)
-        self.seeds = [*network.seeds(seed), network.input_seed(seed)]
+        self.seeds = [*network.seeds(self.drops_by), network.input_seed(self.drops_by)]
         model.stop_training, model.history, model._stopped_fit = False, self.history, None
         params: dict[str, Any] = {"epochs": self.epochs, "steps": self.steps, "verbose": 0}
         params["validates"] = self.validation is not None
@@ -340,6 +347,89 @@ class Member:
                 self.callbacks("on_epoch_end", epoch, logs)
         finally:
             self.history.on_epoch_end(epoch, logs)
+
+
+# ---- what it draws, trained by itself ----
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a model will draw next: PyTorch's generators as they were when its training paused.
+
+    Attributes:
+        at: Its seed, the epochs that it had been trained, and the batches of the next one.
+        states: That of the CPU's generator, and of a model on a GPU, of that one's.
+    """
+
+    at: tuple[int, int, int]
+    states: list[Tensor]
+
+
+def order_seed(model: Any) -> int:
+    """Returns what the order of a model's samples follows from: a seed of its own, or PyTorch's."""
+    seed: int | None = model._order_seed
+    return torch.initial_seed() if seed is None else seed
+
+
+def keep_noise(model: Any, seed: int, states: list[Tensor] | None = None) -> None:
+    """Lets a model go on with these states; with those that PyTorch's generators are in, if None,
+    as if it had been trained with them."""
+    if states is None:
+        states = [each.get_state() for each in _generators(model)]
+    vars(model)["_noise"] = Noise(_at(model, seed), states)
+
+
+def kept_noise(model: Any, seed: int) -> list[Tensor] | None:
+    """Returns the states that a model goes on with; None if it has been trained otherwise since."""
+    noise: Noise | None = vars(model).get("_noise")
+    return None if noise is None or noise.at != _at(model, seed) else noise.states
+
+
+@contextmanager
+def own_noise(model: Any, begun: Tensor | None) -> Iterator[None]:
+    """Lets what a model draws not depend on what others have drawn, nor others on it.
+
+    Args:
+        model: The model: it goes on with what it has kept, and else by a seed of its own.
+        begun: The state of the CPU's generator for one that has neither.
+    """
+    with drawing:
+        seed, generators = order_seed(model), _generators(model)
+        before = [each.get_state() for each in generators]
+        kept = kept_noise(model, seed)
+        try:
+            if kept is not None:
+                for each, state in zip(generators, kept, strict=False):  # it may have moved
+                    each.set_state(state)
+            elif model._order_seed is not None:
+                for each in generators:
+                    each.manual_seed(_mixed(*_at(model, seed)))
+            elif begun is not None:
+                generators[0].set_state(begun)
+            yield
+        finally:
+            keep_noise(model, seed)
+            for each, state in zip(generators, before, strict=True):
+                each.set_state(state)
+
+
+def _generators(model: Any) -> list[Generator]:
+    """Those of PyTorch's that a model draws from."""
+    found = [torch.default_generator]
+    device = building.form(model).device
+    if device.type == "cuda":
+        found.append(torch.cuda.default_generators[device.index])
+    return found
+
+
+def _at(model: Any, seed: int) -> tuple[int, int, int]:
+    place = model.optimizer.place
+    return seed, place.epochs, place.batches
+
+
+def _mixed(seed: int, epochs: int, batches: int) -> int:
+    """A seed of what is drawn from there on, which is no first weights' seed."""
+    return ((seed * 1_000_003 + epochs) * 1_000_003 + batches + 1) % 2**63
 
 
 def _traits(thing: Any) -> Any:

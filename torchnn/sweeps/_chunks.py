@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from torchnn import _saving
 from torchnn._many import fit_many
 from torchnn.callbacks import EarlyStopping
-from torchnn.sweeps._making import Maker
+from torchnn.sweeps._making import Maker, pack
 from torchnn.sweeps._space import Settings
 
 Rows = np.ndarray[Any, Any]
@@ -55,7 +54,7 @@ class Outcome:
         kept: The number of epochs after which the weights were these.
         engine: How it was trained.
         has_stopped: Whether a callback has stopped it.
-        weights: What _saving.pack tells.
+        weights: What pack tells.
         rung: Of successive halving, the last one that it took part in.
     """
 
@@ -114,7 +113,7 @@ class Chunk:
 
     Attributes:
         networks: Those.
-        states: Of each, what _saving.pack has told, to go on there; None to begin.
+        states: Of each, what pack has told, to go on there; None to begin.
         epochs: How many to train each.
         goes_on: Whether they are to be trained further afterwards.
         rung: Of successive halving.
@@ -158,7 +157,7 @@ def train(maker: Maker, data: Data, chunk: Chunk, verbose: Any = 0) -> list[Outc
             _kept(own, len(history.epoch)),
             history.engine or "",  # a History of fit has none
             model.stop_training,
-            _saving.pack(model, with_optimizer=chunk.goes_on),
+            pack(model, chunk.goes_on),
             chunk.rung,
         )
         for network, model, history, own in zip(

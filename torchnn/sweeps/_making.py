@@ -1,7 +1,6 @@
 """A trial's model: built of its settings, compiled, seeded, and made again of its weights."""
 
 import copy
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -12,13 +11,15 @@ import torch
 from torchnn import _checks, _saving
 from torchnn._engine.building import is_built
 from torchnn._engine.choice import build_optimizer
+from torchnn._files import storage
+from torchnn._training.members import drawing, keep_noise, kept_noise
 from torchnn.model import Model
 from torchnn.optimizers import TorchOptimizer
 from torchnn.optimizers._base import SlotOptimizer
 from torchnn.sweeps._space import Settings
 
 OWN = ("seed", "batch_size", "epochs")  # settings of the sweep, not of a model or an optimizer
-_drawing = threading.Lock()  # PyTorch's generator is one for all threads
+NOISE = "/optimizer/noise/"  # what names of tensors begin with: it goes when the optimizer does
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Maker:
         Args:
             settings: Those of the trial; those that build takes are its own.
             x: Samples, for the first weights of a model that does not know their shape.
-            weights: What _saving.pack has told of the model, to go on there.
+            weights: What pack has told of the model, to go on there.
 
         Raises:
             TypeError: build returned no model.
@@ -60,7 +61,7 @@ class Maker:
         seed, on_gpus = self.seed_of(settings), list[int]()
         if torch.cuda.is_initialized():
             on_gpus = list(range(torch.cuda.device_count()))
-        with _drawing, torch.random.fork_rng(on_gpus):
+        with drawing, torch.random.fork_rng(on_gpus):
             torch.manual_seed(seed)
             model = self.build(**{n: v for n, v in settings.items() if self.takes(n)})
             if not isinstance(model, Model):
@@ -71,9 +72,10 @@ class Maker:
                 elif x is not None:
                     model.predict_on_batch(x[:1])
             self._compile(model, settings)
+            model._order_seed = seed
+            keep_noise(model, seed)  # fit would go on drawing there
         if weights is not None:
-            _saving.unpack(model, weights)
-        model._order_seed = seed
+            _unpack(model, weights)
         return model
 
     def takes(self, name: str) -> bool:
@@ -122,6 +124,27 @@ class Maker:
         lists = {"build takes": build, "the optimizer has": known, "a sweep has": OWN}
         told = "; ".join(f"{who} {', '.join(names) or 'none'}" for who, names in lists.items())
         return f"unknown setting {name!r}: {told}"
+
+
+def pack(model: Any, goes_on: bool) -> bytes:
+    """Returns the weights of a model that was made, and if it goes on, how far it has come."""
+    data = _saving.pack(model, with_optimizer=goes_on)
+    noise = kept_noise(model, model._order_seed) if goes_on else None
+    if noise is None:
+        return data
+    tensors, contents = storage.unpack(data, "the weights")
+    tensors |= {f"{NOISE}{number}": state for number, state in enumerate(noise)}
+    return storage.pack(tensors, contents)
+
+
+def _unpack(model: Any, data: bytes) -> None:
+    """Gives a model what pack has told of it."""
+    _saving.unpack(model, data)
+    if NOISE.encode() not in data:
+        return
+    tensors, _ = storage.unpack(data, "the weights")
+    noise = [tensors[name] for name in sorted(tensors) if name.startswith(NOISE)]
+    keep_noise(model, model._order_seed, noise)
 
 
 def _settings_of(model: Any) -> list[str]:
