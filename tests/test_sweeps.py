@@ -605,6 +605,17 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, halvi
     assert sweep(grid).fit(X, Y, backup=tmp_path / "kept", **options).rows == whole.rows
 
 
+def test_a_fit_that_fails_at_once_leaves_the_result_of_an_earlier_one():
+    tried = sweep({"units": [2, 3]})
+    with pytest.raises(ValueError, match="y must have as many rows"):
+        tried.fit(X, Y[:5], **QUIET)
+    assert tried.result_ is None
+    found = tried.fit(X, Y, **QUIET)
+    with pytest.raises(ValueError, match="y must have as many rows"):
+        tried.fit(X, Y[:5], **QUIET)
+    assert tried.result_ is found
+
+
 def test_a_folder_is_for_one_sweep(tmp_path):
     options = QUIET | {"backup": tmp_path}
     sweep({"units": [2, 3]}).fit(X, Y, **options)

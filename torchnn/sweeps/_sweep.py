@@ -59,7 +59,8 @@ class Sweep:
 
     Attributes:
         trials: The settings of each trial.
-        result_: The SweepResult of the latest fit: of what it has finished, if it was interrupted.
+        result_: The SweepResult of the latest fit that has finished any network: of those, if it
+            was interrupted.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -206,8 +207,10 @@ class Sweep:
             else:
                 rounds.halving(rule, ends)
         finally:
-            self.result_ = rounds.result()
-        return self.result_
+            result = rounds.result()
+            if rounds.outcomes:  # an error before any work leaves an earlier result
+                self.result_ = result
+        return result
 
     def _pairs(
         self, x: Any, y: Any, folds: Any, groups: Any, split: float, validation_data: Any
