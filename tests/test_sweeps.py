@@ -232,6 +232,8 @@ def test_a_list_of_grids():
         ({"grid": {"units": 3}}, TypeError, r"grid\['units'\] must be a list.*write \[3\]"),
         ({"grid": {"units": []}}, ValueError, "at least one value"),
         ({"grid": {"seed": ["a"]}}, TypeError, "seed must be a non-negative integer"),
+        ({"grid": {"seed": [0, 2**70]}}, ValueError, r"seed must be .*2\*\*64 - 1, got 1180591"),
+        ({"grid": {"units": [3]}, "seed": 2**64}, ValueError, r"from 0 to 2\*\*64 - 1, got 184467"),
         ({"grid": {"epochs": [0]}}, ValueError, "epochs must be a positive integer"),
         ({"random": {"units": [1]}}, ValueError, "trials=20"),
         ({"grid": {"units": [1]}, "trials": 3}, ValueError, "trials is the number of draws"),
@@ -266,6 +268,10 @@ class Untrained(Callback):
     ("grid", "options", "message"),
     [
         ({"width": [3]}, {}, "unknown setting 'width': build takes units, rate; the optimizer has"),
+        ({"units": [3, 4, -1]}, {}, "units must be a positive integer, got -1"),
+        ({"units": [*range(1, 200), 0]}, {}, "units must be a positive integer, got 0"),
+        ({"units": [3, None, 4]}, {}, "units must be a positive integer, got None"),
+        ({"units": [3, 4], "learning_rate": [0.1, -1.0]}, {}, "learning_rate must be .* got -1.0"),
         ({"units": [3]}, {"epochs": None}, "epochs must be given"),
         ({"units": [3]}, {"folds": 1}, "folds must be an integer from 2 to 60"),
         ({"units": [3]}, {"folds": 2, "validation_split": 0.1}, "folds and validation_split"),
@@ -286,6 +292,22 @@ def test_bad_input_is_told_before_any_work(grid, options, message, tmp_path):
     with pytest.raises((TypeError, ValueError), match=message):
         sweep(grid).fit(X, Y, **options)
     assert not (tmp_path / "kept").exists()
+
+
+def test_of_many_numbers_some_are_rehearsed():
+    made = []
+
+    def counted(units, width=None):
+        made.append((units, width))
+        return build(3)
+
+    random = {"learning_rate": loguniform(0.001, 0.1), "units": integers(1, 10**6)}
+    tried = sweep({"width": [None, 2]}, counted, random=random, trials=300)
+    tried._rehearse(X)
+    units = [each["units"] for each in tried.trials]
+    assert {min(units), max(units)} <= {own for own, _ in made}
+    assert {width for _, width in made} == {None, 2}
+    assert 32 <= len(made) <= 70
 
 
 def test_bad_builds():

@@ -19,6 +19,7 @@ from torchnn.optimizers._base import SlotOptimizer
 from torchnn.sweeps._space import Settings
 
 OWN = ("seed", "batch_size", "epochs")  # settings of the sweep, not of a model or an optimizer
+MOST_SEED = 2**64 - 1
 NOISE = "/optimizer/noise/"  # what names of tensors begin with: it goes when the optimizer does
 
 
@@ -159,10 +160,17 @@ def _settings_of(model: Any) -> list[str]:
     return ["learning_rate"]
 
 
+def check_seed(seed: Any) -> int:
+    """Returns a seed that PyTorch's generators take."""
+    if _checks.non_negative_int("seed", seed) > MOST_SEED:
+        raise ValueError(f"seed must be an integer from 0 to 2**64 - 1, got {seed}")
+    return int(seed)
+
+
 def check_common(settings: Settings) -> None:
     """Raises TypeError or ValueError for a seed, a batch size or epochs that there cannot be."""
     if "seed" in settings:
-        _checks.non_negative_int("seed", settings["seed"])
+        check_seed(settings["seed"])
     for name in ("batch_size", "epochs"):
         if name in settings:
             _checks.positive_int(name, settings[name])

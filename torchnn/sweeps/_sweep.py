@@ -13,10 +13,12 @@ from torchnn.sweeps import _folds, _workers
 from torchnn.sweeps._chunks import Data, Network
 from torchnn.sweeps._files import Backup, fingerprint, plain
 from torchnn.sweeps._halving import Halving
-from torchnn.sweeps._making import Maker, check_common
+from torchnn.sweeps._making import OWN, Maker, check_common, check_seed
 from torchnn.sweeps._result import SweepResult, key
 from torchnn.sweeps._rounds import Rounds
 from torchnn.sweeps._space import Settings, settings
+
+REHEARSED = 32  # numbers of a setting, about
 
 
 class Sweep:
@@ -82,7 +84,7 @@ class Sweep:
     ) -> None:
         if not callable(build):
             raise TypeError(f"build must be a function that returns a model, got {build!r}")
-        seed = _checks.non_negative_int("seed", seed)
+        seed = check_seed(seed)
         self.trials = settings(grid, random, trials, seed)
         for each in self.trials:
             check_common(each)
@@ -261,12 +263,19 @@ class Sweep:
         return rule.ends(len(set(named)), epochs)
 
     def _rehearse(self, x: Any) -> Any:
-        """Makes a model of each kind that will be, so that errors come now; returns the first."""
-        kinds: dict[Any, Settings] = {}
+        """Makes a model of each kind that will be, and with each value of a setting, so that errors
+        come now; returns the first."""
+        known, values = set[Any](), _rehearsed(self.trials)
+        first = None
         for each in self.trials:
-            kind = [(n, v if isinstance(v, (str, bool)) else None) for n, v in each.items()]
-            kinds.setdefault(tuple(kind), each)
-        first, *_ = [self._maker.make(each, x) for each in kinds.values()]
+            kind = tuple((n, v if isinstance(v, (str, bool)) else None) for n, v in each.items())
+            new = values & {(name, key(value)) for name, value in each.items()}
+            if kind in known and not new:
+                continue
+            known.add(kind)
+            values -= new
+            model = self._maker.make(each, x)
+            first = model if first is None else first
         return first
 
     def _about(
@@ -304,6 +313,22 @@ class Sweep:
             if each.trial >= count or plain(self.trials[each.trial]) != each.settings:
                 raise ValueError(f"the file is of another sweep: trial {each.trial} differs")
         return {n: replace(each, settings=self.trials[each.trial]) for n, each in networks.items()}
+
+
+def _rehearsed(trials: Sequence[Settings]) -> set[tuple[str, Any]]:
+    """Names and values of settings to make models with: all, or of many numbers some and the
+    extremes, which are most likely to be wrong."""
+    found: dict[str, dict[Any, None]] = {}
+    for each in trials:
+        for name, value in each.items():
+            if name not in OWN:  # which are checked when the sweep is made
+                found.setdefault(name, {})[key(value)] = None
+    pairs = set[tuple[str, Any]]()
+    for name, values in found.items():
+        numbers = sorted(v for v in values if isinstance(v, (int, float)))
+        left = set(numbers[1 : -1 : -(-len(numbers) // REHEARSED)]) | {*numbers[:1], *numbers[-1:]}
+        pairs |= {(name, v) for v in values if v in left or not isinstance(v, (int, float))}
+    return pairs
 
 
 def _check_monitor(monitor: str, metrics: Sequence[str], is_validated: bool) -> None:
