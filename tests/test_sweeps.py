@@ -278,6 +278,7 @@ class Untrained(Callback):
         ({"units": [3]}, {"folds": [([0], [60])]}, "rows from 0 to 59, got 60"),
         ({"units": [3]}, {"validation_split": 0.99}, "leaves 0 to train on and 60 to"),
         ({"units": [3]}, {"groups": [1] * 60, "folds": 2}, "groups are for a splitter"),
+        ({"units": [3]}, {"groups": [1] * 60}, "groups are for a splitter"),
         ({"units": [3]}, {"monitor": "val_loss"}, "monitor must be one of loss, accuracy, got"),
         ({"units": [3, 4]}, {"halving": 3}, "one of 3 settings, and there are 2"),
         ({"units": [3, 4], "epochs": [2, 3]}, {"halving": 2}, "halving needs epochs as an arg"),

@@ -226,6 +226,8 @@ class Sweep:
         if sum(given.values()) > 1:
             both = " and ".join(name for name, is_given in given.items() if is_given)
             raise ValueError(f"networks are validated on one thing, got {both}")
+        if groups is not None and folds is None:
+            raise ValueError("groups are for a splitter, such as GroupKFold: give that as folds")
         if folds is not None:
             return _folds.folds(folds, x, y, groups, self._maker.seed)
         return [_folds.last(split, y)] if split else []
