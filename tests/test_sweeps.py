@@ -1,5 +1,6 @@
 """Sweeps: settings, seeds and folds, each network as if it were alone; tables, files, pictures."""
 
+import io
 import math
 import sys
 
@@ -534,6 +535,20 @@ def test_the_text_shows_ten_rows_as_wide_as_the_terminal(result, monkeypatch):
     assert text[-1] == "... and 6 more"
     monkeypatch.setenv("COLUMNS", "300")
     assert "val_accuracy" in repr(result)
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("ascii", "+-"), ("cp1252", "\u00b1")])
+def test_the_text_has_letters_that_can_be_printed(encoding, sign, result, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    print(result)
+    print(result.summary())
+    sys.stdout.seek(0)
+    text = sys.stdout.read()
+    assert f" {sign} " in text
+    assert "| units |" in text
+    words = sweeps.Table([{"a": "\u2713"}], ["a"], ["a"], "title")
+    assert "| \\u2713 |" in repr(words)
 
 
 def test_pandas(result, monkeypatch):

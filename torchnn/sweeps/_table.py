@@ -3,11 +3,13 @@
 import io
 import math
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 SHOWN = 10  # rows
 UNLIMITED = 10_000  # letters in a line
+PLUS_MINUS = "\u00b1"
 
 
 class Table:
@@ -57,13 +59,14 @@ class Table:
         return pandas.DataFrame(self.rows, columns=self.columns)
 
     def __repr__(self) -> str:
-        """The first rows, as a table of text."""
+        """The first rows, as a table of text, in letters that the terminal has."""
         width, lines = shutil.get_terminal_size().columns, list[str]()
         for count in range(len(self._shown), 0, -1):
             lines = self._lines(count)
             if max(map(len, lines)) <= width:
                 break
-        return "\n".join(lines)
+        text, encoding = "\n".join(lines), _encoding()
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _lines(self, count: int) -> list[str]:
         """The first rows with so many columns."""
@@ -77,14 +80,38 @@ class Table:
             drawn.add_column(name, justify="right")
         for row in self.rows[:SHOWN]:
             drawn.add_row(*(Text(self._cell(row, name)) for name in names))
-        console: Any = Console(file=io.StringIO(), width=UNLIMITED)
+        console: Any = Console(file=_Page(), width=UNLIMITED)
         console.print(drawn)
         more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
         return [self._title, *map(str.rstrip, console.file.getvalue().splitlines()), *more]
 
     def _cell(self, row: dict[str, Any], name: str) -> str:
         text, spread = told(row.get(name)), row.get(f"{name}_spread", math.nan)
-        return text if math.isnan(spread) else f"{text} \u00b1 {spread:.2g}"
+        if math.isnan(spread):
+            return text
+        return f"{text} {PLUS_MINUS if _is_known(PLUS_MINUS) else '+-'} {spread:.2g}"
+
+
+class _Page(io.StringIO):
+    """Text for the terminal: by its encoding, frames are drawn with lines or with signs."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override, unused-ignore]
+        return _encoding()
+
+
+def _encoding() -> str:
+    """That of what print writes to."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _is_known(letter: str) -> bool:
+    """Whether print can write a letter."""
+    try:
+        letter.encode(_encoding())
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def told(value: Any) -> str:
