@@ -158,6 +158,19 @@ def test_settings_go_to_build_the_sweep_and_the_optimizer():
     assert tried.fit(X, Y, verbose=0, callbacks=None)[0]["seed"] == 5
 
 
+def test_models_are_seeded_without_a_search_for_devices(monkeypatch):
+    expected = weights(sweep({"seed": [5]}).build_model({"seed": 5}))
+    torch.manual_seed(5)
+    assert torch.equal(weights(build()), expected)
+    monkeypatch.setattr(torch, "manual_seed", None)
+    assert torch.equal(weights(sweep({"seed": [5]}).build_model({"seed": 5})), expected)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    sweep({"seed": [5]}).build_model({"seed": 5})
+    assert seeded == ([] if torch.cuda.is_initialized() else [5])
+
+
 def test_settings_of_the_optimizer_make_its_slots():
     model = sweep({"amsgrad": [True]}).build_model({"amsgrad": True})
     assert "largest_variances" in model.optimizer.slots

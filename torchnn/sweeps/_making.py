@@ -63,7 +63,7 @@ class Maker:
         if torch.cuda.is_initialized():
             on_gpus = list(range(torch.cuda.device_count()))
         with drawing, torch.random.fork_rng(on_gpus):
-            torch.manual_seed(seed)
+            _seed(seed)
             model = self.build(**{n: v for n, v in settings.items() if self.takes(n)})
             if not isinstance(model, Model):
                 raise TypeError(f"build must return a torchnn model, got {type(model).__name__}")
@@ -125,6 +125,17 @@ class Maker:
         lists = {"build takes": build, "the optimizer has": known, "a sweep has": OWN}
         told = "; ".join(f"{who} {', '.join(names) or 'none'}" for who, names in lists.items())
         return f"unknown setting {name!r}: {told}"
+
+
+def _seed(seed: int) -> None:
+    """Seeds PyTorch's generators, without torch.manual_seed's search for other devices, which takes
+    as long as building a small model."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    elif torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)  # as soon as build uses them
 
 
 def pack(model: Any, goes_on: bool) -> bytes:
