@@ -259,6 +259,14 @@ def test_each_has_its_batch_size_and_epochs():
     )
 
 
+def test_numbers_may_be_arrays():
+    models = [network(), network()]
+    numbers = {"epochs": np.array(2), "batch_size": torch.tensor(30)}
+    histories = fit_many(models, X, Y, **numbers, verbose=0)
+    assert [history.epoch for history in histories] == [[0, 1]] * 2
+    assert [model.optimizer.iterations for model in models] == [4, 4]
+
+
 def test_rows_as_they_are():
     compared(numbered(3), shuffle=False)
 
@@ -1101,7 +1109,12 @@ WRONG = {
     "a loader": (lambda: {"x": DataLoader([1])}, TypeError, "x must be an array, got DataLoader"),
     "x too wide": (lambda: {"x": X[:, :3]}, ValueError, "x must have 4 features"),
     "y of some": (lambda: {"y": [Y, Y]}, ValueError, "y must be one array, or a list of one for"),
-    "no y": (lambda: {"y": None}, ValueError, "y must be given"),
+    "no y": (lambda: {"y": None}, ValueError, "y must be given for .*, got None$"),
+    "no y of one": (
+        lambda: {"y": [Y, None, Y]},
+        ValueError,
+        r"y must be given for models\[1\], got None$",
+    ),
     "y too short": (lambda: {"y": [Y, Y, Y[:5]]}, ValueError, "y must have as many rows as x"),
     "y too wide": (lambda: {"y": np.ones((60, 2))}, ValueError, r"y has shape \(N, 2\), which"),
     "rows of some": (lambda: {"rows": FOLDS[:2]}, ValueError, "rows must hold row numbers for"),
@@ -1111,6 +1124,11 @@ WRONG = {
         lambda: {"rows": [np.zeros(60, bool)] * 3},
         ValueError,
         r"rows\[0\] must hold at least one",
+    ),
+    "empty rows": (
+        lambda: {"rows": [[0], [], [0]]},
+        ValueError,
+        r"rows\[1\] must hold at least one row",
     ),
     "a short mask": (
         lambda: {"rows": [np.ones(59, bool)] * 3},
@@ -1133,6 +1151,16 @@ WRONG = {
         ValueError,
         "validation_data must be one tuple",
     ),
+    "validation_data of one": (
+        lambda: {"validation_data": [(X, Y), None, (X, Y)]},
+        ValueError,
+        r"validation_data\[1\] must be \(x, y\) or \(x, y, sample_weight\), got None$",
+    ),
+    "parts of validation_data": (
+        lambda: {"validation_data": (X, Y, None, None)},
+        ValueError,
+        "validation_data must be .*, got 4 of them$",
+    ),
     "validation too wide": (
         lambda: {"validation_data": (X[:, :2], Y)},
         ValueError,
@@ -1149,6 +1177,11 @@ WRONG = {
         "class_weight must be one for all",
     ),
     "callbacks": (lambda: {"callbacks": "x"}, TypeError, "callbacks must hold torchnn.callbacks"),
+    "a number": (
+        lambda: {"callbacks": [3]},
+        TypeError,
+        "callbacks must hold torchnn.callbacks.Callback, got 3",
+    ),
     "a class": (lambda: {"callbacks": Diary}, TypeError, "callbacks must hold instances"),
     "callbacks of some": (
         lambda: {"callbacks": [[], []]},

@@ -267,8 +267,14 @@ def _of_model(i: int) -> Iterator[None]:
 
 def _numbers(name: str, value: Any, count: int, check: Callable[[str, Any], int]) -> list[int]:
     """A number for each model, from one for all or one for each."""
-    each = _each(name, value, count, (list, tuple, range, np.ndarray, Tensor))
-    return [check(name, n.item() if isinstance(n, (np.ndarray, Tensor)) else n) for n in each]
+    each = _each(name, _plain(value), count, (list, tuple, range, np.ndarray, Tensor))
+    return [check(name, _plain(n)) for n in each]
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python's, where it is an array."""
+    is_number = isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0
+    return value.item() if is_number else value
 
 
 def _each(name: str, value: Any, count: int, kinds: tuple[type, ...]) -> list[Any]:
@@ -303,24 +309,31 @@ def _arrays(name: str, value: Any, count: int, axes: int) -> list[Any]:
 
 def _triples(value: Any, count: int) -> list[tuple[Any, Any, Any]]:
     """x, y and weights to validate each model on."""
-    each = value if isinstance(value, list) and all(isinstance(v, tuple) for v in value) else None
-    if each is not None and len(each) != count:
+    if not isinstance(value, list) or not any(isinstance(own, tuple) for own in value):
+        allowed = "(x, y) or (x, y, sample_weight), or a list of one such tuple for each model"
+        return [_triple("validation_data", value, allowed)] * count
+    if len(value) != count:
         raise ValueError(
-            f"validation_data must be one tuple, or one for each of {count} models, got {len(each)}"
+            f"validation_data must be one tuple, or one for each of {count} models, got "
+            f"{len(value)}"
         )
-    for own in [value] if each is None else each:
-        if not isinstance(own, (tuple, list)) or len(own) not in (2, 3):
-            raise ValueError(
-                "validation_data must be (x, y) or (x, y, sample_weight), or a list of one such "
-                f"tuple for each model, got {type(own).__name__}"
-            )
-    return [(*own, None)[:3] for own in ([value] * count if each is None else each)]
+    allowed = "(x, y) or (x, y, sample_weight)"
+    return [_triple(f"validation_data[{i}]", own, allowed) for i, own in enumerate(value)]
+
+
+def _triple(name: str, value: Any, allowed: str) -> tuple[Any, Any, Any]:
+    if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
+        kind = "None" if value is None else type(value).__name__
+        got = f"{len(value)} of them" if isinstance(value, (tuple, list)) else kind
+        raise ValueError(f"{name} must be {allowed}, got {got}")
+    x, y, *weight = value
+    return x, y, weight[0] if weight else None
 
 
 def _callbacks(callbacks: Any, count: int) -> list[CallbackList]:
     """Those of each model: copies, or its own."""
     each: Any = callbacks if isinstance(callbacks, (list, tuple)) else []
-    if each and all(not isinstance(own, (Callback, type)) for own in each):
+    if each and all(map(_are_several, each)):
         if len(each) != count:
             raise ValueError(
                 f"callbacks must be those of all models, or a list for each of {count}, got "
@@ -333,6 +346,13 @@ def _callbacks(callbacks: Any, count: int) -> list[CallbackList]:
     # A callback may have the model of an earlier fit, which needs no copies.
     models = {id(each.model): None for each in for_all.callbacks}
     return [CallbackList(copy.deepcopy(for_all.callbacks, dict(models))) for _ in range(count)]
+
+
+def _are_several(own: Any) -> bool:
+    """Whether these are the callbacks of a model, rather than one of all models."""
+    if isinstance(own, (Callback, type, str)):
+        return False
+    return own is None or isinstance(own, (CallbackList, Iterable))
 
 
 def check_files(callbacks: CallbackList, remedy: str) -> None:
@@ -378,6 +398,8 @@ class _Samples:
         """Returns them, checked for a model, the i-th, and its loss."""
         if gives_batches(x):
             raise TypeError(f"x{origin} must be an array, got {type(x).__name__}: use fit for it")
+        if y is None:
+            raise ValueError(f"y{origin} must be given for models[{i}], got None")
         recipe = model._compiled("fit_many")
         form = model._form_for(recipe)
         given = (x, y, sample_weight, class_weight)
@@ -426,6 +448,8 @@ def _row_numbers(name: str, value: Any, count: int) -> Tensor:
     """Row numbers or a mask as numbers."""
     value = np.asarray(value) if isinstance(value, range) else value
     numbers = as_tensor(name, value).cpu()
+    if numbers.shape == (0,):  # of whatever dtype
+        raise ValueError(f"{name} must hold at least one row")
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise ValueError(
             f"{name} must be row numbers, shape (samples,), or a mask, got shape "
