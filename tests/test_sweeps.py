@@ -288,12 +288,22 @@ class Untrained(Callback):
         ({"units": [3, 4], "learning_rate": [0.1, -1.0]}, {}, "learning_rate must be .* got -1.0"),
         ({"units": [3]}, {"epochs": None}, "epochs must be given"),
         ({"units": [3]}, {"folds": 1}, "folds must be an integer from 2 to 60"),
+        (
+            {"units": [3]},
+            {"folds": "a"},
+            r"folds must be how many .* numbers, got 'a'",
+        ),
+        ({"units": [3]}, {"folds": 2.5}, r"folds must be how many .* numbers, got 2.5"),
+        ({"units": [3]}, {"folds": [1, 2]}, "folds must give pairs of row numbers"),
+        ({"units": [3]}, {"folds": 2, "y": None}, "y must be given, got None"),
         ({"units": [3]}, {"folds": 2, "validation_split": 0.1}, "folds and validation_split"),
         ({"units": [3]}, {"folds": [([0], [60])]}, "rows from 0 to 59, got 60"),
         ({"units": [3]}, {"validation_split": 0.99}, "leaves 0 to train on and 60 to"),
         ({"units": [3]}, {"groups": [1] * 60, "folds": 2}, "groups are for a splitter"),
         ({"units": [3]}, {"groups": [1] * 60}, "groups are for a splitter"),
         ({"units": [3]}, {"monitor": "val_loss"}, "monitor must be one of loss, accuracy, got"),
+        ({"units": [3]}, {"monitor": "foo"}, "monitor must be one of loss, accuracy, got 'foo'"),
+        ({"units": [3]}, {"monitor": 3}, "monitor must be a string, got 3"),
         ({"units": [3, 4]}, {"halving": 3}, "one of 3 settings, and there are 2"),
         ({"units": [3, 4], "epochs": [2, 3]}, {"halving": 2}, "halving needs epochs as an arg"),
         ({"units": [3]}, {"chunk_size": 0}, "chunk_size must be a positive integer"),
@@ -305,7 +315,7 @@ def test_bad_input_is_told_before_any_work(grid, options, message, tmp_path):
     watch = [] if "monitor" in options else [Untrained()]
     options = QUIET | {"callbacks": watch, "backup": tmp_path / "kept"} | options
     with pytest.raises((TypeError, ValueError), match=message):
-        sweep(grid).fit(X, Y, **options)
+        sweep(grid).fit(**{"x": X, "y": Y} | options)
     assert not (tmp_path / "kept").exists()
 
 
@@ -332,6 +342,8 @@ def test_bad_builds():
         Sweep(lambda units: units, {"units": [3]}).fit(X, Y, **QUIET)
     with pytest.raises(ValueError, match="not compiled"):
         Sweep(build, {"units": [3]}).fit(X, Y, **QUIET)
+    with pytest.raises(TypeError, match=r"settings must be a dict from names to .*got None"):
+        sweep({"units": [3]}).build_model(None)
     with pytest.raises(ValueError, match="give Sweep no optimizer, loss or metrics"):
         sweep({"units": [3]}, compiled).fit(X, Y, **QUIET)
 
@@ -475,6 +487,9 @@ def test_a_summary_has_means_and_spreads(result):
     assert "±" in repr(summary)
     with pytest.raises(ValueError, match="by must name settings, got 'loss'"):
         result.summary("loss")
+    for by in (3, [3]):
+        with pytest.raises(TypeError, match="by must be the name of a setting, or a list of some"):
+            result.summary(by)
 
 
 def test_settings_that_are_named_as_other_columns_have_their_own(tmp_path):
@@ -605,6 +620,8 @@ def test_a_result_comes_back_from_its_file(result, tmp_path):
     same = sweep({"units": [2, 4], "learning_rate": [0.001, 0.1], "seed": range(2)})
     loaded = SweepResult.load(path, same)
     assert np.array_equal(loaded.best().predict(X, verbose=0), result.best().predict(X, verbose=0))
+    with pytest.raises(TypeError, match=r"sweep must be the Sweep that the result is of.*got 3"):
+        SweepResult.load(path, 3)
     other = sweep({"units": [2, 5], "learning_rate": [0.001, 0.1], "seed": range(2)})
     with pytest.raises(ValueError, match="of another sweep: trial 4 differs"):
         SweepResult.load(path, other)

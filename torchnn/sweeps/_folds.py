@@ -1,6 +1,8 @@
 """Which rows each network of a trial is trained on, and which it is validated on."""
 
 import math
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torchnn import _checks
 
 Rows = np.ndarray[Any, Any]
 Fold = tuple[Rows, Rows]
+ALLOWED = "how many there are, a splitter such as KFold(5), or a list of pairs of row numbers"
 
 
 def folds(given: Any, x: Any, y: Any, groups: Any, seed: int) -> list[Fold]:
@@ -27,18 +30,22 @@ def folds(given: Any, x: Any, y: Any, groups: Any, seed: int) -> list[Fold]:
         ValueError: There are too few rows, or others than a fold names.
     """
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if isinstance(given, str):  # which has a split of its own
+        raise TypeError(f"folds must be {ALLOWED}, got {given!r}")
     if hasattr(given, "split"):
         pairs = given.split(x, y, groups)
     elif groups is not None:
         raise ValueError("groups are for a splitter, such as GroupKFold: give that as folds")
     elif isinstance(given, (list, tuple)):
         pairs = given
+    elif isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"folds must be {ALLOWED}, got {given!r}")
     else:
         return _drawn(_checks.bounded_int("folds", given, 2, len(y)), y, seed)
-    found = [tuple(_rows(rows, len(y)) for rows in pair) for pair in pairs]
-    if not found or any(len(pair) != 2 for pair in found):
+    pairs = [tuple(pair) if isinstance(pair, Iterable) else () for pair in pairs]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError("folds must give pairs of row numbers, to train and to validate on")
-    return [(train, held) for train, held in found]
+    return [(_rows(train, len(y)), _rows(held, len(y))) for train, held in pairs]
 
 
 def last(fraction: float, y: Any) -> Fold:

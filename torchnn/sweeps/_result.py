@@ -1,7 +1,7 @@
 """What a sweep comes to: a table, the best network, an ensemble, pictures and files."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,12 +230,15 @@ class SweepResult(Table):
             by: The names of the settings to tell apart; None for all but seed.
 
         Raises:
+            TypeError: by is no name, nor a list of names.
             ValueError: There is no such setting.
         """
         if by is None:
             names = self._columns_told_apart()
         else:
             given = [by] if isinstance(by, str) else by
+            if not isinstance(given, Iterable) or not all(isinstance(n, str) for n in given):
+                raise TypeError(f"by must be the name of a setting, or a list of some, got {by!r}")
             names = [self._columns.get(name, name) for name in given]
         for name in names:
             if name not in self.columns[: self.columns.index("epochs_trained")]:
@@ -314,9 +317,14 @@ class SweepResult(Table):
                 are the table, the summary and the plot.
 
         Raises:
+            TypeError: sweep is no Sweep.
             OSError: There is no such file.
             ValueError: It is damaged, or of another sweep.
         """
+        from torchnn.sweeps._sweep import Sweep  # which imports this module
+
+        if sweep is not None and not isinstance(sweep, Sweep):
+            raise TypeError(f"sweep must be the Sweep that the result is of, got {sweep!r}")
         outcomes, networks, about = read(path)
         found = {network.number: network for network in networks}
         maker = None

@@ -1,6 +1,6 @@
 """Sweep: many settings of a network, each trained with several seeds and folds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,8 +103,14 @@ class Sweep:
             settings: From names to values, as in `trials` or `result.best_settings`.
 
         Raises:
+            TypeError: They are no dict.
             ValueError: A setting that nobody knows.
         """
+        if not isinstance(settings, Mapping):
+            raise TypeError(
+                "settings must be a dict from names to values, such as result.best_settings, got "
+                f"{settings!r}"
+            )
         check_common(settings)
         return self._maker.make(settings)
 
@@ -171,6 +177,8 @@ class Sweep:
             KeyboardInterrupt: On Ctrl-C: `result_` has the networks of chunks that were finished.
             RuntimeError: Workers are lost again and again.
         """
+        if y is None:
+            raise ValueError("y must be given, got None")
         rule = None if halving is None else Halving.of(halving)
         check_files(CallbackList(callbacks), "train the network that it is wanted of by itself")
         listed = CallbackList(callbacks).callbacks
@@ -184,11 +192,12 @@ class Sweep:
             chunk_size = _checks.positive_int("chunk_size", chunk_size)
         workers = _workers.find(n_jobs)
         is_validated = bool(pairs) or validation_data is not None
-        judge = Monitor(monitor or ("val_loss" if is_validated else "loss"), mode)
         first = self._rehearse(x)
-        workers = replace(workers, use_gpus=any(each.is_cuda for each in first.parameters()))
+        monitor = _checks.string("monitor", monitor or ("val_loss" if is_validated else "loss"))
         if not listed:  # which might add what is to be monitored
-            _check_monitor(judge.monitor, first.metrics_names, is_validated)
+            _check_monitor(monitor, first.metrics_names, is_validated)
+        judge = Monitor(monitor, mode)
+        workers = replace(workers, use_gpus=any(each.is_cuda for each in first.parameters()))
         kept = None
         if backup is not None:
             kept = Backup(backup, self._about(first, data, networks, rule))
