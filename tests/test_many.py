@@ -1090,6 +1090,33 @@ def same_callback():
     return {"callbacks": [[stopping], [], [stopping]]}
 
 
+def same_file():
+    names = ("a.csv", "b.csv", os.path.abspath("a.csv"))
+    return {"callbacks": [[callbacks.CSVLogger(name)] for name in names]}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        callbacks.CSVLogger,
+        callbacks.ModelCheckpoint,
+        callbacks.TensorBoard,
+        callbacks.BackupAndRestore,
+    ],
+)
+def test_models_do_not_overwrite_each_others_files(make, tmp_path):
+    def lists(*names):
+        return [[make(tmp_path / name)] for name in names]
+
+    models = [network(), network(seed=1)]
+    arguments = {"epochs": 1, "verbose": 0}
+    with pytest.raises(ValueError, match=f"would write into one file.*{make.__name__} a name"):
+        fit_many(models, X, Y, callbacks=lists("a.keras", "a.keras"), **arguments)
+    assert not any(tmp_path.iterdir())
+    if make is not callbacks.TensorBoard:  # which needs its package
+        fit_many(models, X, Y, callbacks=lists("a.keras", "b.keras"), **arguments)
+
+
 WRONG = {
     "one model": (lambda: {"models": network()}, TypeError, "models must be a list of models"),
     "no model": (lambda: {"models": [network(), 3]}, TypeError, r"models\[1\] must be a torchnn"),
@@ -1193,6 +1220,11 @@ WRONG = {
         lambda: {"callbacks": callbacks.CSVLogger("a.csv")},
         ValueError,
         "would write into one file",
+    ),
+    "one file of two": (
+        same_file,
+        ValueError,
+        r"callbacks\[0\] and callbacks\[2\] would write.*a.csv",
     ),
     "shuffle": (lambda: {"shuffle": "yes"}, TypeError, "shuffle must be True or False"),
     "verbose": (lambda: {"verbose": 7}, ValueError, "verbose must be"),

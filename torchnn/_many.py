@@ -1,6 +1,7 @@
 """fit_many: many models trained at once, each as by itself."""
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,8 +34,13 @@ from torchnn.callbacks import (
 from torchnn.callbacks._base import CallbackList
 from torchnn.model import Model
 
-# What writes into files of the name that it has been given.
-FILES = (BackupAndRestore, CSVLogger, ModelCheckpoint, TensorBoard)
+# What writes into files of the name that it has been given, and what has that name.
+FILES: dict[type[Callback], str] = {
+    BackupAndRestore: "backup_dir",
+    CSVLogger: "filename",
+    ModelCheckpoint: "filepath",
+    TensorBoard: "log_dir",
+}
 
 
 def fit_many(
@@ -358,7 +364,7 @@ def _are_several(own: Any) -> bool:
 def check_files(callbacks: CallbackList, remedy: str) -> None:
     """Raises ValueError if copies of a callback would write into the same file."""
     for callback in callbacks.callbacks:
-        if isinstance(callback, FILES):
+        if isinstance(callback, tuple(FILES)):
             raise ValueError(
                 f"callbacks hold a {type(callback).__name__}, whose copies would write into one "
                 f"file: {remedy}"
@@ -366,17 +372,31 @@ def check_files(callbacks: CallbackList, remedy: str) -> None:
 
 
 def _own(lists: list[CallbackList]) -> list[CallbackList]:
-    """The lists, if no two models share a callback."""
-    owners: dict[int, int] = {}
+    """The lists, if no two models share a callback, or a file of theirs."""
+    owners: dict[Any, int] = {}
     for i, own in enumerate(lists):
         for callback in own.callbacks:
-            first = owners.setdefault(id(callback), i)
-            if first != i:
+            name = type(callback).__name__
+            if (first := owners.setdefault(id(callback), i)) != i:
                 raise ValueError(
-                    f"callbacks[{first}] and callbacks[{i}] hold the same "
-                    f"{type(callback).__name__}: make one for each model"
+                    f"callbacks[{first}] and callbacks[{i}] hold the same {name}: make one for "
+                    "each model"
+                )
+            path = _path(callback)
+            if path is not None and (first := owners.setdefault(path, i)) != i:
+                raise ValueError(
+                    f"callbacks[{first}] and callbacks[{i}] would write into one file, "
+                    f"{path[1]!r}: give each {name} a name of its own"
                 )
     return lists
+
+
+def _path(callback: Callback) -> tuple[str, str] | None:
+    """Where a callback writes, and what; None if it does not, as far as is known."""
+    for kind, name in FILES.items():
+        if isinstance(callback, kind):
+            return name, os.path.realpath(getattr(callback, name))
+    return None
 
 
 class _Samples:
