@@ -394,7 +394,7 @@ def _own(lists: list[CallbackList]) -> list[CallbackList]:
 def _path(callback: Callback) -> tuple[str, str] | None:
     """Where a callback writes, and what; None if it does not, as far as is known."""
     for kind, name in FILES.items():
-        if isinstance(callback, kind):
+        if isinstance(callback, kind) and hasattr(callback, name):
             return name, os.path.realpath(getattr(callback, name))
     return None
 

@@ -337,7 +337,7 @@ def _rehearsed(trials: Sequence[Settings]) -> set[tuple[str, Any]]:
     pairs = set[tuple[str, Any]]()
     for name, values in found.items():
         numbers = sorted(v for v in values if isinstance(v, (int, float)))
-        left = set(numbers[1 : -1 : -(-len(numbers) // REHEARSED)]) | {*numbers[:1], *numbers[-1:]}
+        left = {*numbers[:: len(numbers) // REHEARSED + 1], *numbers[-1:]}
         pairs |= {(name, v) for v in values if v in left or not isinstance(v, (int, float))}
     return pairs
 
