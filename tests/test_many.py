@@ -793,6 +793,19 @@ def test_what_draws_goes_on_where_it_paused():
     assert state(paused) == state(whole)
 
 
+def test_an_error_in_what_draws_leaves_the_generator_and_loses_no_noise():
+    models, before = [drawing(0), drawing(0)], torch.get_rng_state()
+    failing = LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / (1 - epoch))
+    arguments = {"batch_size": 8, "verbose": 0}
+    with pytest.raises(ZeroDivisionError):
+        fit_many(models[:1], X, Y, epochs=5, callbacks=failing, **arguments)
+    assert torch.equal(torch.get_rng_state(), before)
+    fit_many(models[:1], X, Y, epochs=3, **arguments)
+    fit_many(models[1:], X, Y, epochs=5, **arguments)
+    assert models[0].epochs_trained == 5
+    assert state(models[0]) == state(models[1])
+
+
 def test_what_draws_goes_on_by_a_seed_of_its_own():
     def train(seed):
         model = drawing(0)

@@ -72,7 +72,7 @@ def fit_many(
     these kernels cannot train goes through `fit`, one after the other: `History.engine` tells
     which, and why. What such a model draws there, dropout and noise, does not depend on the others
     either: each begins with PyTorch's generator as the call finds it, its next fit_many goes on
-    where it has paused, and the generator is left as it was.
+    where it has paused, and the generator does not move by it.
 
     Args:
         models: Compiled models. No two may share a parameter or an optimizer.
