@@ -222,3 +222,30 @@ def test_a_softmax_over_another_axis_than_the_loss_does_not_go_into_it():
     model.compile(loss=loss)
     expected = loss(y, model(x)).item()
     assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss"),
+    [
+        ([], lambda y_true, y_pred: (y_true - y_pred).square().detach()),
+        ([Detached()], "mse"),
+    ],
+)
+def test_a_loss_without_a_gradient_is_an_error_before_the_step(layers, loss):
+    model = Sequential([Dense(1, in_features=3), *layers])
+    model.compile("sgd", loss)
+    x, y = torch.ones(4, 3), torch.zeros(4, 1)
+    for train in (model.fit, model.train_on_batch):
+        with pytest.raises(ValueError, match=r"^the loss has no gradient, so nothing would be"):
+            train(x, y)
+    assert model.optimizer.iterations == 0
+    assert model.evaluate(x, y, verbose=0) > 0  # which needs none
+    model.trainable = False
+    model.compile("sgd", loss)
+    with pytest.warns(UserWarning, match="nothing to train"):
+        model.train_on_batch(x, y)

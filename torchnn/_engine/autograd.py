@@ -107,8 +107,10 @@ class AutogradEngine:
         """One step of gradient descent; the loss and the output are those before it."""
         self._optimizer.zero_grad()
         loss, output = self._measure(x, y, weight)
-        if loss.requires_grad:  # unless all is frozen
+        if loss.requires_grad:
             loss.backward()
+        else:
+            _check_frozen(self._model)
         self._optimizer.step()
         if self._constrained:
             constraints.apply(self._constrained)
@@ -127,6 +129,16 @@ class AutogradEngine:
             output = returned(self._forward(taken(x)))
         loss = self._loss(y, output, weight)
         return loss + sum(penalties) + regularizers.total(self._regularized), output
+
+
+def _check_frozen(model: nn.Module) -> None:
+    """Raises ValueError if a model whose loss has no gradient is to be trained nevertheless."""
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "the loss has no gradient, so nothing would be trained: neither the model nor the loss "
+            "may detach what it computes, use no_grad, or compute with NumPy; nor may it be of "
+            "whole numbers alone"
+        )
 
 
 def has_hooks(module: nn.Module) -> bool:
