@@ -1,5 +1,6 @@
 """Rehearsal and building."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -209,3 +210,70 @@ def test_building_is_one_forward_pass():
         building.prepare(model, RECIPE, samples(2))
     assert calls == [False]
     assert not any(p.is_inference() for p in model.parameters())
+
+
+def tupled(y_true, y_pred):
+    return (y_true - y_pred).mean(), (y_true - y_pred).mean()
+
+
+def doubled(y_true, y_pred):
+    return torch.cat([y_true - y_pred] * 2)
+
+
+def counted(y_true, y_pred):
+    return (y_true > y_pred).long()
+
+
+NO_LOSSES = [
+    (lambda y_true, y_pred: None, "loss <lambda> must return a tensor, got NoneType"),
+    (lambda y_true, y_pred: 0.5, "loss <lambda> must return a tensor, got float"),
+    (lambda y_true, y_pred: "mse", "loss <lambda> must return a tensor, got str"),
+    (tupled, "loss tupled must return a tensor, got tuple of 2"),
+    (counted, "loss counted must return a floating point tensor, .* got torch.int64"),
+]
+
+
+@pytest.mark.parametrize(("function", "message"), NO_LOSSES)
+def test_a_loss_that_returns_something_else_is_named_at_the_rehearsal(function, message):
+    model = unbuilt()
+    with pytest.raises(TypeError, match=message):
+        building.prepare(model, Recipe(optimizers.get("sgd"), losses.get(function)), samples(2))
+    assert not building.is_built(model)
+
+
+def test_a_loss_of_too_many_values_is_named_where_weights_cannot_go_with_them():
+    recipe, given = Recipe(optimizers.get("sgd"), losses.get(doubled)), samples(2)
+    weighted = Samples(given.x, given.y, torch.ones(5))
+    with pytest.raises(ValueError, match=r"losses of shape \(2, 2\), which doubled returned: one"):
+        building.prepare(unbuilt(), recipe, weighted)
+
+
+NO_METRICS = [
+    (lambda y_true, y_pred: None, TypeError, "an array or a number, got NoneType"),
+    (lambda y_true, y_pred: "mse", TypeError, "an array or a number, got str"),
+    (lambda y_true, y_pred: np.array(["mse"]), TypeError, "an array or a number, got ndarray"),
+    (tupled, TypeError, "metric tupled must return .* or a number, got tuple of 2"),
+    (doubled, ValueError, r"metric doubled must return one value per .*, got shape \(2, 2\)"),
+    (
+        lambda y_true, y_pred: (y_true - y_pred).mean(0),
+        ValueError,
+        r"metric <lambda> must return one value per sample, .*, got shape \(2,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "error", "message"), NO_METRICS)
+def test_a_metric_that_returns_something_else_is_named_at_the_rehearsal(function, error, message):
+    model = unbuilt()
+    recipe = Recipe(optimizers.get("sgd"), losses.get("mse"), [metrics.get(function)])
+    with pytest.raises(error, match=message):
+        building.prepare(model, recipe, samples(2))
+    assert not building.is_built(model)
+
+
+def test_a_metric_may_return_one_value_in_any_form():
+    y = torch.zeros(5, 1), torch.ones(5, 1)
+    for value in (3.0, np.float32(3), np.full((1, 1), 3.0), torch.full((1,), 3), torch.tensor(3)):
+        metric = metrics.MeanMetricWrapper(lambda y_true, y_pred, value=value: value)
+        metric.update_state(*y)
+        assert metric.result() == 3

@@ -96,16 +96,13 @@ class Loss(Configured, ABC):
 
         Raises:
             ValueError: The shapes do not fit.
-            TypeError: The class returns no tensor.
+            TypeError: The class, or the function, returns no tensor.
         """
         if _method(self).__module__.startswith("torchnn."):  # these see to it themselves
             return self.per_sample(y_true, y_pred)
         if not self.takes_labels:
             y_true = _with_axes(y_true, y_pred)
-        losses = self.per_sample(y_true, y_pred)
-        if not isinstance(losses, Tensor):
-            raise TypeError(f"{self.name} must return a tensor, got {type(losses).__name__}")
-        return losses
+        return returned(self.name, self.per_sample(y_true, y_pred))
 
     def check_targets(self, y_true: Tensor) -> None:
         """Raises ValueError if y_true holds values that the loss is not defined for."""
@@ -148,16 +145,24 @@ class Loss(Configured, ABC):
 
         Raises:
             ValueError: The shapes do not fit; nothing else is broadcast.
+            TypeError: The class, or the function, returns something else than such values.
         """
         given = y_true, y_pred
         y_true, y_pred = _checks.tensor("y_true", y_true), _checks.tensor("y_pred", y_pred)
         losses = self.values(y_true, y_pred)
         if sample_weight is not None:
-            losses = losses * _as_factor(_checks.tensor("sample_weight", sample_weight), losses)
+            weight = _checks.tensor("sample_weight", sample_weight)
+            losses = losses * _as_factor(weight, losses, self.name)
         if self.reduction == "none":
             return _array.like(losses, *given)
-        mean = losses.sum() if self.reduction == "sum" else self._mean(losses, y_true)
-        return _array.like(mean, *given)
+        if self.reduction == "sum":
+            return _array.like(losses.sum(), *given)
+        if isinstance(losses, Tensor) and not losses.dtype.is_floating_point:
+            raise TypeError(
+                f"loss {self.name} must return a floating point tensor, which has a mean, "
+                f"got {losses.dtype}"
+            )
+        return _array.like(self._mean(losses, y_true), *given)
 
     def _mean(self, losses: Tensor, y_true: Tensor) -> Tensor:
         return losses.mean()
@@ -198,7 +203,15 @@ def _method(loss: Loss) -> Any:
     return kind.call if kind.per_sample is Loss.per_sample else kind.per_sample
 
 
-def _as_factor(sample_weight: Tensor, losses: Tensor) -> Tensor:
+def returned(name: str, losses: Any) -> Tensor:
+    """Returns what a function of one's own has returned, if it is a tensor, or as good as one."""
+    if isinstance(losses, Tensor) or hasattr(type(losses), "__torch_function__"):
+        return losses
+    count = f" of {len(losses)}" if isinstance(losses, (list, tuple)) else ""
+    raise TypeError(f"loss {name} must return a tensor, got {type(losses).__name__}{count}")
+
+
+def _as_factor(sample_weight: Tensor, losses: Tensor, name: str) -> Tensor:
     """Weights of the first axes of the losses as a factor of them all; a number goes with any."""
     axes = tuple(sample_weight.shape)
     if axes and axes != losses.shape[: len(axes)] and axes[-1] == 1:
@@ -206,6 +219,7 @@ def _as_factor(sample_weight: Tensor, losses: Tensor) -> Tensor:
     if axes != losses.shape[: len(axes)] or (sample_weight.ndim and not axes):
         raise ValueError(
             f"sample_weight of shape {tuple(sample_weight.shape)} does not fit "
-            f"losses of shape {tuple(losses.shape)}: one weight per sample and one loss per sample"
+            f"losses of shape {tuple(losses.shape)}, which {name} returned: one weight per sample "
+            "and one loss per sample"
         )
     return sample_weight.to(losses).reshape(*axes, *[1] * (losses.ndim - len(axes)))

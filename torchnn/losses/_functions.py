@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchnn import _array, _checks
-from torchnn.losses._base import IGNORED, Loss
+from torchnn.losses._base import IGNORED, Loss, returned
 from torchnn.losses._crossentropy import check_class_numbers, check_probabilities
 from torchnn.ops import Kernel
 
@@ -39,7 +39,7 @@ class FunctionLoss(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.takes_labels:
-            return self.function(y_true, y_pred)
+            return returned(self.name, self.function(y_true, y_pred))
         try:
             y_true = _checks.matched(y_true, y_pred)
         except _checks.ShapeError as error:
@@ -49,7 +49,7 @@ class FunctionLoss(Loss):
                     f"losses.FunctionLoss({self.name}, takes_labels=True)"
                 )
             raise
-        return self.function(y_true, y_pred)
+        return returned(self.name, self.function(y_true, y_pred))
 
 
 # Of these, the mean over a batch is that of its samples, each by itself.
@@ -117,6 +117,7 @@ class TorchLoss(FunctionLoss):
             losses = function(y_pred, y_true.reshape(numbers).long())
         else:
             losses = function(y_pred, _checks.matched(y_true, y_pred))
+        losses = returned(self.name, losses)
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
     def _is_by_sample(self) -> bool:

@@ -336,7 +336,46 @@ class MeanMetric(Mean):
     def sums(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, batches: Parts
     ) -> list[Tensor]:
-        return mean_sums(self.values(y_true, y_pred), sample_weight, batches)
+        values = of_samples(self.name, self.values(y_true, y_pred), y_pred)
+        return mean_sums(values, sample_weight, batches)
+
+
+def of_samples(name: str, values: Any, y_pred: Tensor) -> Tensor:
+    """Returns what a metric says of each sample; one value is that of all of them.
+
+    Args:
+        name: The metric's.
+        values: What its function returned.
+        y_pred: The predictions that these are of.
+
+    Raises:
+        TypeError: They are no numbers.
+        ValueError: There are more or fewer than samples.
+    """
+    if not isinstance(values, Tensor):
+        values = _as_values(name, values, y_pred.device)
+    if len(values.shape) and len(values) == len(y_pred):
+        return values
+    if values.numel() == 1:
+        return values.reshape(1).expand(len(y_pred))
+    raise ValueError(
+        f"metric {name} must return one value per sample, {len(y_pred)} of them, or one for all, "
+        f"got shape {tuple(values.shape)}"
+    )
+
+
+def _as_values(name: str, values: Any, device: torch.device) -> Tensor:
+    """An array or a number as a tensor."""
+    if isinstance(values, Real) or hasattr(type(values), "__array__"):
+        try:
+            return torch.as_tensor(values, device=device)
+        except (TypeError, RuntimeError, ValueError):
+            pass  # an array of strings, say
+    count = f" of {len(values)}" if isinstance(values, (list, tuple)) else ""
+    raise TypeError(
+        f"metric {name} must return a tensor, an array or a number, "
+        f"got {type(values).__name__}{count}"
+    )
 
 
 def listed(sums: Tensor) -> list[Any]:

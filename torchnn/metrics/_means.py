@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchnn import _checks, losses
 from torchnn.losses import Loss, TorchLoss
-from torchnn.metrics._base import MeanMetric, Parts, Summed, mean_sums, spread
+from torchnn.metrics._base import MeanMetric, Parts, Summed, mean_sums, of_samples, spread
 
 EPSILON = 1e-7
 
@@ -371,8 +371,8 @@ class MeanMetricWrapper(MeanMetric):
         self.fn, self.kwargs = fn, kwargs
 
     def values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        values = torch.as_tensor(self._measure(y_true, y_pred), device=y_pred.device)
-        return values.expand(len(y_pred)) if values.ndim == 0 else values
+        values = of_samples(self.name, self._measure(y_true, y_pred), y_pred)
+        return values.to(y_pred.device)
 
     def sums(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, batches: Parts
