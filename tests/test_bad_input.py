@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchnn import losses, metrics, optimizers
 from torchnn.callbacks import EarlyStopping
-from torchnn.layers import Dense, Flatten, Input
+from torchnn.layers import BatchNormalization, Dense, Flatten, Input
 from torchnn.sequential import Sequential
 
 X = np.random.default_rng(0).random((10, 3))
@@ -553,3 +553,71 @@ def test_nothing_to_train():
         "it, if another model must not train these layers"
     )
     assert_refused(message, model.fit, X, Y)
+
+
+@pytest.mark.parametrize("axes", [(3,), (1, 1), (1, 2)])
+@pytest.mark.parametrize("engine", ["auto", "autograd"])
+def test_a_batch_of_other_axes_is_refused_before_any_work(engine, axes):
+    model = Sequential([Dense(3), BatchNormalization(), Dense(1)])
+    model.compile(loss="mse", engine=engine)
+    model.fit(X, Y, verbose=0)
+    before = state_of(model)
+    y = np.ones((10, *axes), np.float32)
+    shape = ", ".join(map(str, axes))
+    message = f"y has shape (N, {shape}), which does not fit the model's output of shape (N, 1)"
+    for _ in range(2):
+        assert_refused(message, model.train_on_batch, X, y)
+        assert_refused(message, model.test_on_batch, X, y)
+    assert state_of(model) == before
+
+
+def test_a_batch_of_known_axes_is_not_rehearsed_again():
+    calls = []
+
+    class Counted(nn.Module):
+        def forward(self, x):
+            calls.append(len(x))
+            return x
+
+    model = Sequential([Dense(1), Counted()])
+    model.compile(loss="mse")
+    model.train_on_batch(X, Y)
+    calls.clear()
+    for _ in range(3):
+        model.train_on_batch(X, Y)
+    assert calls == [10, 10, 10]
+    model.add(Dense(2))
+    with pytest.raises(ValueError, match=r"does not fit the model's output of shape \(N, 2\)$"):
+        model.train_on_batch(X, Y)
+
+
+def test_a_later_batch_of_other_axes_is_refused_before_its_step():
+    model = Sequential([Dense(3), BatchNormalization(), Dense(1)])
+    model.compile(loss="mse")
+    weights = []
+
+    def batches():
+        yield X, Y
+        yield X, Y
+        weights.extend(model.get_weights())
+        yield X, np.ones((10, 2))
+
+    message = (
+        "y from the generator has shape (N, 2), which does not fit the model's output of shape "
+        "(N, 1)"
+    )
+    assert_refused(message, model.fit, batches())
+    assert model.optimizer.iterations == 2
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_batches_of_series_may_have_any_length():
+    model = Sequential([Dense(3), Dense(1)])
+    model.compile(loss="mse")
+    series = [np.ones((4, length, 2), np.float32) for length in (3, 5, 3, 2)]
+    history = model.fit(((x, x[:, :, :1]) for x in series), verbose=0)
+    assert len(history.history["loss"]) == 1
+    for x in series:
+        model.train_on_batch(x, x[:, :, :1])
+    assert model.optimizer.iterations == 8

@@ -70,7 +70,7 @@ class Joined(nn.Module):
 @pytest.mark.parametrize(
     ("layers", "y_shape", "error", "message"),
     [
-        ([], (), ValueError, r"y has shape \(N\), which does not fit .* shape \(N, 2\)"),
+        ([], (), ValueError, r"y has shape \(N,\), which does not fit .* shape \(N, 2\)"),
         ([], (3,), ValueError, r"y has shape \(N, 3\), which does not fit .* \(N, 2\)"),
         ([nn.Linear(5, 1)], (1,), RuntimeError, "cannot be multiplied"),
         ([Dense(1, in_features=5)], (1,), ValueError, "expects 5 features, got 2"),
@@ -277,3 +277,15 @@ def test_a_metric_may_return_one_value_in_any_form():
         metric = metrics.MeanMetricWrapper(lambda y_true, y_pred, value=value: value)
         metric.update_state(*y)
         assert metric.result() == 3
+
+
+def test_a_metric_that_does_not_fit_is_named_where_the_loss_fits():
+    recipe = Recipe(
+        optimizers.get("sgd"),
+        losses.get("sparse_categorical_crossentropy"),
+        [metrics.get("accuracy"), metrics.get("AUC")],
+    )
+    given = Samples(torch.ones(5, 3), torch.ones(5, dtype=torch.int64), None, " of m")
+    message = r"^metric AUC does not take y of m of shape \(N,\) with an output of shape \(N, 2\)"
+    with pytest.raises(ValueError, match=message):
+        building.prepare(unbuilt(), recipe, given)

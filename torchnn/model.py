@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -614,13 +613,19 @@ class Model(Configured, Network):
         """Rehearses with the first samples, and builds what is not built."""
         axes = _building.prepare(self, recipe, *[feed.first for feed in feeds])
         self.sample_shape = tuple(feeds[0].first.x.shape[1:])
+        if recipe is not None:
+            recipe.rehearsed.update(self._rehearsal(feed.first) for feed in feeds)
         for feed in feeds:
             if not isinstance(feed, LoaderFeed):
                 continue
             # The form is of what has been built meanwhile.
             feed.form = self._form() if recipe is None else self._form_for(recipe)
             if recipe is not None:
-                feed.check_labels = partial(_building.check_labels, recipe.loss, axes)
+                feed.check_batch = _building.Rehearsed(self, recipe, feeds[-1].first, axes)
+
+    def _rehearsal(self, samples: Samples) -> tuple[Any, ...]:
+        """What a rehearsal with such samples goes by."""
+        return (*_building.axes_of(samples), *map(id, self._modules.values()))
 
     def _rehearsed(self, feed: Feed) -> Chosen:
         """Rehearses what predict needs, unless nothing has changed since, and chooses the engine
@@ -717,7 +722,8 @@ class Model(Configured, Network):
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)
-        if recipe.loss.takes_labels or not _building.is_built(self):
+        is_new = self._rehearsal(samples) not in recipe.rehearsed
+        if is_new or recipe.loss.takes_labels or not _building.is_built(self):
             self._prepare(recipe, ArrayFeed(samples, len(samples)))
         self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)

@@ -17,6 +17,7 @@ from torchnn._engine.run import Form, Samples
 from torchnn._engine.several import SeveralLosses, selected
 from torchnn.layers._values import mode as mode  # for the rooms above
 from torchnn.losses import Loss
+from torchnn.metrics import Metric
 
 DICTS = {dict, OrderedDict}
 NOTHING: dict[str, Any] = {}  # the copy of all that are empty, as most are
@@ -176,6 +177,39 @@ def check_labels(loss: Loss, axes: tuple[int, ...], samples: Samples) -> None:
         raise ValueError(f"y{samples.origin} does not suit the loss: {error}") from error
 
 
+def axes_of(samples: Samples) -> tuple[Any, ...]:
+    """Returns the axes of a row of x, of y and of the weights: what a rehearsal goes by."""
+    each = samples.x, samples.y, samples.weight
+    return tuple(None if tensor is None else tuple(tensor.shape[1:]) for tensor in each)
+
+
+class Rehearsed:
+    """Looks at batches as a loader gives them: at their labels, and, by a rehearsal, at those whose
+    axes are not those of batches before.
+
+    Args:
+        model: The model, built.
+        recipe: How it is trained.
+        samples: What has been rehearsed.
+        axes: Those of an output for them.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, samples: Samples, axes: tuple[int, ...]
+    ) -> None:
+        self._model, self._recipe = model, recipe
+        self._outputs = {axes_of(samples): axes}
+
+    def __call__(self, samples: Samples) -> None:
+        """Raises what training on the batch would raise, and ValueError for labels without an
+        output."""
+        given = axes_of(samples)
+        if given in self._outputs:
+            check_labels(self._recipe.loss, self._outputs[given], samples)
+        else:
+            self._outputs[given] = prepare(self._model, self._recipe, samples)
+
+
 def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
     """Computes loss and metrics of one sample: what does not fit is found out before any work."""
     if isinstance(output, Parts) and not isinstance(recipe.loss, SeveralLosses):
@@ -187,16 +221,33 @@ def _rehearse(recipe: Recipe, samples: Samples, output: Tensor) -> None:
     first = samples[:1]
     try:
         recipe.loss(first.y, output, first.weight)
-        for metric in recipe.metrics:
-            weight = first.weight if metric.is_weighted else None
-            metric.rehearse(*selected(metric, first.y, output, weight))
     except _checks.ShapeError as error:
-        shapes = [
-            ", ".join(["N", *map(str, t.shape[1:])]) for t in (first.y, output) if t is not None
-        ]
-        if shapes[0] == shapes[1]:
+        of_y, of_output = _shape(first.y), _shape(output)
+        if of_y == of_output:
             raise
         raise ValueError(
-            f"y{first.origin} has shape ({shapes[0]}), which does not fit the model's output "
-            f"of shape ({shapes[1]}){error.hint}"
+            f"y{first.origin} has shape {of_y}, which does not fit the model's output of shape "
+            f"{of_output}{error.hint}"
         ) from error
+    for metric in recipe.metrics:
+        weight = first.weight if metric.is_weighted else None
+        _rehearse_metric(metric, first.origin, *selected(metric, first.y, output, weight))
+
+
+def _rehearse_metric(metric: Metric, origin: str, y: Any, output: Any, weight: Any) -> None:
+    """Computes a metric of one sample, which the loss has taken."""
+    try:
+        metric.rehearse(y, output, weight)
+    except _checks.ShapeError as error:
+        if _shape(y) == _shape(output):
+            raise
+        raise ValueError(
+            f"metric {metric.name} does not take y{origin} of shape {_shape(y)} with an output of "
+            f"shape {_shape(output)}, which the loss takes{error.hint}"
+        ) from error
+
+
+def _shape(tensor: Any) -> str:
+    """The shape of any number of rows."""
+    axes = ", ".join(map(str, tensor.shape[1:]))
+    return f"(N, {axes})" if axes else "(N,)"

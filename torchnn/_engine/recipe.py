@@ -31,11 +31,15 @@ class Recipe:
     # need not find out again.
     paces: dict[str, dict[int, int]] = field(default_factory=dict, compare=False, repr=False)
 
+    # What train_on_batch need not rehearse again: axes of samples, and parts of the model.
+    rehearsed: set[Any] = field(default_factory=set, compare=False, repr=False)
+
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"paces": {}}  # it may be another machine that reads it
+        # It may be another machine that reads it.
+        return vars(self) | {"paces": {}, "rehearsed": set()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({"paces": {}} | state)
+        vars(self).update({"paces": {}, "rehearsed": set()} | state)
 
 
 def settle(

@@ -22,7 +22,7 @@ FEW, LONGEST = 4, 5
 FIRST_PACE = 8  # batches a run, while nobody knows how long one takes
 
 CheckTargets = Callable[[Any], None]
-CheckLabels = Callable[[Samples], None]
+CheckBatch = Callable[[Samples], None]
 
 
 class ArrayFeed:
@@ -169,8 +169,8 @@ class LoaderFeed:
     Attributes:
         batch_size: Not the loader's, which is its own affair; for validation_data in memory.
         first: The first batch.
-        check_labels: Raises for labels that the model's output has no place for; set when that is
-            known. None for no look at them.
+        check_batch: Raises for batches that the model or the loss does not take, such as labels
+            that the output has no place for; set when that is known. None for no look at them.
         steps: Batches an epoch, or None if unknown.
         identity: As of an ArrayFeed; None if unknown.
         is_iterator: Whether what it has given is gone.
@@ -189,7 +189,7 @@ class LoaderFeed:
         self.form, self.batch_size, self.check_targets = form, batch_size, check_targets
         self.kind = type(loader).__name__
         self.origin = origin or f" from the {self.kind}"
-        self.check_labels: CheckLabels | None = None
+        self.check_batch: CheckBatch | None = None
         self.steps = _length(loader)
         self._limit: int | None = None
         self._stream: Iterator[Any] | None = None  # of batches that go on from epoch to epoch
@@ -291,8 +291,8 @@ class LoaderFeed:
         if self.check_targets is None:
             return data.samples(self.form, x, origin=self.origin)
         samples = data.samples(self.form, x, y, weight, origin=self.origin)
-        if self.check_labels is not None:
-            self.check_labels(samples)
+        if self.check_batch is not None:
+            self.check_batch(samples)
         return _with_good_targets(samples, self.check_targets)
 
 
