@@ -391,3 +391,37 @@ def test_an_optimizer_is_made_of_a_dict():
     assert (type(made), made.learning_rate) == (optimizers.Adam, 0.25)
     with pytest.raises(ValueError, match=r"^unknown optimizer 'Eve'"):
         optimizers.get({"class_name": "Eve", "config": {}})
+
+
+def test_gradients_may_be_arrays():
+    layer, weight = Dense(2, in_features=3), parameter(0.0)
+    before = layer.get_weights()
+    optimizer = optimizers.SGD(1.0)
+    grad = np.arange(6.0).reshape(3, 2)  # as the kernel's shape is
+    variables = [*layer.trainable_variables, weight]
+    optimizer.apply_gradients(zip([grad, [1.0, 2.0], np.ones(1)], variables, strict=True))
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose(kernel, before[0] - grad, rtol=1e-6)
+    np.testing.assert_allclose(bias, [-1, -2])
+    assert weight.item() == -1
+
+
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        ([None, None], "^grads_and_variables must hold a gradient at least, got none for 2 var"),
+        ([torch.ones(2, 3), None], r"^the gradient of .*kernel must .*, \(3, 2\), got \(2, 3\)$"),
+        ([torch.ones(3, 2), np.ones(3)], r"^the gradient of .*bias must .*, \(2,\), got \(3,\)$"),
+    ],
+)
+def test_gradients_that_do_not_fit_change_nothing(grads, message):
+    layer = Dense(2, in_features=3)
+    before, optimizer = layer.get_weights(), optimizers.SGD(1.0)
+    with pytest.raises(ValueError, match=message):
+        optimizer.apply_gradients(zip(grads, layer.trainable_variables, strict=True))
+    assert (optimizer.iterations, optimizer.parameters) == (0, [])
+    for one, other in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    weight = parameter(0.0)
+    with pytest.raises(ValueError, match=r"^the gradient must have the variable's shape, \(1,\)"):
+        optimizer.apply([torch.ones(2)], [weight])

@@ -123,21 +123,27 @@ class Optimizer(Configured, ABC):
         rate = self.learning_rate
         return float(rate(self.iterations) if callable(rate) else rate)
 
-    def apply_gradients(self, grads_and_variables: Iterable[tuple[Tensor | None, Tensor]]) -> int:
+    def apply_gradients(self, grads_and_variables: Iterable[tuple[Any, Tensor]]) -> int:
         """Takes a step along gradients that are given, and leaves those in .grad alone.
 
         Args:
-            grads_and_variables: Pairs of a gradient, or None for none, and its parameter, or one
-                of a model's trainable_variables. The first call takes charge of the parameters, if
-                build has not been called.
+            grads_and_variables: Pairs of a gradient, a tensor or an array, or None for none, and
+                its parameter, or one of a model's trainable_variables. The first call takes charge
+                of the parameters, if build has not been called.
 
         Returns:
             The number of steps taken so far.
 
         Raises:
-            ValueError: A parameter is not one of those that build was given.
+            ValueError: No variable has a gradient, one has another shape than its variable, or a
+                parameter is not one of those that build was given; nothing has changed then.
         """
         pairs = [_of_weight(grad, variable) for grad, variable in grads_and_variables]
+        if all(grad is None for grad, _ in pairs):
+            raise ValueError(
+                f"grads_and_variables must hold a gradient at least, got none for {len(pairs)} "
+                "variables: the loss does not depend on them, or the tape has not watched it"
+            )
         if not self.parameters:
             self.build([variable for _, variable in pairs])
         if not {id(variable) for _, variable in pairs} <= set(map(id, self.parameters)):
@@ -154,7 +160,7 @@ class Optimizer(Configured, ABC):
         return self.iterations
 
     def apply(
-        self, grads: Iterable[Tensor | None], trainable_variables: Iterable[Tensor] | None = None
+        self, grads: Iterable[Any], trainable_variables: Iterable[Tensor] | None = None
     ) -> None:
         """Takes a step along gradients that are given, as apply_gradients does.
 
@@ -183,11 +189,24 @@ class Optimizer(Configured, ABC):
         return f"{type(self).__name__}(learning_rate={self.learning_rate!r})"
 
 
-def _of_weight(grad: Tensor | None, variable: Tensor) -> tuple[Tensor | None, Tensor]:
-    """A gradient and its parameter, which a model's variable shows in Keras's shape."""
-    if not isinstance(variable, Variable):
-        return grad, variable
-    return None if grad is None else variable.turned(grad), variable.weight
+def _of_weight(grad: Any, variable: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A gradient and its parameter, which a model's variable shows in Keras's shape.
+
+    Raises:
+        ValueError: The gradient has another shape than the variable.
+    """
+    weight = variable.weight if isinstance(variable, Variable) else variable
+    if grad is None:
+        return None, weight
+    if not isinstance(grad, Tensor):
+        grad = _checks.tensor("each gradient", grad).to(weight)
+    if grad.shape != variable.shape:
+        of = f"of {variable.path} " if isinstance(variable, Variable) else ""
+        raise ValueError(
+            f"the gradient {of}must have the variable's shape, {tuple(variable.shape)}, "
+            f"got {tuple(grad.shape)}"
+        )
+    return variable.turned(grad) if isinstance(variable, Variable) else grad, weight
 
 
 class SlotOptimizer(Averaging, Optimizer):
