@@ -245,3 +245,74 @@ def test_operators_of_an_array_and_a_tensor_make_a_tensor(name):
     swapped = function(tensor, own)
     torch.testing.assert_close(swapped, function(tensor, torch.tensor(array)))
     np.testing.assert_array_equal(function(own, array), function(array, array))
+
+
+class MonteCarlo(Dropout):
+    def call(self, inputs):
+        return super().call(inputs, training=True)
+
+
+class Steady(Dropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=False)
+
+
+class Shifted(Dense):
+    def call(self, inputs):
+        return super().call(inputs) + 1
+
+
+class Twice(Shifted):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs)
+
+
+class Around(Shifted):
+    def forward(self, x):
+        return -self.call(x)
+
+
+class OfAll(Sequential):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=training) + 1
+
+
+def test_super_call_is_the_forward_of_the_class_that_is_extended():
+    x = torch.arange(6.0).reshape(2, 3)
+    wanted = Dense.forward(shifted := Shifted(2, in_features=3), x)
+    assert_close(shifted(x), wanted + 1)
+    for kind, factor in ((Twice, 2), (Around, -1)):
+        layer = kind(2, in_features=3)
+        layer.load_state_dict(shifted.state_dict())
+        assert_close(layer(x), factor * (wanted + 1))
+    assert_close(shifted.call(x), wanted + 1)
+    assert_close(Dense.call(shifted, x), wanted)
+    unbuilt = Shifted(2)
+    assert unbuilt(X).shape == (2, 2)
+
+
+def test_super_call_is_in_the_mode_that_it_asks_for():
+    x = torch.ones(4, 500)
+    random, steady, usual = MonteCarlo(0.5), Steady(0.5), Dropout(0.5)
+    model = Sequential([random])
+    for called in (random, random.eval(), model, model.eval(), lambda x: model.predict(x)):
+        assert set(np.unique(called(x))) == {0, 2}
+    assert not random.training
+    assert_close(steady(x), x)
+    assert steady.training
+    assert set(usual.call(x).unique().tolist()) == {0, 2}
+    assert_close(usual.call(x, training=False), x)
+    with pytest.raises(TypeError, match=r"^training must be True or False, got 1$"):
+        usual.call(x, training=1)
+
+
+def test_super_call_of_models_goes_on_training_and_is_evaluated():
+    model = OfAll([Dropout(0.5), Dense(1, in_features=3)])
+    x = torch.ones(8, 3)
+    model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], verbose=0)
+    assert model.training
+    expected = model[1](x) + 1
+    assert_close(torch.tensor(model.predict(x, verbose=0)), expected.detach())
+    assert_close(model(x, training=False), expected)
+    assert not torch.equal(model(x), expected)

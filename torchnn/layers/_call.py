@@ -24,7 +24,12 @@ class Called(nn.Module):
 
     In any call, `training=True` or `training=False` puts it into that mode meanwhile.
 
-    A class may call its forward `call`, as Keras does; an argument `training` of it is the mode.
+    A class may call its forward `call`, as Keras does; an argument `training` of it is the mode. In
+    it, `super().call` is the forward of the class that it extends:
+
+        class MonteCarloDropout(Dropout):
+            def call(self, inputs):
+                return super().call(inputs, training=True)
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -37,6 +42,16 @@ class Called(nn.Module):
         if is_plain and self._compiled_call_impl is None:
             return self._call_impl(*inputs, **options)  # nn.Module's, without a frame more
         return _call(self, inputs, options)
+
+    def call(self, *inputs: Any, **options: Any) -> Any:
+        """Returns what forward does, in a class whose own it is not `call`: the class that those
+        with a `call` extend.
+
+        Args:
+            inputs: Those of forward.
+            options: Those of forward, and `training`, for another mode than the present one.
+        """
+        return _call_extended(self, inputs, options)
 
     def _in_mode(self, training: bool) -> AbstractContextManager[nn.Module]:
         """Gives the module as it is in training mode, or in evaluation mode."""
@@ -65,6 +80,21 @@ def _call(module: Called, inputs: Any, options: dict[str, Any]) -> Any:
     ):
         output = nn.Module.__call__(called, *inputs, **options)
     return mapped(output, partial(as_array, recorder)) if is_of_arrays else output
+
+
+def _call_extended(module: Called, inputs: Any, options: dict[str, Any]) -> Any:
+    """Runs the forward of the class that the classes with a `call` of their own extend."""
+    training = options.pop("training", None)
+    if training is not None:
+        training = _checks.truth("training", training)
+    is_as_asked = training in (None, module.training)
+    with nullcontext(module) if is_as_asked else module._in_mode(bool(training)) as called:
+        kinds = [kind for kind in type(called).__mro__ if "call" in vars(kind)]
+        last = kinds[-2] if len(kinds) > 1 else None  # before Called
+        extended: Any = called if last is None else super(last, called)
+        if training is not None and _takes_training(extended.forward):
+            options["training"] = training
+        return extended.forward(*inputs, **options)
 
 
 def _forward(call: Callable[..., Any]) -> Callable[..., Any]:
