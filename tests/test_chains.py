@@ -1,12 +1,21 @@
 """torchnn._engine.chains: models that are built by shapes alone are those that a call builds."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from torchnn import Sequential
+from torchnn import Sequential, models
 from torchnn._engine import chains
-from torchnn.layers import Activation, Dense, Dropout, Flatten, Input
+from torchnn.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    Normalization,
+    Rescaling,
+)
 
 SHAPES = {"rows": (6,), "pictures": (2, 3)}
 
@@ -23,6 +32,11 @@ def of_sequences():
     return [Dense(4, "tanh"), Dense(2), Flatten(), Dense(1, dtype=None)]
 
 
+def of_scales():
+    scaled = Rescaling(np.full(6, 0.5), 1)
+    return [Flatten(), scaled, Normalization(mean=np.ones(6), variance=np.ones(6)), Dense(2)]
+
+
 def built(make, shape):
     torch.manual_seed(3)
     model = Sequential([Input(shape), *make()])
@@ -30,7 +44,7 @@ def built(make, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("make", [of_dense, of_pictures, of_sequences])
+@pytest.mark.parametrize("make", [of_scales, of_dense, of_pictures, of_sequences])
 def test_it_is_what_a_call_would_build(make, shape, monkeypatch):
     model, after = built(make, shape)
     monkeypatch.setattr(chains, "build", lambda *_: False)
@@ -105,3 +119,41 @@ def test_features_that_do_not_fit_are_found_before_any_layer_is_built():
     with pytest.raises(ValueError, match="layer 'last' expects 4 features, got 3"):
         model.build((None, 2))
     assert not model.layers[0].built
+
+
+def test_a_normalization_may_adapt_when_the_model_is_made(tmp_path):
+    x, norm = torch.rand(20, 3), Normalization()
+    model = Sequential([Input((3,)), norm, Dense(4, "tanh"), Dense(1)])
+    assert model.output_shape == (None, 1)
+    model.compile("sgd", "mse")
+    uses = {
+        "fit": lambda: model.fit(x, x[:, :1], verbose=0),
+        "train_on_batch": lambda: model.train_on_batch(x, x[:, :1]),
+        "predict": lambda: model.predict(x),
+        "call": lambda: model(x),
+    }
+    for use in uses.values():
+        with pytest.raises(ValueError, match=r"^layer .* knows no mean yet: call adapt\(data\)"):
+            use()
+    model.save(tmp_path / "before.keras")
+    loaded = models.load_model(tmp_path / "before.keras")
+    for made in (loaded, model):
+        made.layers[0].adapt(x)
+        made.fit(x, x[:, :1], verbose=0, shuffle=False)
+        made.save(tmp_path / "after.keras")
+        other = models.load_model(tmp_path / "after.keras")
+        np.testing.assert_array_equal(other.predict(x, verbose=0), made.predict(x, verbose=0))
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Normalization(axis=2), "expects x with the axes 2, got shape"),
+        (Normalization(mean=[1.0, 2.0], variance=[1.0, 1.0]), "expects 2 features, got 3"),
+        (Rescaling(np.ones(2)), r"expects x with the last axes \(2,\), got shape \(1, 3\)"),
+    ],
+)
+def test_scales_that_do_not_fit_are_errors(layer, message):
+    with pytest.raises(ValueError, match=message):
+        Sequential([Input((3,)), layer, Dense(1)])

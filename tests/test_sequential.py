@@ -113,8 +113,8 @@ def test_a_layer_that_does_not_fit_is_not_added(layer, error, message):
 
 
 def test_an_input_that_does_not_fit_is_not_taken():
-    with pytest.raises(ValueError, match="knows no mean yet: call adapt"):
-        Sequential([Input((3,)), Normalization(), Dense(4)])
+    with pytest.raises(ValueError, match="expects x with the axes 2, got shape"):
+        Sequential([Input((3,)), Normalization(axis=2), Dense(4)])
 
 
 def test_layers_are_found_by_name_and_index():

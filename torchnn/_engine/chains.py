@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from torchnn._engine.autograd import has_hooks, has_own_forward
-from torchnn.layers import Activation, Dense, Dropout, Flatten
+from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
 from torchnn.layers._variables import Told, is_chain
+
+KNOWN = (Dense, Dropout, Flatten, Activation, Normalization, Rescaling)
 
 
 def build(model: nn.Sequential, shape: tuple[int, ...], told: Told) -> bool:
@@ -23,7 +25,7 @@ def build(model: nn.Sequential, shape: tuple[int, ...], told: Told) -> bool:
         told: Is told of the shapes.
 
     Raises:
-        ValueError: A layer that is built is for another number of features.
+        ValueError: A layer that is built, or has statistics, is for another number of features.
     """
     if not is_chain(model) or torch.compiler.is_compiling():
         return False
@@ -65,8 +67,11 @@ def _is_itself(module: nn.Module) -> bool:
 def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The axes of what a layer makes of a sample, or None if it takes a call to know."""
     kind = type(layer)
-    if kind not in (Dense, Dropout, Flatten, Activation) or not _is_itself(layer):
+    if kind not in KNOWN or not _is_itself(layer):
         return None
+    if kind in (Normalization, Rescaling):
+        layer._check_axes(shape)
+        return shape
     if kind is Flatten:
         return (math.prod(shape),)
     if kind is Dropout:

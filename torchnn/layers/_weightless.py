@@ -217,6 +217,12 @@ class Rescaling(Layer):
             value = tensor.item()
         setattr(self, name, _checks.number(name, value))
 
+    def _check_axes(self, shape: Sequence[int]) -> None:
+        """Raises ValueError if samples of a shape do not fit."""
+        x = torch.empty(1, *shape, device="meta")
+        self._check(self.scale, x)
+        self._check(self.offset, x)
+
     def _check(self, value: Any, x: Tensor) -> None:
         """Raises ValueError if an array would stretch x."""
         if not isinstance(value, Tensor):
@@ -287,6 +293,14 @@ class Normalization(Layer):
             raise ValueError(f"{self._called()} knows no mean yet: call adapt(data) first")
         mean, variance = self._fitted(self.mean, x), self._fitted(self.variance, x)
         return (x - mean) / variance.sqrt().clamp(min=1e-7)
+
+    def _check_axes(self, shape: Sequence[int]) -> None:
+        """Raises ValueError if samples of a shape do not fit, also before adapt."""
+        x = torch.empty(1, *shape, device="meta")
+        if self.mean.numel() == 0:
+            self._kept(x)
+        else:
+            self._fitted(self.mean, x)
 
     @property
     def _axes(self) -> tuple[int, ...]:
