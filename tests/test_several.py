@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from torchnn import Input, Model, Sequential
+from torchnn import Input, Model, Sequential, models
 from torchnn.layers import Concatenate, Dense, Dot, concatenate
 from torchnn.optimizers import SGD, Adam
 
@@ -259,8 +259,8 @@ def test_what_is_for_one_output_is_refused():
     with pytest.raises(ValueError, match=r"^class_weight is for models with one output"):
         heads().fit([X, Z], [P, Q], class_weight={0: 2.0}, verbose=0)
     single = Sequential([Dense(1)])
-    with pytest.raises(ValueError, match=r"^loss_weights are for models with several outputs$"):
-        single.compile(loss="mse", loss_weights=[1.0])
+    with pytest.raises(ValueError, match=r"^loss_weights of a model with one output must be 1"):
+        single.compile(loss="mse", loss_weights=[2.0])
     model = Own()
     model.compile(loss="mse")
     with pytest.raises(TypeError, match=r"^the model must return a tensor, got 2: for several"):
@@ -283,3 +283,51 @@ def test_targets_of_several_outputs_need_a_loss_of_each():
         model.fit(x, (y, y))
     model.compile(loss=["mse", "mse"])
     model.fit(x, (y, y), verbose=0)
+
+
+def chain():
+    return Sequential([Input((3,)), Dense(2), Dense(1, name="out")])
+
+
+def graph():
+    return Model(a := Input((3,)), Dense(1, name="out")(a))
+
+
+@pytest.mark.parametrize("make", [chain, graph, Sequential])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": ["mse"], "metrics": ["mae"]},
+        {"loss": {"out": "mse"}, "metrics": [["mae"]], "loss_weights": [1.0]},
+        {"loss": "mse", "metrics": {"out": ["mae"]}, "loss_weights": {"out": 1}},
+        {"loss": ("mse",), "metrics": {"out": "mae"}},
+        {"loss": "mse", "weighted_metrics": [["mae"]], "metrics": {}},
+        {"loss": "mse", "weighted_metrics": {"out": ["mae"]}, "metrics": None},
+    ],
+)
+def test_lists_and_dicts_of_one_output_are_those_of_the_only_one(make, options, tmp_path):
+    model = make()
+    model.compile("sgd", **options)
+    if make is Sequential:
+        model.add(Dense(1, name="out"))
+    model.fit(X, P, verbose=0)
+    assert model.metrics_names == ["loss", "mae"]
+    model.save(tmp_path / "one.keras")
+    other = models.load_model(tmp_path / "one.keras")
+    assert other.evaluate(X, P, verbose=0) == model.evaluate(X, P, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": ["mse", "mse"]}, "^loss must be a list with one item, .* out; got 2 items$"),
+        ({"loss": {"p": "mse"}}, "^loss must be a dict of the outputs out, got p$"),
+        ({"loss": "mse", "metrics": {"p": "mae"}}, "^metrics must be a dict of the outputs out"),
+        ({"loss": "mse", "metrics": [["mae"], "mse"]}, "^metrics must be a list with one item"),
+        ({"loss": "mse", "loss_weights": {"p": 1}}, "^loss_weights must be a dict of the outputs"),
+    ],
+)
+def test_lists_and_dicts_of_others_are_refused(options, message):
+    for make in (chain, graph):
+        with pytest.raises(ValueError, match=message):
+            make().compile(**options)

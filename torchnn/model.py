@@ -1,7 +1,7 @@
 """Model: a module that can be compiled, fitted, evaluated and asked."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
@@ -30,7 +30,7 @@ from torchnn._training.batches import ArrayFeed, Feed, LoaderFeed
 from torchnn._training.fit import Fit
 from torchnn.callbacks import Callback, History
 from torchnn.callbacks._base import CallbackList
-from torchnn.layers import Activation, Dense, Layer, _variables
+from torchnn.layers import Activation, Dense, Layer, _names, _variables
 from torchnn.layers._graph import Graph
 from torchnn.layers._values import mode
 from torchnn.losses import (
@@ -134,7 +134,8 @@ class Model(Configured, Network):
 
         Of a model with several outputs, loss may be one for all, a list, or a dict by the outputs'
         names, and metrics a list of lists or a dict of lists. Each loss and metric is reported with
-        the name of its output: "out_loss", "out_accuracy".
+        the name of its output: "out_loss", "out_accuracy". The lists and dicts may be of one
+        output, too; that of a Sequential is called what its last layer is.
 
         Raises:
             ValueError: An unknown name, or no loss, or a model that engine="fused" cannot train.
@@ -647,21 +648,27 @@ class Model(Configured, Network):
         loss_weights: Any,
     ) -> Recipe:
         """What compile settles, for one output or for several."""
-        outputs = [] if self._graph is None else self.output_names
-        if self._is_open() and isinstance(loss, (list, tuple, dict)):
-            numbered = [f"output_{i + 1}" for i in range(len(loss))]
-            outputs = list(loss) if isinstance(loss, dict) else numbered
+        outputs = self._names_of_outputs(loss)
         if len(outputs) > 1:
             return settle_several(
                 outputs, optimizer, loss, metrics, engine, weighted_metrics, loss_weights
             )
-        if loss_weights is not None:
-            raise ValueError("loss_weights are for models with several outputs")
-        if isinstance(loss, (list, tuple, dict)) and outputs:
-            (loss,) = of_each("loss", loss, outputs)
-        if isinstance(metrics, dict) and outputs:
-            (metrics,) = of_each("metrics", metrics, outputs)
+        _check_weight(_of_one("loss_weights", loss_weights, outputs))
+        if isinstance(loss, (list, tuple, dict)):
+            loss = _of_one("loss", loss, outputs)
+        metrics = _metrics_of_one("metrics", metrics, outputs)
+        weighted_metrics = _metrics_of_one("weighted_metrics", weighted_metrics, outputs)
         return settle(optimizer, loss, metrics, engine, weighted_metrics)
+
+    def _names_of_outputs(self, loss: Any) -> list[str]:
+        """What compile's dicts call the outputs; none if nobody knows yet."""
+        if self._graph is not None:
+            return self.output_names
+        if not self._is_open():
+            return _names.of(self.layers)[-1:]
+        if isinstance(loss, dict):
+            return list(loss)
+        return _numbered(len(loss)) if isinstance(loss, (list, tuple)) else []
 
     def _is_open(self) -> bool:
         """Whether only the forward of the model's class knows what it takes and returns."""
@@ -727,6 +734,40 @@ class Model(Configured, Network):
             self._prepare(recipe, ArrayFeed(samples, len(samples)))
         self.sample_shape = tuple(samples.x.shape[1:])
         return _reported(function(self, recipe, samples), return_dict)
+
+
+def _numbered(count: int) -> list[str]:
+    """What outputs are called that have no names."""
+    return [f"output_{i + 1}" for i in range(count)]
+
+
+def _of_one(name: str, value: Any, outputs: Sequence[str]) -> Any:
+    """What an argument says of the only output, from a list or a dict; None if it says nothing.
+
+    Args:
+        name: What messages call the argument.
+        value: The argument.
+        outputs: The output's name; nothing if nobody knows it yet.
+    """
+    if not outputs:
+        outputs = list(value)[:1] if isinstance(value, Mapping) else _numbered(1)
+    return of_each(name, value, outputs or _numbered(1), may_lack=name != "loss")[0]
+
+
+def _metrics_of_one(name: str, value: Any, outputs: Sequence[str]) -> Any:
+    """The metrics of the only output: as they are, or by its name, or in a list of its list."""
+    many = (list, tuple)
+    is_nested = isinstance(value, many) and any(isinstance(each, many) for each in value)
+    return _of_one(name, value, outputs) if is_nested or isinstance(value, Mapping) else value
+
+
+def _check_weight(value: Any) -> None:
+    """Raises ValueError if the loss of the only output is to count other than once."""
+    if value is not None and _checks.number("loss_weights", value) != 1:
+        raise ValueError(
+            f"loss_weights of a model with one output must be 1, got {value!r}: change the "
+            "learning rate or the loss instead"
+        )
 
 
 def _batch_size(value: Any, default: int = 32, name: str = "batch_size") -> int:
