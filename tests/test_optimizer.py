@@ -425,3 +425,18 @@ def test_gradients_that_do_not_fit_change_nothing(grads, message):
     weight = parameter(0.0)
     with pytest.raises(ValueError, match=r"^the gradient must have the variable's shape, \(1,\)"):
         optimizer.apply([torch.ones(2)], [weight])
+
+
+@pytest.mark.parametrize("rate", [lambda: 0.1, lambda step, epoch: 0.1])
+def test_a_schedule_takes_the_step(rate):
+    message = "^learning_rate must be a number or a function of the number of steps taken, such as"
+    with pytest.raises(TypeError, match=message):
+        optimizers.SGD(rate)
+    optimizer = optimizers.Adam(0.5)
+    with pytest.raises(TypeError, match=message):
+        optimizer.learning_rate = rate
+    assert optimizer.learning_rate == 0.5
+    optimizer.learning_rate = lambda step, rate=0.25: rate
+    assert optimizer.current_learning_rate() == 0.25
+    optimizer.learning_rate = {0: 0.125}.get
+    assert optimizer.current_learning_rate() == 0.125

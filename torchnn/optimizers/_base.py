@@ -262,10 +262,14 @@ class SlotOptimizer(Averaging, Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value: LearningRate) -> None:
-        is_schedule = callable(value) and not isinstance(value, type)
-        self._learning_rate = (
-            value if is_schedule else Rate(_checks.non_negative_float("learning_rate", value))
-        )
+        if not callable(value) or isinstance(value, type):
+            value = Rate(_checks.non_negative_float("learning_rate", value))
+        elif not _takes_a_step(value):
+            raise TypeError(
+                "learning_rate must be a number or a function of the number of steps taken, such "
+                f"as lambda step: 0.1 / (step + 1), got {value!r}, which does not take that number"
+            )
+        self._learning_rate = value
 
     def _build(self, parameters: list[Tensor]) -> None:
         slots: dict[str, Any] = self.slots
@@ -363,6 +367,19 @@ class SlotOptimizer(Averaging, Optimizer):
             }
         self.iterations, self.place, self.slots = iterations, place, slots
         self.averages_in_model = state.get("averages_in_model", False)
+
+
+def _takes_a_step(schedule: Callable[..., Any]) -> bool:
+    """Whether a function can be called with one number; of one that does not tell, it may do."""
+    try:
+        taken = signature(schedule)
+    except ValueError:  # some of C have none
+        return True
+    try:
+        taken.bind(0)
+    except TypeError:
+        return False
+    return True
 
 
 def _fitted(
