@@ -621,3 +621,18 @@ def test_batches_of_series_may_have_any_length():
     for x in series:
         model.train_on_batch(x, x[:, :, :1])
     assert model.optimizer.iterations == 8
+
+
+def test_a_model_on_the_meta_device_says_so():
+    model = compiled().to("meta")
+    message = "^the model is on the meta device, where parameters have shapes and no numbers: call"
+    for name in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
+        with pytest.raises(ValueError, match=message):
+            getattr(model, name)(X, Y)
+    for name in ("predict", "predict_on_batch"):
+        with pytest.raises(ValueError, match=message):
+            getattr(model, name)(X)
+    with pytest.raises(ValueError, match=message):
+        model.fit(loader(X, Y))
+    model.to_empty(device="cpu").set_weights(compiled().get_weights())
+    model.fit(X, Y, verbose=0)

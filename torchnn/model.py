@@ -363,7 +363,9 @@ class Model(Configured, Network):
     def predict_on_batch(self, x: Any) -> Any:
         """Returns what predict returns, with all of x as one batch."""
         self._check_layers()
-        x = _data.all_features("x", x, self._form(), may_be_empty=True)
+        form = self._form()
+        _building.check_device(form)
+        x = _data.all_features("x", x, form, may_be_empty=True)
         self._rehearsed(ArrayFeed(Samples(x), max(len(x), 1)))
         return _arrays(_building.run_once(self, x))
 
@@ -725,7 +727,9 @@ class Model(Configured, Network):
         """Runs a function on all of x as one batch."""
         recipe = self._compiled(function.__name__)
         return_dict = _checks.truth("return_dict", return_dict)
-        samples = _data.samples(self._form_for(recipe), x, y, sample_weight, class_weight)
+        form = self._form_for(recipe)
+        _building.check_device(form)
+        samples = _data.samples(form, x, y, sample_weight, class_weight)
         if samples.y is None:
             raise ValueError("y must be given, got None")
         recipe.loss.check_targets(samples.y)

@@ -48,6 +48,15 @@ def form(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> Form:
     return Form(parameter.device, parameter.dtype, (features,) if features else ())
 
 
+def check_device(form: Form) -> None:
+    """Raises ValueError if a model is where tensors have no numbers."""
+    if form.device.type == "meta":
+        raise ValueError(
+            "the model is on the meta device, where parameters have shapes and no numbers: call "
+            'model.to_empty(device="cpu"), and give it weights, by load_weights, say'
+        )
+
+
 def prepare(
     model: nn.Module, recipe: Recipe | None, *samples: Samples, call: Call | None = None
 ) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from torchnn._engine import building
 from torchnn._engine.run import Batches, Form, Run, Samples
 from torchnn._training import data
 from torchnn._training.arrays import ARRAY_PROTOCOLS
@@ -321,6 +322,7 @@ def feed(
         check_targets: Raises for targets that the loss does not take; None if none are needed.
         origin: Where the values came from, for the messages: " of validation_data".
     """
+    building.check_device(form)
     given = {"y": y, "sample_weight": sample_weight, "class_weight": class_weight}
     if not gives_batches(x) or (y is not None and not isinstance(x, DataLoader)):
         if isinstance(x, Dataset):
