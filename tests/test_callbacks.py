@@ -321,3 +321,13 @@ def test_early_stopping_asks_for_the_direction_of_what_it_does_not_know():
     with pytest.raises(ValueError, match='mode must be "min" or "max" for monitor=\'val_f1\''):
         EarlyStopping("val_f1")
     assert EarlyStopping("val_f1", mode="max").mode == "max"
+
+
+def test_a_schedule_that_returns_nothing_is_named():
+    def forgets(epoch):
+        pass
+
+    callback = LearningRateScheduler(forgets)
+    callback.set_model(FakeModel())
+    with pytest.raises(TypeError, match="must return a learning rate, and .*forgets.* returned"):
+        callback.on_epoch_begin(0)

@@ -339,3 +339,8 @@ def test_append_and_extend_build_as_add_does():
     with pytest.raises(ValueError, match="expects 9 features, got 5"):
         model.extend([Dense(5), Dense(1, in_features=9)])
     assert len(model) == 3
+
+
+def test_a_shape_that_is_none_is_named():
+    with pytest.raises(TypeError, match=r"input_shape must be a batch's, such as .* got None"):
+        Sequential([Dense(1)]).build(None)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn.layers import Dense, Flatten, Input
+from torchnn.layers import Dense, Flatten, Input, Normalization
 from torchnn.sequential import Sequential
 
 
@@ -89,3 +89,10 @@ def test_brackets_in_names_are_no_markup():
 
 def test_a_model_without_layers_has_a_summary():
     assert "Total parameters: 0" in summary_of(Sequential())
+
+
+def test_a_normalization_that_waits_for_adapt_is_shown(capsys):
+    Sequential([Input((4,)), Normalization(), Dense(2)]).summary(line_length=80)
+    shown = capsys.readouterr().out
+    assert "(None, 4)" in shown
+    assert "(None, 2)" in shown

@@ -112,6 +112,10 @@ class Sequential(Model, nn.Sequential):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Builds all layers for batches of a shape such as (None, 400)."""
+        if not isinstance(input_shape, Iterable):
+            raise TypeError(
+                f"input_shape must be a batch's, such as (None, 400), got {input_shape!r}"
+            )
         shape = tuple(input_shape)
         if not shape or shape[0] is not None:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from torchnn._engine.building import is_built, mode
 from torchnn._engine.run import Form
+from torchnn.layers import Normalization
 from torchnn.layers._variables import variables
 
 Row = tuple[str, ...]
@@ -67,9 +68,15 @@ def output_shapes(layers: Sequence[nn.Module], form: Form) -> list[str]:
     x = torch.zeros(1, *form.shape, device=form.device, dtype=form.dtype)
     with mode(model, training=False), torch.random.fork_rng(), torch.no_grad():
         for layer in model:
-            x = layer(x)
+            if not _waits_for_adapt(layer):
+                x = layer(x)
             shapes.append(f"({', '.join(['None', *map(str, x.shape[1:])])})")
     return shapes
+
+
+def _waits_for_adapt(layer: nn.Module) -> bool:
+    """Whether it cannot be called yet; it keeps the shape."""
+    return isinstance(layer, Normalization) and not layer.mean.numel()
 
 
 def totals(model: nn.Module) -> list[str]:

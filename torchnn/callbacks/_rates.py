@@ -41,7 +41,12 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         optimizer = self.model.optimizer
-        optimizer.learning_rate = self._rate(epoch, optimizer.current_learning_rate())
+        rate = self._rate(epoch, optimizer.current_learning_rate())
+        if rate is None:
+            raise TypeError(
+                f"schedule must return a learning rate, and {self.schedule!r} returned None"
+            )
+        optimizer.learning_rate = rate
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {optimizer.learning_rate:g}")
 
