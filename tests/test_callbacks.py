@@ -329,5 +329,5 @@ def test_a_schedule_that_returns_nothing_is_named():
 
     callback = LearningRateScheduler(forgets)
     callback.set_model(FakeModel())
-    with pytest.raises(TypeError, match="must return a learning rate, and .*forgets.* returned"):
+    with pytest.raises(TypeError, match=r"must return a learning rate, and .*forgets.* returned"):
         callback.on_epoch_begin(0)

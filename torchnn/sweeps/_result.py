@@ -321,9 +321,7 @@ class SweepResult(Table):
             OSError: There is no such file.
             ValueError: It is damaged, or of another sweep.
         """
-        from torchnn.sweeps._sweep import Sweep  # which imports this module
-
-        if sweep is not None and not isinstance(sweep, Sweep):
+        if sweep is not None and not isinstance(getattr(sweep, "_maker", None), Maker):
             raise TypeError(f"sweep must be the Sweep that the result is of, got {sweep!r}")
         outcomes, networks, about = read(path)
         found = {network.number: network for network in networks}
