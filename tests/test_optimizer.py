@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchnn import Sequential, optimizers
-from torchnn.callbacks import LearningRateScheduler
+from torchnn import optimizers
 from torchnn.layers import Dense
 from torchnn.optimizers._base import SlotOptimizer
 
@@ -441,12 +440,3 @@ def test_a_schedule_takes_the_step(rate):
     assert optimizer.current_learning_rate() == 0.25
     optimizer.learning_rate = {0: 0.125}.get
     assert optimizer.current_learning_rate() == 0.125
-
-
-def test_a_rate_of_none_reminds_of_what_functions_return():
-    model = Sequential([Dense(1, in_features=3)])
-    model.compile("sgd", "mse")
-    scheduler = LearningRateScheduler(lambda epoch: print(epoch))
-    with pytest.raises(TypeError, match=r"got None: a function .* LearningRateScheduler's, lacks"):
-        model.fit(torch.ones(4, 3), torch.ones(4, 1), callbacks=scheduler, verbose=0)
-    assert model.optimizer.learning_rate == 0.01

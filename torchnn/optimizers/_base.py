@@ -262,11 +262,6 @@ class SlotOptimizer(Averaging, Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value: LearningRate) -> None:
-        if value is None:
-            raise TypeError(
-                "learning_rate must be a non-negative number, got None: a function that tells it, "
-                "such as LearningRateScheduler's, lacks its return, maybe"
-            )
         if not callable(value) or isinstance(value, type):
             value = Rate(_checks.non_negative_float("learning_rate", value))
         elif not _takes_a_step(value):
