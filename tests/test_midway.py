@@ -203,7 +203,7 @@ MISFITS = {
     ),
     "a layer of another dtype": (
         lambda model, x, y: model.add(Dense(2, dtype=torch.float32)),
-        r"weight must have the dtype of x, torch.float64, got torch.float32",
+        r"x must have the dtype of layer .*, torch.float32, got torch.float64",
     ),
 }
 
