@@ -157,3 +157,14 @@ def test_a_normalization_may_adapt_when_the_model_is_made(tmp_path):
 def test_scales_that_do_not_fit_are_errors(layer, message):
     with pytest.raises(ValueError, match=message):
         Sequential([Input((3,)), layer, Dense(1)])
+
+
+def test_weights_that_are_not_what_they_were_take_a_call():
+    pruned = Dense(4, in_features=3)
+    pruned.weight, pruned.bias = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2))
+    model = Sequential([Input((3,)), pruned, Dense(5)])
+    assert model.layers[1].in_features == 2
+    double = Dense(2, in_features=3)
+    double.bias.data = double.bias.data.double()
+    with pytest.raises(TypeError, match="bias must have the dtype of x"):
+        Sequential([Input((3,)), double])

@@ -528,7 +528,8 @@ def test_an_input_that_does_not_fit_builds_nothing(x, error, message):
 
 
 def test_a_first_input_may_be_one_of_autocast():
-    layer = Dense(4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.zeros(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    assert layer.weight.dtype == torch.float32
+    for dtype in (torch.bfloat16, torch.int64):
+        layer = Dense(4)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.zeros(2, 3, dtype=dtype)).dtype == torch.bfloat16
+        assert layer.weight.dtype == torch.float32

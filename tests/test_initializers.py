@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -291,3 +292,36 @@ def test_a_class_may_say_it_by_kerass_call():
     assert layer.get_weights()[0].tolist() == [[0, 2], [4, 6]]
     assert layer.bias.tolist() == [0, 1]
     assert Ramp(3.0).get_config()["step"] == 3
+
+
+def test_a_class_may_extend_one_of_ours_by_its_call():
+    class Half(initializers.HeNormal):
+        def __call__(self, tensor):
+            return super().__call__(tensor).mul_(0.5)
+
+    class HalfOfShape(initializers.HeNormal):
+        def __call__(self, shape, dtype=None):
+            return super().__call__(shape, dtype=dtype) * 0.5
+
+    whole = Dense(2, kernel_initializer=initializers.HeNormal(seed=1), in_features=3).weight
+    for half in (Half(seed=1), HalfOfShape(seed=1)):
+        weight = Dense(2, kernel_initializer=half, in_features=3).weight
+        assert torch.equal(weight, whole / 2)
+    assert HalfOfShape(seed=1)(shape=(3, 2)).shape == (3, 2)
+
+
+def typed(tensor, dtype=None):
+    tensor.fill_(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        typed,
+        partial(lambda t, dtype=None: t.fill_(1), dtype=torch.float32),
+        lambda t: torch.nn.init.ones_(t).clone(),
+        lambda t: t.fill_(1).sum(),
+    ],
+)
+def test_what_fills_may_take_a_dtype_and_return_anything(function):
+    assert Dense(1, kernel_initializer=function, in_features=2).weight.tolist() == [[1, 1]]

@@ -5,6 +5,8 @@ import gc
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -825,6 +827,8 @@ def test_several_threads_draw_by_turns():
         fit_many(models, X, Y, epochs=20, batch_size=4, verbose=0)
 
     expected, found = ([drawing(i) for i in range(4)] for _ in range(2))
+    for i, model in enumerate([*expected, *found]):
+        model._order_seed = i % 4  # as a sweep gives it
     train(expected)
     threads = [threading.Thread(target=train, args=([each],)) for each in found]
     for thread in threads:
@@ -1321,3 +1325,39 @@ def test_samples_are_prepared_once_and_not_kept(monkeypatch):
     gc.collect()
     assert len(found) == 50
     assert found[0]() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_models_train_in_a_process_that_is_forked_off_while_others_draw():
+    script = """
+import os, signal, threading, numpy as np
+from torchnn import Sequential, fit_many
+from torchnn.layers import Dense, GaussianNoise, Input
+from torchnn.callbacks import LambdaCallback
+
+x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+
+def train(*callbacks):
+    model = Sequential([Input((3,)), GaussianNoise(0.1), Dense(1)])
+    model.compile("adam", "mse")
+    model._order_seed = 3  # as a sweep gives it
+    fit_many([model], x, y, epochs=1, verbose=0, callbacks=[list(callbacks)])
+
+begun, stop = threading.Event(), threading.Event()
+wait = LambdaCallback(on_epoch_end=lambda *_: (begun.set(), stop.wait(60)))
+thread = threading.Thread(target=train, args=(wait,))
+thread.start()
+begun.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    train()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+stop.set()
+thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr

@@ -9,7 +9,7 @@ from torchnn import losses, metrics, optimizers
 from torchnn._engine.fused import FusedEngine
 from torchnn._training import batches
 from torchnn.callbacks import EarlyStopping, History, LambdaCallback
-from torchnn.layers import Activation, Dense
+from torchnn.layers import Activation, Dense, Input
 from torchnn.losses import BinaryCrossentropy
 from torchnn.sequential import Sequential
 
@@ -474,3 +474,14 @@ def test_a_frozen_model_tells_how_to_train_it():
         model.train_on_batch(x, y)
     model.trainable = True
     model.train_on_batch(x, y)
+
+
+def test_a_loss_of_pairs_takes_a_batch():
+    def of_pairs(y_true, y_pred):
+        one, other = y_pred.reshape(-1, 2, 2).unbind(1)
+        return ((one - other) ** 2).mean()
+
+    model = Sequential([Input((3,)), Dense(2)])
+    model.compile("sgd", of_pairs)
+    x, y = np.ones((8, 3), np.float32), np.ones((8, 2), np.float32)
+    assert model.train_on_batch(x, y) == model.test_on_batch(x, y) == 0

@@ -21,7 +21,7 @@ from torchnn._engine.run import Samples
 from torchnn._training.arrays import as_tensor
 from torchnn._training.batches import ArrayFeed, gives_batches
 from torchnn._training.many import TOGETHER, Many
-from torchnn._training.members import Member, Rows, drawing, order_seed, own_noise
+from torchnn._training.members import Member, Rows, order_seed, own_noise
 from torchnn._training.turns import check_free, fitting
 from torchnn.callbacks import (
     BackupAndRestore,
@@ -133,8 +133,7 @@ def fit_many(
             triples = enumerate(_triples(validation_data, count))
             data = [read(i, models[i], *own, None, " of validation_data") for i, own in triples]
             validation = _rows("validation_data", None, data)
-        with drawing:  # the seed that others may have set meanwhile is none of ours
-            seeds = [order_seed(model) for model in models]
+        seeds = [order_seed(model) for model in models]
         members = [
             Member(
                 number=i,
@@ -155,8 +154,7 @@ def fit_many(
 
 def _train(members: list[Member], verbose: int) -> list[History]:
     """Trains those together that can be, and the others one after the other."""
-    with drawing:  # models that are not built draw first weights
-        together, alone = _sorted(members)
+    together, alone = _sorted(members)
     for member in alone:
         check_free(member.model)
     with ExitStack() as stack, HeldInterrupt() as interrupt:

@@ -14,6 +14,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,7 +91,8 @@ class Initializer(Configured, ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__call__" in vars(cls) and "fill" not in vars(cls):  # as Keras has it, of a shape
+        has_fill = not getattr(cls.fill, "__isabstractmethod__", False)
+        if "__call__" in vars(cls) and not has_fill:  # as Keras has it, of a shape
             cls.fill = _fill_by_call  # type: ignore[method-assign]
 
     def __call__(
@@ -104,7 +106,9 @@ class Initializer(Configured, ABC):
         if shape is None:
             return type(self)(*arguments, **settings)
         dtype = _checks.dtype("dtype", arguments[0] if arguments else dtype)
-        return _reversed(self(torch.empty(_sizes(shape)[::-1], dtype=dtype))).contiguous()
+        made = torch.empty(_sizes(shape)[::-1], dtype=dtype)
+        self.fill(made, self._generator(made.device))
+        return _reversed(made).contiguous()
 
     @abstractmethod
     def fill(self, tensor: Tensor, generator: Generator | None) -> None:
@@ -455,10 +459,12 @@ def filled(initializer: Filler, tensor: Tensor) -> Tensor:
     Raises:
         TypeError: It has returned something else instead.
     """
-    made = initializer(tensor)
-    if made is None or made is tensor:
+    if isinstance(initializer, Initializer) or tensor.is_meta or not tensor.is_floating_point():
+        initializer(tensor)
         return tensor
-    if isinstance(made, Tensor) and made.data_ptr() == tensor.data_ptr():
+    tensor.fill_(math.nan)  # which tells whether it has been filled, whatever is returned
+    made = initializer(tensor)
+    if made is None or made is tensor or not tensor.isnan().any():
         return tensor
     shape = getattr(made, "shape", None)
     got = type(made).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
@@ -471,14 +477,15 @@ def filled(initializer: Filler, tensor: Tensor) -> Tensor:
 def _takes_shape(function: Callable[..., Any]) -> bool:
     if isinstance(function, Initializer) and type(function).__call__ is Initializer.__call__:
         return False
-    names = _parameters(function)
-    return names[:1] == ["shape"] or "dtype" in names  # which Keras passes
+    first, *others = _parameters(function) or [""]
+    return first == "shape" or (first != "tensor" and "dtype" in others)  # which Keras passes
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters; none where nobody knows."""
+    """The names of a function's parameters that are still to be given; none where nobody knows."""
+    bound = function.keywords if isinstance(function, partial) else {}
     try:
-        return list(inspect.signature(function).parameters)
+        return [name for name in inspect.signature(function).parameters if name not in bound]
     except (TypeError, ValueError):
         return []
 

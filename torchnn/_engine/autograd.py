@@ -137,7 +137,7 @@ def _check_frozen(model: nn.Module) -> None:
         raise ValueError(
             "the loss has no gradient, so nothing would be trained: neither the model nor the loss "
             "may detach what it computes, use no_grad, or compute with NumPy; nor may it be of "
-            "whole numbers alone"
+            "whole numbers alone, or all that it depends on be frozen"
         )
 
 

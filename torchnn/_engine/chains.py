@@ -83,5 +83,18 @@ def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if not shape:
         return None
     if layer.built:
+        if not _has_its_weights(layer):
+            return None
         layer._check_features(shape[-1])
     return (*shape[:-1], layer.units)
+
+
+def _has_its_weights(layer: Dense) -> bool:
+    """Whether weight and bias are still what units and in_features say, and alike."""
+    weight, bias = layer.weight, layer.bias
+    if tuple(weight.shape) != (layer.units, layer.in_features):
+        return False
+    if bias is None:
+        return True
+    is_alike = (bias.dtype, bias.device) == (weight.dtype, weight.device)
+    return is_alike and tuple(bias.shape) == (layer.units,)

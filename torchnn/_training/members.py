@@ -1,9 +1,10 @@
 """One of many models that are to be trained at once, and what it has in common with others."""
 
 import math
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -34,7 +35,10 @@ WITHIN = (
 )
 NEVER = 2**53  # epochs: as good as any more
 OF_EPOCHS = ("on_epoch_begin", "on_epoch_end", "on_invalid_loss")
-drawing = threading.RLock()  # PyTorch's generators are those of all threads
+# PyTorch's generators are those of all threads: whose seed is its own keeps others like it waiting.
+drawing = threading.RLock()
+if hasattr(os, "register_at_fork"):  # the thread that holds it is not there in a new process
+    os.register_at_fork(after_in_child=drawing._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 @dataclass(eq=False)
@@ -393,7 +397,7 @@ def own_noise(model: Any, begun: Tensor | None) -> Iterator[None]:
         model: The model: it goes on with what it has kept, and else by a seed of its own.
         begun: The state of the CPU's generator for one that has neither.
     """
-    with drawing:
+    with nullcontext() if model._order_seed is None else drawing:
         seed, generators = order_seed(model), _generators(model)
         before = [each.get_state() for each in generators]
         kept = kept_noise(model, seed)

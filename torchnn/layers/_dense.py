@@ -241,9 +241,11 @@ class Dense(Layer, nn.Linear):
     def _check_input(self, x: Tensor) -> None:
         """Raises an error if x has another dtype or device than the layer."""
         dtype, device = self.weight.dtype, self.weight.device
-        if not x.is_floating_point():
+        kind = x.device.type
+        is_cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if not x.is_floating_point() and not is_cast:
             raise TypeError(f"x must have a floating dtype, got {x.dtype}") from None
-        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != dtype and not is_cast:
             raise TypeError(
                 f"x must have the dtype of {self._called()}, {dtype}, got {x.dtype}: "
                 f"x.to({dtype}) has it"
