@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchnn._engine.autograd import has_hooks, has_own_forward
 from torchnn.layers import Activation, Dense, Dropout, Flatten, Normalization, Rescaling
-from torchnn.layers._variables import Told, is_chain
+from torchnn.layers._variables import Told, is_chain, is_forward_alone
 
 KNOWN = (Dense, Dropout, Flatten, Activation, Normalization, Rescaling)
 
@@ -58,16 +57,10 @@ def build(model: nn.Sequential, shape: tuple[int, ...], told: Told) -> bool:
     return True
 
 
-def _is_itself(module: nn.Module) -> bool:
-    """Whether a call of it is one of its class's forward and nothing else."""
-    is_compiled = vars(module).get("_compiled_call_impl") is not None
-    return not (is_compiled or has_hooks(module) or has_own_forward(module))
-
-
 def _after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The axes of what a layer makes of a sample, or None if it takes a call to know."""
     kind = type(layer)
-    if kind not in KNOWN or not _is_itself(layer):
+    if kind not in KNOWN or not is_forward_alone(layer):
         return None
     if kind in (Normalization, Rescaling):
         layer._check_axes(shape)

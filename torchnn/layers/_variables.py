@@ -329,10 +329,14 @@ def _variable(name: str, tensor: Tensor, is_kernel: bool, path: str) -> Variable
 
 def is_chain(module: nn.Sequential) -> bool:
     """Whether a call of it is one layer after the other and nothing else."""
-    own, kind = vars(module), type(module)
+    return type(module).forward is nn.Sequential.forward and is_forward_alone(module)
+
+
+def is_forward_alone(module: nn.Module) -> bool:
+    """Whether a call of it is its class's forward and nothing else."""
+    own = vars(module)
     return (
-        kind.forward is nn.Sequential.forward
-        and kind.__call__ in (Called.__call__, nn.Module.__call__)
+        type(module).__call__ in (Called.__call__, nn.Module.__call__)
         and "forward" not in own
         and own.get("_compiled_call_impl") is None
         and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
